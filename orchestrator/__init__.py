@@ -1,0 +1,46 @@
+"""GitOps for Prefect, run by Prefect itself.
+
+The public names below are loaded when they are first used, so that `import orchestrator` (and commands that only
+read source) never pay for importing Prefect.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "FlowMetadata": "model",
+    "ValidationResult": "model",
+    "ValidationError": "model",
+    "DeploymentConfig": "model",
+    "DeploymentResult": "model",
+    "CleanupResult": "model",
+    "FlowDiscovery": "discovery",
+    "FlowValidator": "validation",
+    "ConfigurationManager": "config",
+    "EnvironmentConfig": "config",
+    "WorkPoolConfig": "config",
+    "ResourceLimits": "config",
+    "DeploymentTemplate": "config",
+    "FlowSubmission": "submission",
+    "flow_submitter": "submission",
+    "trigger_subflow": "submission",
+    "trigger_multiple_subflows": "submission",
+    "wait_for_flow_runs": "submission",
+}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolve a public name on first use (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

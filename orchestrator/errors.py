@@ -1,0 +1,105 @@
+"""Everything that can go wrong, on one screen.
+
+    OrchestratorError              exit code 1: something failed
+    ├── ConfigurationError         2: what a person wrote is wrong; carries every fault found, not just the first
+    │   └── ServerMismatch         2: two settings name different Prefect servers
+    ├── ServerError                1: the Prefect server refused or broke a request
+    │   └── ServerUnreachable      1: it did not answer at all
+    ├── LocalProcessError          1: a server or worker of ours could not be started or stopped
+    │   └── PortTaken              1: something that is no Prefect server holds the address
+    ├── RunFailed                  1: a flow run that we started or waited for did not complete
+    ├── DegradedError              4: a part of the work was done
+    └── RefusedError               5: a safety rule forbids it
+
+Every error says what happened (`message`), where (`location`: file:line or the object's name) and how to get out
+(`remedy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Fault(Protocol):
+    """What a configuration error carries of each single fault (`model.ValidationError` is one)."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def file_path(self) -> str | None: ...
+    @property
+    def line_number(self) -> int | None: ...
+    @property
+    def remediation(self) -> str: ...
+
+
+class OrchestratorError(Exception):
+    """The root of the tree: catch this to catch all of ours.
+
+    Args:
+        message: what happened, one sentence.
+        location: where, as `file:line` or as the name of the object on the server.
+        remedy: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, location: str = "", remedy: str = "") -> None:
+        self.message, self.location, self.remedy = message, location, remedy
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        where = f"{self.location}: " if self.location else ""
+        remedy = f" {self.remedy}" if self.remedy else ""
+        return f"{where}{self.message}{remedy}"
+
+
+class ConfigurationError(OrchestratorError):
+    """What a person wrote cannot be used. `faults` holds every fault found."""
+
+    exit_code = 2
+
+    def __init__(
+        self, message: str, *, location: str = "", remedy: str = "", faults: Sequence[Fault] = ()
+    ) -> None:
+        super().__init__(message, location=location, remedy=remedy)
+        self.faults = tuple(faults)
+
+
+class ServerMismatch(ConfigurationError):
+    """Two settings name different Prefect servers and nothing says which one is meant."""
+
+
+class ServerError(OrchestratorError):
+    """The Prefect server refused a request or failed while serving it."""
+
+
+class ServerUnreachable(ServerError):
+    """Nothing answers at the Prefect server's address."""
+
+
+class LocalProcessError(OrchestratorError):
+    """A background process of ours (server, worker) could not be started or stopped."""
+
+
+class PortTaken(LocalProcessError):
+    """Something that is no Prefect server listens where the server should."""
+
+
+class RunFailed(OrchestratorError):
+    """A flow run that was started or waited for did not complete."""
+
+
+class DegradedError(OrchestratorError):
+    """A part of the work was done, another part was not."""
+
+    exit_code = 4
+
+
+class RefusedError(OrchestratorError):
+    """A safety rule forbids what was asked."""
+
+    exit_code = 5

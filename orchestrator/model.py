@@ -1,0 +1,386 @@
+"""The nouns: frozen values that pass from one stage to the next.
+
+Nothing here knows Prefect, a file system or a server, and nothing here imports the rest of the package. A value
+holds data only; what is done with it lives in the stage that does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["python", "docker"]
+"""`python` runs from source on a worker, `docker` from an image (whatever container type the pool has)."""
+
+KINDS: tuple[Kind, ...] = ("python", "docker")
+
+Action = Literal["create", "update", "unchanged", "delete", "adopt", "conflict"]
+ACTIONS: tuple[Action, ...] = ("create", "update", "unchanged", "delete", "adopt", "conflict")
+
+Severity = Literal["error", "warning"]
+
+# ---------------------------------------------------------------------------------------------------------
+# What is in the repository
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationError:
+    """One fault: what, where, and what to do.
+
+    `code` is stable (`FLW001`, `CFG002`, …). A fault that `skips` takes out the one flow or file that it lies in and
+    lets the rest go on; any other error stops an apply before it begins.
+    """
+
+    code: str
+    message: str
+    file_path: str | None = None  # relative to the repository's root, with forward slashes
+    line_number: int | None = None  # 1-based
+    remediation: str = ""
+    severity: Severity = "error"
+    skips: bool = False
+
+    @property
+    def location(self) -> str:
+        """`file:line`, as far as known."""
+        if self.file_path is None:
+            return ""
+        return self.file_path if self.line_number is None else f"{self.file_path}:{self.line_number}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationResult:
+    """All faults of one run, sorted by file and line."""
+
+    errors: tuple[ValidationError, ...] = ()
+    warnings: tuple[ValidationError, ...] = ()
+
+    @property
+    def is_valid(self) -> bool:
+        return not self.errors
+
+    @property
+    def stopping(self) -> tuple[ValidationError, ...]:
+        """The errors that forbid an apply altogether."""
+        return tuple(error for error in self.errors if not error.skips)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameter:
+    """One parameter of a flow, as its source says it."""
+
+    name: str
+    annotation: str | None = None  # source text
+    default: str | None = None  # source text
+    required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowMetadata:
+    """A flow found by reading source.
+
+    `name` is Prefect's flow name; where it cannot be worked out from the source, `name_is_static` is False and
+    `name` holds the default that Prefect would derive from the function.
+    """
+
+    name: str
+    path: str  # of the file, relative to the root, with forward slashes
+    module_path: str  # dotted: flows.main_etl
+    function_name: str  # what the flow is bound to; Class.method where it applies
+    line_number: int  # of the `def` or the binding, 1-based
+    end_line_number: int
+    is_async: bool = False
+    name_is_static: bool = True
+    description: str = ""  # the docstring, cleaned as inspect.getdoc does
+    parameters: tuple[Parameter, ...] = ()
+    dependencies: tuple[str, ...] = ()  # import names from outside the repository and the standard library
+    dockerfile_path: str | None = None
+    env_files: tuple[str, ...] = ()
+    closure: tuple[str, ...] = ()  # paths of the flow's file and of every repository file that it imports
+    closure_digest: str = ""  # hex sha256 over names and contents of the closure
+    validation_errors: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # decorator arguments: literals, else source text
+
+    @property
+    def entrypoint(self) -> str:
+        """`path:function_name`, as Prefect names it."""
+        return f"{self.path}:{self.function_name}"
+
+    @property
+    def is_valid(self) -> bool:
+        return not self.validation_errors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Discovery:
+    """What a scan found: the flows, and the files that could not be read."""
+
+    flows: tuple[FlowMetadata, ...] = ()
+    problems: tuple[ValidationError, ...] = ()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What a deployment is
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """One schedule of a deployment: exactly one of cron, interval (seconds) and rrule."""
+
+    cron: str | None = None
+    interval: float | None = None
+    rrule: str | None = None
+    timezone: str | None = None
+    anchor_date: str | None = None  # ISO 8601, for intervals
+    day_or: bool = True  # for cron
+    active: bool = True
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    slug: str | None = None
+
+    @property
+    def rule(self) -> str:
+        """The rule in words: how a person recognises the schedule."""
+        if self.cron is not None:
+            text = f"cron {self.cron}"
+        elif self.interval is not None:
+            text = f"every {self.interval:g} s"
+        else:
+            text = f"rrule {self.rrule}"
+        return f"{text} {self.timezone}" if self.timezone else text
+
+    @property
+    def label(self) -> str:
+        """What a field path calls it: `schedules[nightly]`."""
+        return self.slug or self.rule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """A deployment as a prefect.yaml declares it, before an environment has been applied.
+
+    Exactly what the file says: None means that the file is silent. Paths are relative to the repository's root.
+    """
+
+    name: str
+    file_path: str
+    line_number: int
+    folder: str  # of the prefect.yaml, "." for the root: entrypoints and pull steps start there
+    entrypoint: str | None = None  # relative to the root, or a dotted module path
+    flow_name: str | None = None
+    description: str | None = None
+    version: str | None = None
+    tags: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    work_pool: str | None = None
+    work_queue: str | None = None
+    job_variables: Mapping[str, Any] = field(default_factory=dict)
+    schedules: tuple[ScheduleConfig, ...] = ()
+    paused: bool | None = None
+    concurrency_limit: int | None = None
+    concurrency_options: Mapping[str, Any] = field(default_factory=dict)
+    enforce_parameter_schema: bool | None = None
+    pull_steps: tuple[Mapping[str, Any], ...] | None = None
+
+    @property
+    def location(self) -> str:
+        return f"{self.file_path}:{self.line_number}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeploymentConfig:
+    """A deployment, desired or live: only what the server echoes back, so that equality is `==`.
+
+    `environment` and `deployment_type` say where a desired deployment comes from; the server does not hold them, so
+    they take no part in a comparison.
+    """
+
+    flow_name: str
+    deployment_name: str
+    environment: str = field(default="", compare=False)
+    deployment_type: Kind = field(default="python", compare=False)
+    entrypoint: str | None = None
+    path: str | None = None
+    work_pool: str | None = None
+    work_queue: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    job_variables: Mapping[str, Any] = field(default_factory=dict)
+    pull_steps: tuple[Mapping[str, Any], ...] = ()
+    schedules: tuple[ScheduleConfig, ...] = ()
+    paused: bool = False
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    version: str = ""
+    concurrency_limit: int | None = None
+    concurrency_options: Mapping[str, Any] = field(default_factory=dict)
+    enforce_parameter_schema: bool = True
+    parameter_schema: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def deployment_path(self) -> str:
+        """`flow/deployment`, the name that `run_deployment` takes."""
+        return f"{self.flow_name}/{self.deployment_name}"
+
+    @property
+    def schedule(self) -> str | None:
+        """The schedules in words, None where there are none."""
+        return ", ".join(schedule.rule for schedule in self.schedules) or None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Who a deployment belongs to: one project in one environment."""
+
+    project: str
+    environment: str
+
+    PREFIX = "orchestrator"
+
+    @property
+    def tag(self) -> str:
+        """The mark on the server. A tag, since tags can be filtered and patched."""
+        return f"{self.PREFIX}:{self.project}:{self.environment}"
+
+    @classmethod
+    def from_tags(cls, tags: tuple[str, ...]) -> Owner | None:
+        """The owner that a deployment's tags name, None for an orphan."""
+        for tag in tags:
+            prefix, _, rest = tag.partition(":")
+            project, _, environment = rest.rpartition(":")
+            if prefix == cls.PREFIX and project and environment:
+                return cls(project=project, environment=environment)
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveDeployment:
+    """A deployment as the server has it, with the ids that changing it needs."""
+
+    id: str
+    config: DeploymentConfig
+    owner: Owner | None = None
+    schedule_ids: tuple[str, ...] = ()  # in the order of config.schedules
+    ready: bool = False  # a worker has polled for it lately
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desired:
+    """What an environment should have, and what was left out of it and why."""
+
+    owner: Owner
+    deployments: tuple[DeploymentConfig, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)  # deployment path → file:line that asks for it
+    skipped_paths: tuple[str, ...] = ()  # deployments left out because their flow is broken: never pruned
+    skipped_files: tuple[str, ...] = ()  # unreadable files: deployments that point into them are never pruned
+    problems: tuple[ValidationError, ...] = ()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What is to be done, and what became of it
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldDiff:
+    """One difference: where (`job_variables.env.X`, `schedules[nightly].cron`), live value, desired value."""
+
+    path: str
+    before: Any = None
+    after: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """What is to happen to one deployment, and why."""
+
+    action: Action
+    deployment: str  # flow/deployment
+    kind: Kind = "python"
+    reasons: tuple[str, ...] = ()
+    fields: tuple[FieldDiff, ...] = ()
+    kept: tuple[str, ...] = ()  # what a person changed on the server and we leave as it is
+    desired: DeploymentConfig | None = None
+    live: LiveDeployment | None = None
+
+    @property
+    def writes(self) -> bool:
+        return self.action in ("create", "update", "delete", "adopt")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A read-only list of changes for one environment on one server, in the order in which they are applied."""
+
+    owner: Owner
+    api_url: str
+    changes: tuple[Change, ...] = ()
+    problems: tuple[ValidationError, ...] = ()
+    checksum: str = ""
+
+    @property
+    def environment(self) -> str:
+        return self.owner.environment
+
+    @property
+    def summary(self) -> dict[Action, int]:
+        """How many changes of each action; every action is present."""
+        return {action: sum(change.action == action for change in self.changes) for action in ACTIONS}
+
+    @property
+    def has_changes(self) -> bool:
+        return any(change.writes for change in self.changes)
+
+
+ResultStatus = Literal["applied", "unchanged", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeResult:
+    """What became of one change. `skipped` was not tried; `error` says why."""
+
+    deployment: str
+    action: Action
+    status: ResultStatus
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeploymentResult:
+    """What an apply did."""
+
+    environment: str
+    api_url: str
+    results: tuple[ChangeResult, ...] = ()
+    problems: tuple[ValidationError, ...] = ()
+    revision: str | None = None
+
+    @property
+    def summary(self) -> dict[Action, int]:
+        """How many changes of each action were carried out (or, for unchanged and conflict, found)."""
+        done = [result for result in self.results if result.status in ("applied", "unchanged")]
+        counts = {action: sum(result.action == action for result in done) for action in ACTIONS}
+        return {**counts, "conflict": sum(result.action == "conflict" for result in self.results)}
+
+    @property
+    def failed(self) -> tuple[ChangeResult, ...]:
+        return tuple(result for result in self.results if result.status in ("failed", "skipped"))
+
+    @property
+    def status(self) -> Literal["no-changes", "completed", "degraded"]:
+        if self.failed or any(problem.severity == "error" for problem in self.problems):
+            return "degraded"
+        applied = any(result.status == "applied" for result in self.results)
+        return "completed" if applied else "no-changes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CleanupResult:
+    """What deleting by pattern did: deleted, left because they are not ours, failed with the reason."""
+
+    pattern: str
+    deleted: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+

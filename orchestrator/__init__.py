@@ -32,7 +32,7 @@ _HOME_OF = {
     "wait_for_flow_runs": "submission",
 }
 
-__all__ = ["__version__", *sorted(_HOME_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names are strings, resolved by __getattr__
 
 
 def __getattr__(name: str) -> Any:

@@ -62,9 +62,7 @@ class ConfigurationError(OrchestratorError):
 
     exit_code = 2
 
-    def __init__(
-        self, message: str, *, location: str = "", remedy: str = "", faults: Sequence[Fault] = ()
-    ) -> None:
+    def __init__(self, message: str, *, location: str = "", remedy: str = "", faults: Sequence[Fault] = ()) -> None:
         super().__init__(message, location=location, remedy=remedy)
         self.faults = tuple(faults)
 

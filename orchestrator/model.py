@@ -382,5 +382,3 @@ class CleanupResult:
     deleted: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
-
-

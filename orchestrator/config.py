@@ -1,0 +1,319 @@
+"""What people write: project settings in pyproject.toml, environments in environments/*.yaml.
+
+Read strictly: an unknown key, a wrong type or an unknown placeholder is a fault with file, line and remedy, and all
+faults of a run are reported together. `base.yaml` holds what the environments share; `<name>.yaml` is merged over it
+(mappings merge, scalars and lists replace).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, StrictBool, StrictInt, model_validator
+
+from orchestrator.errors import ConfigurationError
+from orchestrator.model import Kind, ValidationError
+from orchestrator.strict import Section, did_you_mean, fault, faulty, validated
+from orchestrator.yaml_source import Location, YamlDocument, read_yaml
+
+DEFAULT_ENVIRONMENT = "development"
+PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}(?!\})")
+FLOW_PLACEHOLDERS = ("flow.name", "flow.path", "flow.module_path", "flow.function_name", "kind")
+
+Positive = Annotated[StrictInt, Field(gt=0)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class QueueConfig(Section):
+    """A work queue of a pool."""
+
+    priority: Positive | None = None
+    concurrency_limit: Annotated[StrictInt, Field(ge=0)] | None = None
+    description: str | None = None
+
+
+class WorkPoolConfig(Section):
+    """A work pool: created when missing; differences to an existing one are said and left alone."""
+
+    name: NonEmpty
+    type: NonEmpty
+    description: str | None = None
+    concurrency_limit: Annotated[StrictInt, Field(ge=0)] | None = None
+    queues: dict[str, QueueConfig] = Field(default_factory=dict)
+    local_worker: StrictBool = False  # bootstrap starts a process worker on this machine when none is online
+
+    @model_validator(mode="after")
+    def _local_workers_run_processes(self) -> WorkPoolConfig:
+        if self.local_worker and self.type != "process":
+            raise ValueError("local_worker needs a pool of type process")
+        return self
+
+
+class ResourceLimits(Section):
+    """Limits for one run, translated into the pool type's own job variables."""
+
+    memory: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|K|M|G|T)?$")
+    cpu: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?m?$")
+
+
+class ScheduleSection(Section):
+    """One schedule: exactly one of cron, interval (seconds) and rrule."""
+
+    cron: NonEmpty | None = None
+    interval: Annotated[float, Field(gt=0)] | None = None
+    rrule: NonEmpty | None = None
+    timezone: str | None = None
+    anchor_date: str | None = None
+    day_or: StrictBool = True
+    active: StrictBool = True
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    slug: NonEmpty | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one_rule(self) -> ScheduleSection:
+        if sum(rule is not None for rule in (self.cron, self.interval, self.rrule)) != 1:
+            raise ValueError("a schedule has exactly one of cron, interval and rrule")
+        return self
+
+
+class DeploymentSettings(Section):
+    """What templates and overrides may say about a deployment."""
+
+    work_pool: NonEmpty | None = None
+    work_queue: NonEmpty | None = None
+    parameters: dict[str, Any] | str = Field(default_factory=dict)
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+    schedules: tuple[ScheduleSection, ...] | None = None
+    tags: tuple[str, ...] = ()
+    description: str | None = None
+    version: str | None = None
+    paused: StrictBool | None = None
+    concurrency_limit: Positive | None = None
+
+
+class DeploymentTemplate(DeploymentSettings):
+    """The deployment that a flow gets which no prefect.yaml mentions. Texts may hold placeholders.
+
+    Without a work pool it takes the environment's pool of its kind.
+    """
+
+    name: NonEmpty = "{environment.name}-{kind}"
+
+
+class DeploymentOverride(DeploymentSettings):
+    """What an environment changes in the deployments that a pattern selects."""
+
+
+class Policy(Section):
+    """What a sync may do by itself."""
+
+    prune: StrictBool = True  # delete what we own and no longer want
+    delete_limit: Annotated[StrictInt, Field(ge=0)] = 10  # more deletes than this AND ...
+    delete_share: Annotated[float, Field(ge=0, le=1)] = 0.3  # ... this share of all that we own need --allow-delete
+
+
+class DeployerConfig(Section):
+    """The deployment of deploy-everything itself."""
+
+    name: str | None = None  # default: the environment's name
+    schedule: ScheduleSection | None = None
+    scheduled_mode: Literal["plan", "apply"] = "apply"
+
+
+class EnvironmentConfig(Section):
+    """One environment: base.yaml with <name>.yaml merged over it."""
+
+    given_by_file_name: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str
+    prefect_api_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/\S*)?$")
+    work_pools: dict[Kind, WorkPoolConfig] = Field(default_factory=dict)
+    default_parameters: dict[str, Any] = Field(default_factory=dict)
+    resource_limits: ResourceLimits = ResourceLimits()
+    docker_registry: str | None = None
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] | None = None
+    concurrency_limits: dict[str, Positive] = Field(default_factory=dict)  # task tag → slots
+    templates: dict[Kind, DeploymentTemplate] = Field(default_factory=dict)
+    select: tuple[str, ...] = ("*",)  # which declared deployments belong here, by pattern on flow/deployment
+    deployments: dict[str, DeploymentOverride] = Field(default_factory=dict)  # pattern → overrides
+    policy: Policy = Policy()
+    deployer: DeployerConfig = DeployerConfig()
+
+    @property
+    def deployer_name(self) -> str:
+        return self.deployer.name or self.name
+
+
+class ProjectConfig(Section):
+    """[tool.orchestrator] of pyproject.toml."""
+
+    project: str = Field(default="", pattern=r"^[\w.-]*$")
+    flows: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    prefect_files: tuple[str, ...] = ("prefect.yaml", "**/prefect.yaml")
+    environments: str = "environments"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------------------
+
+
+class ConfigurationManager:
+    """The configuration of one repository."""
+
+    def __init__(self, root: Path | str = ".") -> None:
+        self.root = Path(root).resolve()
+
+    def load_project(self) -> ProjectConfig:
+        """Read [tool.orchestrator]; without pyproject.toml the defaults hold.
+
+        Raises:
+            ConfigurationError: with a fault for each wrong key or value.
+        """
+        path = self.root / "pyproject.toml"
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        try:
+            written = tomllib.loads(text).get("tool", {}).get("orchestrator", {})
+        except tomllib.TOMLDecodeError as error:
+            unreadable = ValidationError(
+                code="CFG001", message=f"The file cannot be read: {error}.", file_path="pyproject.toml"
+            )
+            raise ConfigurationError("pyproject.toml cannot be read.", faults=[unreadable]) from error
+        project = validated(ProjectConfig, written, _toml_document(text, written))
+        return project.model_copy(update=self._project_defaults(project))
+
+    def _project_defaults(self, project: ProjectConfig) -> dict[str, Any]:
+        name = project.project or re.sub(r"[^\w.-]", "-", self.root.name)
+        folders = project.flows or (("flows",) if (self.root / "flows").is_dir() else (".",))
+        return {"project": name, "flows": folders}
+
+    def environments(self) -> tuple[str, ...]:
+        """The names of the environments that have a file."""
+        folder = self.root / self.load_project().environments
+        return tuple(sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base"))
+
+    def load_environment_config(self, env: str = DEFAULT_ENVIRONMENT) -> EnvironmentConfig:
+        """Read one environment.
+
+        Args:
+            env: its name. Where the repository has no environment files at all, every name gives the defaults.
+
+        Raises:
+            ConfigurationError: there are environments, but none of that name (CFG004); or a fault for each wrong
+                key, value or placeholder.
+        """
+        folder = self.load_project().environments
+        files = [f"{folder}/base.yaml", f"{folder}/{env}.yaml"]
+        self._require(env, files[1])
+        documents = [read_yaml(self.root / file, shown_as=file) for file in files if (self.root / file).is_file()]
+        return _environment_from(env, documents)
+
+    def has_environment_files(self) -> bool:
+        return any((self.root / self.load_project().environments).glob("*.yaml"))
+
+    def _require(self, env: str, file: str) -> None:
+        known = self.environments()
+        if env in known or not self.has_environment_files():
+            return
+        missing = ValidationError(
+            code="CFG004",
+            message=f"There is no environment {env!r}.",
+            file_path=file,
+            remediation=f"{did_you_mean(env, known)}Environments here: {', '.join(known) or 'none'}. Write {file} to add it.",
+        )
+        raise ConfigurationError(f"There is no environment {env!r}.", faults=[missing])
+
+
+def merge(base: Any, over: Any) -> Any:
+    """Mappings merge key by key; anything else is replaced."""
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def _environment_from(env: str, documents: Sequence[YamlDocument]) -> EnvironmentConfig:
+    data: Any = {}
+    for document in documents:
+        if not isinstance(document.data, Mapping):
+            raise faulty([fault("CFG003", "The file must hold a mapping.", document, ())])
+        data = merge(data, document.data)
+    if "name" in data:
+        raise faulty([fault("CFG002", "The environment's name is its file's name.", documents[-1], ("name",))])
+    environment = validated(EnvironmentConfig, {**data, "name": env}, *documents)
+    if faults := tuple(_placeholder_faults(environment, documents)):
+        raise faulty(faults)
+    return environment
+
+
+def _toml_document(text: str, data: Mapping[str, Any]) -> YamlDocument:
+    """The lines of [tool.orchestrator]'s keys: tomllib does not tell them."""
+    lines: dict[Location, int] = {}
+    inside = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith("["):
+            inside = line.strip().startswith("[tool.orchestrator")
+        key = line.partition("=")[0].strip()
+        if inside and key in data:
+            lines[(key,)] = number
+    return YamlDocument("pyproject.toml", data, lines)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Placeholders
+# ---------------------------------------------------------------------------------------------------------
+
+
+def environment_values(environment: EnvironmentConfig) -> dict[str, Any]:
+    """What `{environment.…}` placeholders stand for."""
+    pools = {f"environment.work_pools.{kind}": pool.name for kind, pool in environment.work_pools.items()}
+    return {
+        "environment.name": environment.name,
+        "environment.prefect_api_url": environment.prefect_api_url or "",
+        "environment.default_parameters": dict(environment.default_parameters),
+        "environment.docker_registry": environment.docker_registry or "",
+        **pools,
+    }
+
+
+def fill(template: Any, values: Mapping[str, Any]) -> Any:
+    """Replace placeholders in a template; one that is the whole text keeps its value's type.
+
+    Raises:
+        KeyError: a placeholder has no value.
+    """
+    if isinstance(template, str):
+        whole = PLACEHOLDER.fullmatch(template)
+        return values[whole[1]] if whole else PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)
+    if isinstance(template, Mapping):
+        return {key: fill(value, values) for key, value in template.items()}
+    if isinstance(template, list | tuple):
+        return [fill(item, values) for item in template]
+    return template
+
+
+def _placeholder_faults(environment: EnvironmentConfig, documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
+    known = {*environment_values(environment), *FLOW_PLACEHOLDERS}
+    for kind, template in environment.templates.items():
+        written = template.model_dump(exclude_none=True)
+        for location, placeholder in _placeholders(written, ("templates", kind)):
+            if placeholder in known:
+                continue
+            document = next((d for d in reversed(documents) if d.has(location)), documents[-1])
+            remedy = f"{did_you_mean(placeholder, known)}Known: {', '.join(sorted(known))}."
+            yield fault("CFG005", f"Unknown placeholder {{{placeholder}}}.", document, location, remedy)
+
+
+def _placeholders(value: Any, location: Location) -> Iterator[tuple[Location, str]]:
+    if isinstance(value, str):
+        yield from ((location, match[1]) for match in PLACEHOLDER.finditer(value))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _placeholders(inner, (*location, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _placeholders(inner, (*location, index))

@@ -1,0 +1,197 @@
+"""The local processes: Prefect's own server and a process worker, in the background, started and stopped by us.
+
+Everything they leave lies in one git-ignored folder of the repository, `.orchestrator/`: Prefect's home with the
+SQLite database, the logs, and a record of each process that we started. A process counts as ours only while the
+recorded pid and its start time both still hold, so that a pid which the system gave to somebody else is never
+touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from orchestrator.errors import LocalProcessError
+
+STATE_FOLDER = ".orchestrator"
+
+# What a local server or worker takes over from the caller's Prefect settings. Anything else (a profile, a database
+# address, another API) belongs to the developer's own Prefect and must not leak into ours.
+_INHERITED_SETTINGS = (
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_API_KEY",
+    "PREFECT_API_TLS_",
+    "PREFECT_API_SSL_",
+    "PREFECT_CLIENT_",
+    "PREFECT_LOGGING_",
+    "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_SERVER_SERVICES_",
+    "PREFECT_WORKER_",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalProcess:
+    """A background process that we started."""
+
+    role: str  # "server" or "worker"
+    name: str  # the server's address; the worker's name on the server
+    pid: int
+    started_at: float  # seconds since the epoch, as the system tells it
+    log: str
+
+    def find(self) -> psutil.Process | None:
+        """The running process, None where it has ended (or its pid belongs to another one by now)."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started_at) < 1.0
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+class LocalState:
+    """The folder `.orchestrator/` of one repository and the processes recorded in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / STATE_FOLDER
+        self.prefect_home = self.folder / "prefect"
+
+    def read(self, role: str) -> LocalProcess | None:
+        """The recorded process of that role, running or not."""
+        try:
+            return LocalProcess(**json.loads(self._record(role).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def running(self, role: str) -> LocalProcess | None:
+        """The recorded process of that role, if it runs."""
+        record = self.read(role)
+        return record if record is not None and record.find() is not None else None
+
+    def start_server(self, api_url: str) -> LocalProcess:
+        """Start `prefect server start` at a loopback address; returns at once, before the server answers.
+
+        Raises:
+            LocalProcessError: the process could not be started.
+        """
+        address = urlsplit(api_url)
+        command = ["prefect", "server", "start", "--host", address.hostname or "127.0.0.1"]
+        command += ["--port", str(address.port or 4200), "--analytics-off"]
+        return self._start("server", api_url, command, {"PREFECT_API_URL": api_url})
+
+    def start_worker(self, *, pool: str, name: str, api_url: str) -> LocalProcess:
+        """Start `prefect worker start` on a process pool; returns at once, before the worker is online.
+
+        Raises:
+            LocalProcessError: the process could not be started.
+        """
+        command = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name]
+        # Prefect asks for new runs every 10 s; on one machine, people wait for that.
+        return self._start("worker", name, command, {"PREFECT_API_URL": api_url, "PREFECT_WORKER_QUERY_SECONDS": "2"})
+
+    def stop(self, process: LocalProcess, *, grace_seconds: float = 15.0) -> bool:
+        """End a process of ours and forget it.
+
+         A worker is asked twice: the first SIGTERM lets it finish what it reports, the second one ends it
+        . Whatever is left of its process group is killed.
+
+         Returns:
+             True if it ran, False if it had ended before.
+        """
+        running = process.find()
+        if running is not None:
+            self._end(running, grace_seconds)
+        self._record(process.role).unlink(missing_ok=True)
+        return running is not None
+
+    def _end(self, process: psutil.Process, grace_seconds: float) -> None:
+        family = [process, *process.children(recursive=True)]
+        for wait_seconds in (grace_seconds / 2, grace_seconds / 2):
+            if process.is_running():
+                process.terminate()
+                psutil.wait_procs([process], timeout=wait_seconds)
+        for member in family:
+            if member.is_running():
+                member.kill()
+        psutil.wait_procs(family, timeout=5.0)
+
+    def _start(self, role: str, name: str, command: list[str], settings: Mapping[str, str]) -> LocalProcess:
+        log = self._prepare(role)
+        try:
+            with log.open("ab") as output:
+                child = subprocess.Popen(
+                    [sys.executable, "-m", *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.folder.parent,
+                    env=self._environment(settings),
+                    start_new_session=True,  # Ctrl-C in the terminal must not reach it
+                    preexec_fn=_default_signals,
+                )
+            started_at = psutil.Process(child.pid).create_time()
+        except (OSError, psutil.Error) as error:
+            raise LocalProcessError(f"The {role} could not be started: {error}.", remedy=f"See {log}.") from error
+        process = LocalProcess(role=role, name=name, pid=child.pid, started_at=started_at, log=str(log))
+        self._record(role).write_text(json.dumps(asdict(process)), encoding="utf-8")
+        return process
+
+    def _prepare(self, role: str) -> Path:
+        for folder in (self.prefect_home, self.folder / "logs", self.folder / "run"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        return self.folder / "logs" / f"{role}.log"
+
+    def _record(self, role: str) -> Path:
+        return self.folder / "run" / f"{role}.json"
+
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if _is_inherited(key)}
+        return {**kept, "PREFECT_HOME": str(self.prefect_home), "DO_NOT_TRACK": "1", **settings}
+
+
+def _is_inherited(key: str) -> bool:
+    return not key.startswith("PREFECT_") or key.startswith(_INHERITED_SETTINGS)
+
+
+def _default_signals() -> None:
+    """Undo an ignored SIGINT (a shell ignores it for background jobs): the worker's clean end depends on it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def is_loopback(api_url: str) -> bool:
+    """Whether a URL names this machine only."""
+    host = urlsplit(api_url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def port_holder(api_url: str) -> str | None:
+    """What listens at a loopback URL's port, in words ("python (pid 4711)"); None where nothing does."""
+    address = urlsplit(api_url)
+    port = address.port or 80
+    with socket.socket(socket.AF_INET6 if ":" in (address.hostname or "") else socket.AF_INET) as probe:
+        probe.settimeout(2.0)
+        if probe.connect_ex((address.hostname or "127.0.0.1", port)) != 0:
+            return None
+    return _listener(port) or "a process that this user may not see"
+
+
+def _listener(port: int) -> str | None:
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})" if connection.pid else None
+    except psutil.Error:  # some systems let only root look
+        return None
+    return None

@@ -1,0 +1,122 @@
+"""Strict reading: data from a file into a typed section, or a fault with file, line and remedy for each mistake."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, TypeGuard, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict
+from pydantic import ValidationError as PydanticError
+
+from orchestrator.errors import ConfigurationError
+from orchestrator.model import ValidationError
+from orchestrator.yaml_source import Location, YamlDocument
+
+
+class Section(BaseModel):
+    """A part of a configuration file: frozen, and strict about keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    given_by_file_name: ClassVar[frozenset[str]] = frozenset()  # fields that nobody may write as a key
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validated(section: type[S], data: Any, *documents: YamlDocument) -> S:
+    """Turn `data` into a section.
+
+    Args:
+        section: the type to make.
+        data: what the file (or the files, merged) says.
+        documents: the files it came from, the one that wins last: where faults are located.
+
+    Raises:
+        ConfigurationError: with one fault for each unknown key (CFG002) and each wrong value (CFG003).
+    """
+    try:
+        return section.model_validate(data)
+    except PydanticError as error:
+        faults = [_from_pydantic(section, details, documents) for details in error.errors()]
+        raise faulty(faults) from error
+
+
+def _from_pydantic(section: type[Section], details: Any, documents: Sequence[YamlDocument]) -> ValidationError:
+    location: Location = tuple(step for step in details["loc"] if not _is_branch(step))
+    document = _written_in(location, documents)
+    name = ".".join(map(str, location))
+    if details["type"] == "extra_forbidden":
+        known = sorted(_keys_at(section, location[:-1]))
+        remedy = f"{did_you_mean(str(location[-1]), known)}Known: {', '.join(known)}."
+        return fault("CFG002", f"Unknown key {name!r}.", document, location, remedy)
+    reason = details["msg"].removeprefix("Value error, ")
+    return fault("CFG003", f"{name or 'the file'}: {reason}.", document, location, "Correct the value.")
+
+
+def _written_in(location: Location, documents: Sequence[YamlDocument]) -> YamlDocument | None:
+    """The last document that holds `location`, or the nearest thing around it."""
+    for depth in range(len(location), 0, -1):
+        for document in reversed(documents):
+            if document.has(location[:depth]):
+                return document
+    return documents[-1] if documents else None
+
+
+def _is_branch(step: str | int) -> bool:
+    """Whether pydantic put in the name of a union's branch, which is no key of the file."""
+    return isinstance(step, str) and (step in ("str", "constrained-str", "int", "float") or "[" in step)
+
+
+def _keys_at(section: type[Section], location: Location) -> set[str]:
+    """The keys that a file may have at `location`."""
+    current: Any = section
+    steps = iter(location)
+    for step in steps:
+        field = current.model_fields.get(str(step)) if _is_section(current) else None
+        current = _section_in(field.annotation) if field else None
+        if field is not None and get_origin(field.annotation) in (dict, tuple):
+            next(steps, None)  # a free key or an index stands between the mapping or list and its sections
+    return set(current.model_fields) - current.given_by_file_name if _is_section(current) else set()
+
+
+def _is_section(candidate: Any) -> TypeGuard[type[Section]]:
+    return isinstance(candidate, type) and issubclass(candidate, Section)
+
+
+def _section_in(annotation: Any) -> Any:
+    """The section type inside `dict[str, S]`, `tuple[S, ...]`, `S | None`."""
+    if get_origin(annotation) is None:
+        return annotation
+    for inner in get_args(annotation):
+        found = _section_in(inner)
+        if _is_section(found):
+            return found
+    return None
+
+
+def fault(
+    code: str, message: str, document: YamlDocument | None, location: Location, remedy: str = ""
+) -> ValidationError:
+    """A fault at a place of a document."""
+    return ValidationError(
+        code=code,
+        message=message,
+        file_path=document.path if document else None,
+        line_number=document.line(location) if document else None,
+        remediation=remedy,
+    )
+
+
+def faulty(faults: Sequence[ValidationError]) -> ConfigurationError:
+    """One error that carries all faults, sorted by place."""
+    ordered = sorted(faults, key=lambda each: (each.file_path or "", each.line_number or 0))
+    count = "One fault" if len(ordered) == 1 else f"{len(ordered)} faults"
+    return ConfigurationError(f"{count} in the configuration; nothing was changed.", faults=ordered)
+
+
+def did_you_mean(written: str, known: Iterable[str]) -> str:
+    """`Did you mean 'x'? ` for the nearest known name, empty where none is near."""
+    close = difflib.get_close_matches(written, list(known), n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""

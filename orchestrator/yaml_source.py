@@ -1,0 +1,103 @@
+"""YAML files read with the line of every key, so that a fault can say file:line.
+
+Only plain data is constructed (PyYAML's safe loader): loading a file never runs code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.errors import ConfigurationError
+from orchestrator.model import ValidationError
+
+Location = tuple[str | int, ...]
+"""The way to a value: ("work_pools", "python", "name"), with indexes for list items."""
+
+
+@dataclass(frozen=True, slots=True)
+class YamlDocument:
+    """A parsed file: its data, and the line of each value."""
+
+    path: str
+    data: Any
+    lines: Mapping[Location, int]
+
+    def line(self, location: Sequence[str | int]) -> int:
+        """The 1-based line of a value, or of the nearest thing around it that has one."""
+        place = tuple(location)
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
+
+    def has(self, location: Sequence[str | int]) -> bool:
+        return tuple(location) in self.lines
+
+
+def read_yaml(path: Path, *, shown_as: str) -> YamlDocument:
+    """Read one YAML file.
+
+    Args:
+        path: the file.
+        shown_as: how messages name it (relative to the repository's root).
+
+    Returns:
+        Its data and the line of every key. An empty file gives an empty mapping.
+
+    Raises:
+        ConfigurationError: it cannot be read, is no YAML, or has a key twice (fault CFG001).
+    """
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        node = loader.get_single_node()
+        lines: dict[Location, int] = {}
+        if node is None:
+            return YamlDocument(shown_as, {}, lines)
+        _collect_lines(node, (), lines)
+        return YamlDocument(shown_as, loader.construct_document(node), lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _unreadable(shown_as, error.problem or str(error), mark.line + 1 if mark else None) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise _unreadable(shown_as, str(error) or type(error).__name__, None) from error
+
+
+def _collect_lines(node: yaml.Node, place: Location, lines: dict[Location, int]) -> None:
+    """Note the line of every key and item below `node`; a key written twice is an error, not a silent loss."""
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _collect_lines(item, (*place, index), lines)
+    elif isinstance(node, yaml.MappingNode):
+        _collect_mapping(node, place, lines)
+
+
+def _collect_mapping(node: yaml.MappingNode, place: Location, lines: dict[Location, int]) -> None:
+    seen: set[Hashable] = set()
+    merged: list[yaml.Node] = []
+    for key, value in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            continue
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark)
+        seen.add(key.value)
+        lines[(*place, str(key.value))] = key.start_mark.line + 1
+        _collect_lines(value, (*place, str(key.value)), lines)
+    for source in merged:  # an anchor's keys count as written where the anchor stands
+        _collect_lines(source, place, lines)
+
+
+def _unreadable(shown_as: str, reason: str, line: int | None) -> ConfigurationError:
+    fault = ValidationError(
+        code="CFG001",
+        message=f"The file cannot be read: {reason}.",
+        file_path=shown_as,
+        line_number=line,
+        remediation="Correct the YAML at this place.",
+    )
+    return ConfigurationError(f"{shown_as} cannot be read.", location=fault.location, faults=[fault])

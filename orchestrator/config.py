@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.model import Kind, ValidationError
+from orchestrator.model import Kind, ScheduleConfig, ValidationError
 from orchestrator.strict import Section, did_you_mean, fault, faulty, validated
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
@@ -60,14 +61,18 @@ class ResourceLimits(Section):
     cpu: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?m?$")
 
 
+def _as_text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value  # YAML makes dates of what looks like one
+
+
 class ScheduleSection(Section):
-    """One schedule: exactly one of cron, interval (seconds) and rrule."""
+    """One schedule: exactly one of cron, interval (seconds, HH:MM:SS or ISO 8601) and rrule."""
 
     cron: NonEmpty | None = None
-    interval: Annotated[float, Field(gt=0)] | None = None
+    interval: Annotated[timedelta, Field(gt=timedelta(0))] | None = None
     rrule: NonEmpty | None = None
     timezone: str | None = None
-    anchor_date: str | None = None
+    anchor_date: Annotated[str | None, BeforeValidator(_as_text)] = None
     day_or: StrictBool = True
     active: StrictBool = True
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -79,13 +84,18 @@ class ScheduleSection(Section):
             raise ValueError("a schedule has exactly one of cron, interval and rrule")
         return self
 
+    def to_schedule(self) -> ScheduleConfig:
+        """The noun that later stages take."""
+        values = {name: getattr(self, name) for name in ScheduleConfig.__dataclass_fields__}
+        return ScheduleConfig(**{**values, "interval": self.interval.total_seconds() if self.interval else None})
+
 
 class DeploymentSettings(Section):
     """What templates and overrides may say about a deployment."""
 
     work_pool: NonEmpty | None = None
     work_queue: NonEmpty | None = None
-    parameters: dict[str, Any] | str = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict)
     job_variables: dict[str, Any] = Field(default_factory=dict)
     schedules: tuple[ScheduleSection, ...] | None = None
     tags: tuple[str, ...] = ()
@@ -102,6 +112,7 @@ class DeploymentTemplate(DeploymentSettings):
     """
 
     name: NonEmpty = "{environment.name}-{kind}"
+    parameters: dict[str, Any] | str = Field(default_factory=dict)  # type: ignore[assignment]  # or a placeholder
 
 
 class DeploymentOverride(DeploymentSettings):
@@ -154,7 +165,7 @@ class ProjectConfig(Section):
     project: str = Field(default="", pattern=r"^[\w.-]*$")
     flows: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    prefect_files: tuple[str, ...] = ("prefect.yaml", "**/prefect.yaml")
+    prefect_files: tuple[str, ...] = ("prefect.yaml",)  # gitignore patterns: at any depth
     environments: str = "environments"
 
 
@@ -220,13 +231,11 @@ class ConfigurationManager:
         known = self.environments()
         if env in known or not self.has_environment_files():
             return
-        missing = ValidationError(
-            code="CFG004",
-            message=f"There is no environment {env!r}.",
-            file_path=file,
-            remediation=f"{did_you_mean(env, known)}Environments here: {', '.join(known) or 'none'}. Write {file} to add it.",
-        )
-        raise ConfigurationError(f"There is no environment {env!r}.", faults=[missing])
+        message = f"There is no environment {env!r}."
+        here = f"Environments here: {', '.join(known) or 'none'}."
+        remedy = f"{did_you_mean(env, known)}{here} Write {file} to add it."
+        missing = ValidationError(code="CFG004", message=message, file_path=file, remediation=remedy)
+        raise ConfigurationError(message, faults=[missing])
 
 
 def merge(base: Any, over: Any) -> Any:

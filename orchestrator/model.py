@@ -18,6 +18,9 @@ KINDS: tuple[Kind, ...] = ("python", "docker")
 Action = Literal["create", "update", "unchanged", "delete", "adopt", "conflict"]
 ACTIONS: tuple[Action, ...] = ("create", "update", "unchanged", "delete", "adopt", "conflict")
 
+Origin = Literal["declared", "template", "deployer"]
+"""What asks for a deployment: a prefect.yaml, a template of the environment, or the deployer for itself."""
+
 Severity = Literal["error", "warning"]
 
 # ---------------------------------------------------------------------------------------------------------
@@ -74,6 +77,7 @@ class Parameter:
     annotation: str | None = None  # source text
     default: str | None = None  # source text
     required: bool = True
+    variadic: Literal["", "*", "**"] = ""  # never required by the function, but Prefect's schema requires it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +98,7 @@ class FlowMetadata:
     name_is_static: bool = True
     description: str = ""  # the docstring, cleaned as inspect.getdoc does
     parameters: tuple[Parameter, ...] = ()
+    signature_is_static: bool = True  # False: the function is not in this file, `parameters` is empty
     dependencies: tuple[str, ...] = ()  # import names from outside the repository and the standard library
     dockerfile_path: str | None = None
     env_files: tuple[str, ...] = ()
@@ -192,14 +197,16 @@ class Declaration:
 class DeploymentConfig:
     """A deployment, desired or live: only what the server echoes back, so that equality is `==`.
 
-    `environment` and `deployment_type` say where a desired deployment comes from; the server does not hold them, so
-    they take no part in a comparison.
+    `environment`, `deployment_type`, `origin` and `source` say where a desired deployment comes from; the server does
+    not hold them, so they take no part in a comparison.
     """
 
     flow_name: str
     deployment_name: str
     environment: str = field(default="", compare=False)
     deployment_type: Kind = field(default="python", compare=False)
+    origin: Origin = field(default="declared", compare=False)
+    source: str = field(default="", compare=False)  # file:line that asks for it
     entrypoint: str | None = None
     path: str | None = None
     work_pool: str | None = None
@@ -270,7 +277,6 @@ class Desired:
 
     owner: Owner
     deployments: tuple[DeploymentConfig, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)  # deployment path → file:line that asks for it
     skipped_paths: tuple[str, ...] = ()  # deployments left out because their flow is broken: never pruned
     skipped_files: tuple[str, ...] = ()  # unreadable files: deployments that point into them are never pruned
     problems: tuple[ValidationError, ...] = ()

@@ -1,0 +1,308 @@
+"""Flows + declarations + one environment → what the environment should have.
+
+A declared deployment keeps what its prefect.yaml says; the environment adds its work pool where none is named, its
+default parameters where the flow has them, and its overrides. A flow that no prefect.yaml mentions gets a deployment
+from each template of the environment that fits it. Last comes the deployer's own deployment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import (
+    DeploymentOverride,
+    DeploymentTemplate,
+    EnvironmentConfig,
+    environment_values,
+    fill,
+    merge,
+)
+from orchestrator.model import (
+    Declaration,
+    DeploymentConfig,
+    Desired,
+    Discovery,
+    FlowMetadata,
+    Kind,
+    Owner,
+    ScheduleConfig,
+    ValidationError,
+)
+from orchestrator.validation import resolve
+
+DEPLOYER_FLOW = "deploy-everything"
+DEPLOYER_ENTRYPOINT = "orchestrator.deployer.deploy_everything"  # a module path: it works from any folder
+SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
+DEFAULT_QUEUE = "default"  # the server files a deployment without a queue under its pool's default queue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which part of the desired state a command is about."""
+
+    only: tuple[str, ...] = ()  # patterns on flow/deployment; none: all
+    kind: Kind | None = None
+    declared_only: bool = False  # nothing by template
+
+    def takes(self, path: str, kind: Kind) -> bool:
+        wanted = not self.only or any(fnmatchcase(path, pattern) for pattern in self.only)
+        return wanted and self.kind in (None, kind)
+
+    @property
+    def is_everything(self) -> bool:
+        return not self.only and self.kind is None and not self.declared_only
+
+
+def desired_state(
+    *,
+    root: Path,
+    project: str,
+    environment: EnvironmentConfig,
+    discovery: Discovery,
+    declarations: Sequence[Declaration],
+    schemas: Mapping[str, Mapping[str, Any]],
+    problems: Sequence[ValidationError] = (),
+) -> Desired:
+    """Work out what `environment` should have.
+
+    Args:
+        root: the checkout that the workers run from: pull steps name it.
+        project: the owner's name.
+        environment: its configuration.
+        discovery: the flows of the repository.
+        declarations: what the prefect.yaml files declare.
+        schemas: parameter schemas by entrypoint (relative to the root, or the deployer's module path).
+        problems: the faults found so far. Flows with one are left out, and so are their deployments.
+
+    Returns:
+        The deployments in the order in which they are applied (the deployer's own last), and what was left out.
+    """
+    owner = Owner(project=project, environment=environment.name)
+    builder = _Builder(root, owner, environment, schemas)
+    resolved = [(item, resolve(item, discovery.flows)) for item in declarations]
+    mentioned = {flow.entrypoint for _, flow in resolved if flow}
+    selected = [(item, flow) for item, flow in resolved if _belongs(_path_of(item, flow), environment)]
+    left_out = [_path_of(item, flow) for item, flow in selected if flow is None or not flow.is_valid]
+    usable = [(item, flow) for item, flow in selected if flow is not None and flow.is_valid]
+    undeclared = [flow for flow in discovery.flows if flow.is_valid and flow.entrypoint not in mentioned]
+    return Desired(
+        owner=owner,
+        deployments=(
+            *(builder.declared(item, flow) for item, flow in usable),
+            *(config for flow in undeclared for config in builder.by_template(flow)),
+            *builder.deployer(),
+        ),
+        skipped_paths=tuple(left_out),
+        skipped_files=tuple(problem.file_path for problem in problems if problem.skips and problem.file_path),
+        problems=tuple(problems),
+    )
+
+
+def select(desired: Desired, selection: Selection) -> Desired:
+    """The part of the desired state that a selection takes."""
+    taken = tuple(
+        config
+        for config in desired.deployments
+        if selection.takes(config.deployment_path, config.deployment_type)
+        and not (selection.declared_only and config.origin == "template")
+    )
+    return replace(desired, deployments=taken)
+
+
+def deployer_version() -> str:
+    """The digest of this package's own sources: what the deployer runs."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class _Builder:
+    """Makes deployments for one environment."""
+
+    def __init__(
+        self, root: Path, owner: Owner, environment: EnvironmentConfig, schemas: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.root, self.owner, self.environment, self.schemas = root, owner, environment, schemas
+        self.values = {**environment_values(environment), "project": owner.project}
+
+    def declared(self, item: Declaration, flow: FlowMetadata) -> DeploymentConfig:
+        """A deployment from a prefect.yaml."""
+        kind = self._kind_of(item)
+        config = DeploymentConfig(
+            flow_name=flow.name,
+            deployment_name=item.name,
+            deployment_type=kind,
+            origin="declared",
+            source=item.location,
+            entrypoint=_relative_to(item.folder, item.entrypoint or flow.entrypoint),
+            work_pool=item.work_pool or self._pool(kind),
+            work_queue=item.work_queue,
+            parameters={**self._default_parameters(flow), **item.parameters},
+            job_variables=item.job_variables,
+            pull_steps=self._pull_steps(item.folder) if item.pull_steps is None else item.pull_steps,
+            schedules=item.schedules,
+            paused=bool(item.paused),
+            tags=item.tags,
+            description=item.description or flow.description,
+            version=item.version or flow.closure_digest[:12],
+            concurrency_limit=item.concurrency_limit,
+            concurrency_options=item.concurrency_options,
+            enforce_parameter_schema=item.enforce_parameter_schema is not False,
+            parameter_schema=self.schemas.get(flow.entrypoint, {}),
+        )
+        return self._finished(config)
+
+    def by_template(self, flow: FlowMetadata) -> Iterator[DeploymentConfig]:
+        """The deployments that the environment's templates give to a flow which nobody declares."""
+        for kind, template in self.environment.templates.items():
+            if kind == "docker" and flow.dockerfile_path is None:
+                continue
+            yield self._finished(self._from_template(flow, kind, template))
+
+    def _from_template(self, flow: FlowMetadata, kind: Kind, template: DeploymentTemplate) -> DeploymentConfig:
+        of_flow = {f"flow.{name}": getattr(flow, name) for name in ("name", "path", "module_path", "function_name")}
+        written = fill(template.model_dump(), {**self.values, **of_flow, "kind": kind})
+        known = {parameter.name for parameter in flow.parameters}
+        given = {name: value for name, value in (written["parameters"] or {}).items() if name in known}
+        return DeploymentConfig(
+            flow_name=flow.name,
+            deployment_name=written["name"],
+            deployment_type=kind,
+            origin="template",
+            source=f"{flow.path}:{flow.line_number}",
+            entrypoint=flow.entrypoint,
+            work_pool=written["work_pool"] or self._pool(kind),
+            work_queue=written["work_queue"],
+            parameters={**self._default_parameters(flow), **given},
+            job_variables=written["job_variables"],
+            pull_steps=self._pull_steps("."),
+            schedules=tuple(rule.to_schedule() for rule in template.schedules or ()),
+            paused=bool(template.paused),
+            tags=tuple(written["tags"]),
+            description=written["description"] or flow.description,
+            version=written["version"] or flow.closure_digest[:12],
+            concurrency_limit=template.concurrency_limit,
+            parameter_schema=self.schemas.get(flow.entrypoint, {}),
+        )
+
+    def deployer(self) -> Iterator[DeploymentConfig]:
+        """The deployer's own deployment, where the environment has a pool to run it."""
+        pool = self._pool("python")
+        if pool is None:
+            return
+        name = self.environment.name
+        yield self._owned(
+            DeploymentConfig(
+                flow_name=DEPLOYER_FLOW,
+                deployment_name=self.environment.deployer_name,
+                origin="deployer",
+                source=f"environments/{name}.yaml",
+                entrypoint=DEPLOYER_ENTRYPOINT,
+                work_pool=pool,
+                parameters={"environment": name},
+                pull_steps=self._pull_steps("."),
+                schedules=self._deployer_schedules(),
+                tags=("deployer",),
+                description=f"Keeps the deployments of the environment {name} as the repository says they should be.",
+                version=deployer_version()[:12],
+                concurrency_limit=1,  # two syncs at a time would undo each other's work
+                concurrency_options={"collision_strategy": "ENQUEUE"},
+                parameter_schema=self.schemas.get(DEPLOYER_ENTRYPOINT, {}),
+            )
+        )
+
+    def _deployer_schedules(self) -> tuple[ScheduleConfig, ...]:
+        written = self.environment.deployer.schedule
+        if written is None:
+            return ()
+        schedule = written.to_schedule()
+        return (
+            replace(schedule, parameters={"mode": self.environment.deployer.scheduled_mode, **schedule.parameters}),
+        )
+
+    def _finished(self, config: DeploymentConfig) -> DeploymentConfig:
+        for pattern, override in self.environment.deployments.items():
+            if fnmatchcase(config.deployment_path, pattern):
+                config = _overridden(config, override)
+        limits = _limit_variables(self._pool_type(config.work_pool), self.environment)
+        return self._owned(replace(config, job_variables=merge(limits, config.job_variables)))
+
+    def _owned(self, config: DeploymentConfig) -> DeploymentConfig:
+        """With the owner's mark, last: the deployments list of the UI shows one tag and a count."""
+        return replace(
+            config,
+            environment=self.environment.name,
+            work_queue=config.work_queue or (DEFAULT_QUEUE if config.work_pool else None),
+            tags=(*dict.fromkeys(config.tags), self.owner.tag),
+        )
+
+    def _kind_of(self, item: Declaration) -> Kind:
+        kinds = [kind for kind, pool in self.environment.work_pools.items() if pool.name == item.work_pool]
+        return kinds[0] if kinds else "docker" if "image" in item.job_variables else "python"
+
+    def _pool(self, kind: Kind) -> str | None:
+        pool = self.environment.work_pools.get(kind)
+        return pool.name if pool else None
+
+    def _pool_type(self, name: str | None) -> str | None:
+        return next((pool.type for pool in self.environment.work_pools.values() if pool.name == name), None)
+
+    def _default_parameters(self, flow: FlowMetadata) -> dict[str, Any]:
+        known = {parameter.name for parameter in flow.parameters}
+        return {name: value for name, value in self.environment.default_parameters.items() if name in known}
+
+    def _pull_steps(self, folder: str) -> tuple[Mapping[str, Any], ...]:
+        """What `prefect deploy` writes where a prefect.yaml has no pull section: work in the checkout's folder."""
+        return ({SET_DIRECTORY: {"directory": str((self.root / folder).resolve())}},)
+
+
+def _path_of(item: Declaration, flow: FlowMetadata | None) -> str:
+    """`flow/deployment`, as far as it is known: `*` where the flow cannot be read."""
+    return f"{flow.name if flow else item.flow_name or '*'}/{item.name}"
+
+
+def _belongs(path: str, environment: EnvironmentConfig) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in environment.select)
+
+
+def _relative_to(folder: str, entrypoint: str) -> str:
+    """An entrypoint as a run in `folder` needs it; a module path stays."""
+    if ":" not in entrypoint or folder == ".":
+        return entrypoint
+    file, _, function = entrypoint.rpartition(":")
+    return f"{posixpath.relpath(file, folder)}:{function}"
+
+
+def _overridden(config: DeploymentConfig, override: DeploymentOverride) -> DeploymentConfig:
+    """`config` with what an environment says about it; mappings merge, the rest is replaced."""
+    written = override.model_dump(exclude_unset=True)
+    for name in ("parameters", "job_variables"):
+        if name in written:
+            written[name] = merge(getattr(config, name), written[name])
+    if "schedules" in written:
+        written["schedules"] = tuple(rule.to_schedule() for rule in override.schedules or ())
+    return replace(config, **written)
+
+
+def _limit_variables(pool_type: str | None, environment: EnvironmentConfig) -> dict[str, Any]:
+    """Resource limits as the job variables of a pool type; a process has none."""
+    limits = environment.resource_limits
+    if pool_type != "docker":
+        return {}
+    variables: dict[str, Any] = {}
+    if limits.memory:
+        variables["mem_limit"] = limits.memory.removesuffix("i").lower()
+    if limits.cpu:
+        cores = float(limits.cpu[:-1]) / 1000 if limits.cpu.endswith("m") else float(limits.cpu)
+        variables["container_create_kwargs"] = {"nano_cpus": int(cores * 1_000_000_000)}
+    if environment.image_pull_policy:
+        variables["image_pull_policy"] = environment.image_pull_policy
+    return variables

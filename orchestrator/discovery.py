@@ -1,0 +1,749 @@
+"""Find the flows of a repository by reading its source. Nothing is imported or executed.
+
+    python_files   which files to look at      (ignored folders pruned, links not followed)
+    flows_in       source of one file → flows  (a small interpreter of module-level bindings)
+    discover       both, and what surrounds a flow: closure, dependencies, Dockerfile, env files
+
+The interpreter runs over a module's statements the way Python would, but knows few kinds of values: what came from an
+import, constants, functions, classes, Prefect's `flow` and the flows that it makes. All else is unknown. Function
+bodies are never entered, so what a function defines for itself is no flow. Whatever cannot be known by reading is
+said to be unknown (`name_is_static`, `signature_is_static`), never guessed.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import posixpath
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pathspec import GitIgnoreSpec
+
+from orchestrator.closure import ImportGraph, SourceFile, SourceFiles
+from orchestrator.errors import ConfigurationError
+from orchestrator.model import Discovery, FlowMetadata, Parameter, ValidationError
+
+# ---------------------------------------------------------------------------------------------------------
+# Finding flows
+# ---------------------------------------------------------------------------------------------------------
+
+
+class FlowDiscovery:
+    """Finds the flows of one repository.
+
+    Args:
+        root: the repository.
+        folders: where flows are, relative to the root; by default `flows` where there is one, else everywhere.
+        exclude: patterns of what to leave out, as in a .gitignore; added to the repository's own .gitignore.
+    """
+
+    def __init__(
+        self, root: str | Path = ".", folders: Sequence[str] | None = None, exclude: Sequence[str] = ()
+    ) -> None:
+        self.root = Path(root).resolve()
+        self.folders = tuple(folders) if folders is not None else _default_folders(self.root)
+        self.exclude = tuple(exclude)
+
+    def discover(self, paths: Sequence[str] | None = None) -> Discovery:
+        """Find all flows.
+
+        Args:
+            paths: files or folders to look at instead of the configured folders.
+
+        Returns:
+            The flows, sorted by file and line, and the files that could not be read.
+
+        Raises:
+            ConfigurationError: a folder or path does not exist or lies outside the repository.
+        """
+        return discover(self.root, self.folders, self.exclude, paths)
+
+    def discover_flows(self, base_path: str = "flows") -> list[FlowMetadata]:
+        """The flows of one folder (or file), without the problems.
+
+        Args:
+            base_path: relative to the root.
+
+        Returns:
+            The flows, sorted by file and line.
+
+        Raises:
+            ConfigurationError: the folder does not exist.
+        """
+        return list(self.discover([base_path]).flows)
+
+    def get_flow_dependencies(self, flow_path: str) -> list[str]:
+        """What a flow's file imports from third parties, directly or through other files of the repository.
+
+        Args:
+            flow_path: the file, relative to the root.
+
+        Returns:
+            Top-level import names, sorted.
+
+        Raises:
+            ConfigurationError: the file does not exist.
+        """
+        path = _relative(self.root, flow_path)
+        return list(ImportGraph(SourceFiles(self.root)).closure_of(path).dependencies)
+
+
+def discover(
+    root: Path,
+    folders: Sequence[str],
+    exclude: Sequence[str] = (),
+    paths: Sequence[str] | None = None,
+    also: Sequence[str] = (),
+) -> Discovery:
+    """Find the flows of a repository.
+
+    Args:
+        root: the repository.
+        folders: where flows are, relative to the root; "." is the whole repository.
+        exclude: patterns of what to leave out, as in a .gitignore.
+        paths: files or folders to look at instead of `folders`, relative to the root.
+        also: files to look at besides, where they exist: those that declarations point to.
+
+    Returns:
+        The flows, sorted by file and line, and the files that could not be read.
+
+    Raises:
+        ConfigurationError: a folder or path does not exist or lies outside the repository.
+    """
+    root = root.resolve()
+    starts = [_relative(root, path) for path in (folders if paths is None else paths)]
+    sources = SourceFiles(root)
+    named = {path for path in also if path in sources}
+    files = named | set(python_files(root, starts, _ignored(root, exclude)))
+    # Whoever names a place where flows are wants to hear of every broken file there.
+    strict = "" not in starts
+    candidates = [source for path in sorted(files) if _may_hold_flows(source := sources[path], strict)]
+    surroundings = _Surroundings(sources)
+    flows = [flow for source in candidates for flow in _flows_of(source, surroundings)]
+    # A broken module that a flow imports breaks the flow, wherever the module lies.
+    needed = {path for flow in flows for path in flow.closure} | {source.path for source in candidates}
+    problems = [fault for path in sorted(needed) if (fault := sources[path].fault)]
+    return Discovery(flows=tuple(flows), problems=tuple(problems))
+
+
+def _default_folders(root: Path) -> tuple[str, ...]:
+    return ("flows",) if (root / "flows").is_dir() else (".",)
+
+
+def _relative(root: Path, path: str) -> str:
+    """A path as it is known in the repository: relative to the root, forward slashes, "" for the root itself."""
+    location = Path(os.path.normpath(root / path))
+    if not location.is_relative_to(root):
+        raise ConfigurationError(
+            f"{path} lies outside the repository {root}.",
+            remedy="Name a path inside it, or choose another repository with --root.",
+        )
+    if not location.exists():
+        raise ConfigurationError(
+            f"There is no {path} in {root}.",
+            remedy="Name an existing file or folder, or correct `flows` under [tool.orchestrator] in pyproject.toml.",
+        )
+    relative = location.relative_to(root).as_posix()
+    return "" if relative == "." else relative
+
+
+def _may_hold_flows(source: SourceFile, strict: bool) -> bool:
+    """Is the file worth parsing? Dismisses most files of a repository at the price of reading them.
+
+    Whatever makes a flow contains the word. In the whole of a repository a broken file counts only where it speaks
+    of Prefect: there may be templates, Python 2, and test data in it.
+    """
+    if not any(word in source.content for word in (b"flow", b"Flow")):
+        return strict and source.decoding_fault is not None
+    return strict or b"prefect" in source.content or source.fault is None
+
+
+def _flows_of(source: SourceFile, surroundings: _Surroundings) -> Iterator[FlowMetadata]:
+    flows = flows_in(source.tree)
+    for function_name, flow in sorted(flows.items(), key=lambda item: (item[1].line_number, item[0])):
+        yield surroundings.describe(source.path, function_name, flow)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Which files
+# ---------------------------------------------------------------------------------------------------------
+
+
+def python_files(root: Path, starts: Iterable[str], ignored: GitIgnoreSpec) -> Iterator[str]:
+    """The Python files at and under some places of a repository.
+
+    Virtual environments, hidden folders, `__pycache__` and `node_modules` are left out. Links to folders are not
+    followed: they would show a flow twice, and may lead in circles.
+
+    Args:
+        root: the repository.
+        starts: files or folders, relative to the root. What is named here is taken even if ignored.
+        ignored: what to leave out.
+
+    Returns:
+        Paths relative to the root, in no particular order; a path may come twice where places overlap.
+    """
+    for start in starts:
+        if (root / start).is_file():
+            yield start
+            continue
+        for folder, folders, files in os.walk(root / start):
+            base = Path(folder).relative_to(root).as_posix()
+            folders[:] = [name for name in folders if _worth_entering(root, posixpath.join(base, name), ignored)]
+            paths = (posixpath.normpath(posixpath.join(base, name)) for name in files if name.endswith(".py"))
+            yield from (path for path in paths if not ignored.match_file(path) and _is_readable(root / path))
+
+
+def _worth_entering(root: Path, folder: str, ignored: GitIgnoreSpec) -> bool:
+    folder = posixpath.normpath(folder)
+    name = posixpath.basename(folder)
+    if name.startswith(".") or name in ("__pycache__", "node_modules") or ignored.match_file(f"{folder}/"):
+        return False
+    return not (root / folder / "pyvenv.cfg").is_file()
+
+
+def _is_readable(location: Path) -> bool:
+    """A file, or a link to nothing, which is worth a report. Not a pipe or socket: reading it would wait forever."""
+    return location.is_file() or not location.exists()
+
+
+def _ignored(root: Path, exclude: Sequence[str]) -> GitIgnoreSpec:
+    try:
+        lines = (root / ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return GitIgnoreSpec.from_lines([*lines, *exclude])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What surrounds a flow
+# ---------------------------------------------------------------------------------------------------------
+
+
+class _Surroundings:
+    """What a flow's place in the repository says about it."""
+
+    def __init__(self, sources: SourceFiles) -> None:
+        self._sources = sources
+        self._graph = ImportGraph(sources)
+
+    def describe(self, path: str, function_name: str, flow: FoundFlow) -> FlowMetadata:
+        """A found flow with everything that is known of it."""
+        closure = self._graph.closure_of(path)
+        faults = [fault for member in closure.paths if (fault := self._sources[member].fault)]
+        return FlowMetadata(
+            name=flow.name,
+            path=path,
+            module_path=module_path(path),
+            function_name=function_name,
+            line_number=flow.line_number,
+            end_line_number=flow.end_line_number,
+            is_async=flow.is_async,
+            name_is_static=flow.name_is_static,
+            description=flow.description,
+            parameters=flow.parameters,
+            signature_is_static=flow.function is not None,
+            dependencies=closure.dependencies,
+            dockerfile_path=self._dockerfile(path, flow.name),
+            env_files=self._env_files(posixpath.dirname(path)),
+            closure=closure.paths,
+            closure_digest=closure.digest,
+            validation_errors=tuple(f"{fault.location}: {fault.message}" for fault in faults),
+            metadata={name: option.shown for name, option in flow.options.items()},
+        )
+
+    def _dockerfile(self, path: str, flow_name: str) -> str | None:
+        """The nearest Dockerfile: of the flow's folder, of those above it, or under the flow's name in docker/."""
+        folder = posixpath.dirname(path)
+        candidates = [posixpath.join(folder, "Dockerfile")]
+        while folder:
+            folder = posixpath.dirname(folder)
+            candidates.append(posixpath.join(folder, "Dockerfile"))
+        if "/" not in flow_name:
+            candidates += [f"docker/{name}.Dockerfile" for name in (flow_name, flow_name.replace("-", "_"))]
+        return next((candidate for candidate in candidates if candidate in self._sources), None)
+
+    def _env_files(self, folder: str) -> tuple[str, ...]:
+        names = [entry.name for entry in os.scandir(self._sources.root / folder) if entry.is_file()]
+        return tuple(
+            posixpath.join(folder, name) for name in sorted(names) if name == ".env" or name.startswith(".env.")
+        )
+
+
+def module_path(path: str) -> str:
+    """The dotted name under which a file can be imported from the root (or from `src`).
+
+    Args:
+        path: of the file, relative to the root.
+
+    Returns:
+        `flows.main_etl` for `flows/main_etl.py`.
+    """
+    parts = path.removesuffix(".py").removeprefix("src/").split("/")
+    if parts[-1] == "__init__" and len(parts) > 1:
+        parts.pop()
+    return ".".join(parts)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Values that reading can know
+# ---------------------------------------------------------------------------------------------------------
+
+FLOW_MAKERS = frozenset(
+    f"prefect.{name}" for name in ("flow", "flows.flow", "main.flow", "Flow", "flows.Flow", "main.Flow")
+)
+"""What turns a function into a flow, by its dotted name in Prefect."""
+
+FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """Anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    """Something that an import brought, by its dotted name."""
+
+    dotted: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """A value that is written out in the source."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    node: FunctionNode
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    names: Mapping[str, _Value]
+    has_bases: bool  # then its constants may be something else, as in an Enum
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """An argument given to Prefect's `flow`."""
+
+    value: _Value
+    shown: Any  # the literal, else the source text
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Prefect's `flow`, or what `flow(...)` returns when it is given options but no function yet."""
+
+    options: Mapping[str, _Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundFlow:
+    """A flow as one file's source states it.
+
+    Attributes:
+        function: the function behind it; None where it comes from elsewhere.
+        fallback_name: what Prefect calls it by default; a guess where the function comes from elsewhere.
+        options: the arguments of `flow` and `with_options`, by name; `**` for an unpacked mapping.
+        line_number, end_line_number: of the function, or of the call that makes the flow.
+    """
+
+    function: FunctionNode | None
+    fallback_name: str
+    options: Mapping[str, _Option]
+    line_number: int
+    end_line_number: int
+
+    @property
+    def name(self) -> str:
+        return self._text_option("name") or self.fallback_name
+
+    @property
+    def name_is_static(self) -> bool:
+        if (option := self.options.get("name")) is not None:
+            return isinstance(option.value, _Constant) and (not option.value.value or self._text_option("name") != "")
+        return self.function is not None and "**" not in self.options
+
+    @property
+    def is_async(self) -> bool:
+        return isinstance(self.function, ast.AsyncFunctionDef)
+
+    @property
+    def description(self) -> str:
+        if given := self._text_option("description"):
+            return given
+        if isinstance(self.function, ast.FunctionDef | ast.AsyncFunctionDef):
+            return ast.get_docstring(self.function) or ""
+        return ""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return () if self.function is None else tuple(_parameters(self.function.args))
+
+    def _text_option(self, name: str) -> str:
+        match self.options.get(name):
+            case _Option(value=_Constant(value=str(text))):
+                return text
+        return ""
+
+
+_Value: TypeAlias = _Unknown | _Imported | _Constant | _Function | _Class | _Maker | FoundFlow
+_Scope: TypeAlias = ChainMap[str, _Value]
+
+_UNKNOWN = _Unknown()
+
+
+def _parameters(arguments: ast.arguments) -> Iterator[Parameter]:
+    """The parameters of a signature. `self` and `cls` are left out by name, as Prefect does."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    plain = list(zip(positional, [*missing, *arguments.defaults], strict=True))
+    if arguments.vararg:
+        plain.append((arguments.vararg, None))
+    plain += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    if arguments.kwarg:
+        plain.append((arguments.kwarg, None))
+    for argument, default in plain:
+        stars = {arguments.vararg: "*", arguments.kwarg: "**"}.get(argument, "")
+        if argument.arg not in ("self", "cls"):
+            yield Parameter(
+                name=argument.arg,
+                annotation=_source_text(argument.annotation),
+                default=_source_text(default),
+                required=default is None and not stars,
+                variadic=stars,  # type: ignore[arg-type]
+            )
+
+
+def _source_text(node: ast.expr | None) -> str | None:
+    try:
+        return None if node is None else ast.unparse(node)
+    except RecursionError:  # an expression of thousands of terms
+        return "…"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The interpreter
+# ---------------------------------------------------------------------------------------------------------
+
+
+def flows_in(tree: ast.Module) -> dict[str, FoundFlow]:
+    """The flows that a module binds at its top level or in its classes.
+
+    Args:
+        tree: the parsed module.
+
+    Returns:
+        Flows by what they are bound to (`name`, `Class.method`); one that has several names by its first.
+    """
+    scope: _Scope = ChainMap({})
+    try:
+        _run(tree.body, scope)
+    except RecursionError:  # source that no person wrote: expressions nested hundreds deep
+        return {}
+    found: dict[str, FoundFlow] = {}
+    _collect(scope.maps[0], "", found)
+    return found
+
+
+def _collect(names: Mapping[str, _Value], prefix: str, found: dict[str, FoundFlow]) -> None:
+    for name, value in names.items():
+        if isinstance(value, FoundFlow) and value not in found.values():
+            found[prefix + name] = value
+        elif isinstance(value, _Class):
+            _collect(value.names, f"{prefix}{name}.", found)
+
+
+def _run(body: Sequence[ast.stmt], scope: _Scope) -> None:
+    """Carry out statements: bind in `scope` what they bind."""
+    for statement in body:
+        if handler := _STATEMENTS.get(type(statement)):
+            handler(statement, scope)
+
+
+def _import(statement: ast.Import, scope: _Scope) -> None:
+    for alias in statement.names:
+        # `import a.b` binds `a`; `import a.b as c` binds a.b
+        name, dotted = (alias.asname, alias.name) if alias.asname else [alias.name.split(".")[0]] * 2
+        scope[name] = _Imported(dotted)
+
+
+def _import_from(statement: ast.ImportFrom, scope: _Scope) -> None:
+    module = "." * statement.level + (statement.module or "")
+    for alias in statement.names:
+        if alias.name != "*":
+            scope[alias.asname or alias.name] = _Imported(f"{module}.{alias.name}")
+        elif module in ("prefect", "prefect.flows"):
+            scope.update({name: _Imported(f"prefect.{name}") for name in ("flow", "Flow")})
+
+
+def _assign(statement: ast.Assign | ast.AnnAssign, scope: _Scope) -> None:
+    if statement.value is None:
+        return  # an annotation alone binds nothing
+    value = evaluate(statement.value, scope)
+    for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+        if isinstance(target, ast.Name):
+            scope[target.id] = value
+        else:
+            _forget(target, scope)
+
+
+def _forget(node: ast.AST, scope: _Scope) -> None:
+    """All names that `node` binds hold something unknown from now on."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            scope[child.id] = _UNKNOWN
+
+
+def _augment(statement: ast.AugAssign, scope: _Scope) -> None:
+    _forget(statement.target, scope)
+
+
+def _delete(statement: ast.Delete, scope: _Scope) -> None:
+    for target in statement.targets:
+        if isinstance(target, ast.Name):
+            scope.maps[0].pop(target.id, None)
+
+
+def _define_function(statement: ast.FunctionDef | ast.AsyncFunctionDef, scope: _Scope) -> None:
+    makers = (_as_maker(evaluate(decorator, scope)) for decorator in statement.decorator_list)
+    maker = next((maker for maker in makers if maker), None)
+    function = _Function(statement)
+    scope[statement.name] = function if maker is None else _make_flow(maker, function, statement, statement)
+
+
+def _define_class(statement: ast.ClassDef, scope: _Scope) -> None:
+    inner = scope.new_child()
+    _run(statement.body, inner)
+    scope[statement.name] = _Class(inner.maps[0], bool(statement.bases or statement.keywords))
+
+
+def _branch(statement: ast.If, scope: _Scope) -> None:
+    if _never_on_import(statement.test):
+        _run(statement.orelse, scope)
+    else:
+        _choose(scope, statement.body, statement.orelse)
+
+
+def _never_on_import(test: ast.expr) -> bool:
+    """`if __name__ == "__main__":` and `if TYPE_CHECKING:`: Prefect never sees what they define."""
+    match test:
+        case ast.Compare(left=ast.Name(id="__name__"), ops=[ast.Eq()], comparators=[ast.Constant(value="__main__")]):
+            return True
+        case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+            return True
+    return False
+
+
+def _attempt(statement: ast.Try | ast.TryStar, scope: _Scope) -> None:
+    _choose(scope, [*statement.body, *statement.orelse], *(handler.body for handler in statement.handlers))
+    _run(statement.finalbody, scope)
+
+
+def _match(statement: ast.Match, scope: _Scope) -> None:
+    _choose(scope, *(case.body for case in statement.cases), [])
+
+
+def _with(statement: ast.With | ast.AsyncWith, scope: _Scope) -> None:
+    for item in statement.items:
+        if item.optional_vars is not None:
+            _forget(item.optional_vars, scope)
+    _run(statement.body, scope)
+
+
+def _loop(statement: ast.For | ast.AsyncFor | ast.While, scope: _Scope) -> None:
+    _forget(statement, scope)  # what a round leaves for the next one is unknown to the first
+    _run([*statement.body, *statement.orelse], scope)
+
+
+def _choose(scope: _Scope, *bodies: Sequence[ast.stmt]) -> None:
+    """Carry out alternatives, of which a run takes one, and keep what can be said whichever it takes.
+
+    A name that one of them binds to something of Prefect's keeps that: people write `except ImportError: flow = None`
+    and mean the other branch. Constants count only where all alternatives agree.
+    """
+    outcomes = []
+    for body in bodies:
+        outcome: _Scope = ChainMap(dict(scope.maps[0]), *scope.maps[1:])
+        _run(body, outcome)
+        outcomes.append(outcome.maps[0])
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome):
+        scope[name] = _settle([outcome[name] for outcome in outcomes if name in outcome])
+
+
+def _settle(values: Sequence[_Value]) -> _Value:
+    known = [value for value in values if not isinstance(value, _Unknown | _Constant)]
+    of_prefect = (value for value in known if isinstance(value, FoundFlow) or _as_maker(value))
+    return next(of_prefect, None) or next(iter(known), None) or _agreed(values)
+
+
+def _agreed(values: Sequence[_Value]) -> _Value:
+    return values[0] if all(value == values[0] for value in values) else _UNKNOWN
+
+
+_STATEMENTS: Mapping[type[ast.stmt], Callable[[Any, _Scope], None]] = {
+    ast.Import: _import,
+    ast.ImportFrom: _import_from,
+    ast.Assign: _assign,
+    ast.AnnAssign: _assign,
+    ast.AugAssign: _augment,
+    ast.Delete: _delete,
+    ast.FunctionDef: _define_function,
+    ast.AsyncFunctionDef: _define_function,
+    ast.ClassDef: _define_class,
+    ast.If: _branch,
+    ast.Try: _attempt,
+    ast.TryStar: _attempt,
+    ast.Match: _match,
+    ast.With: _with,
+    ast.AsyncWith: _with,
+    ast.For: _loop,
+    ast.AsyncFor: _loop,
+    ast.While: _loop,
+}
+
+
+def evaluate(node: ast.expr, scope: _Scope) -> _Value:
+    """What an expression is worth, as far as reading can tell.
+
+    Args:
+        node: the expression.
+        scope: the names that are bound where it stands.
+
+    Returns:
+        Its value, or unknown.
+    """
+    match node:
+        case ast.Name(id=name):
+            return scope.get(name, _UNKNOWN)
+        case ast.Attribute(value=owner, attr=name):
+            return _attribute(evaluate(owner, scope), name)
+        case ast.Call():
+            return _call(node, scope)
+        case ast.Lambda():
+            return _Function(node)
+        case ast.JoinedStr(values=parts):
+            return _joined([_f_string_part(part, scope) for part in parts])
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _joined([evaluate(left, scope), evaluate(right, scope)])
+    return _literal(node)
+
+
+def _literal(node: ast.expr) -> _Value:
+    try:
+        return _Constant(ast.literal_eval(node))
+    except (ValueError, TypeError, SyntaxError, MemoryError):
+        return _UNKNOWN
+
+
+def _attribute(owner: _Value, name: str) -> _Value:
+    if isinstance(owner, _Imported):
+        return _Imported(f"{owner.dotted}.{name}")
+    if isinstance(owner, _Class):
+        value = owner.names.get(name, _UNKNOWN)
+        return _UNKNOWN if owner.has_bases and isinstance(value, _Constant) else value
+    return _UNKNOWN
+
+
+def _f_string_part(part: ast.expr, scope: _Scope) -> _Value:
+    match part:
+        case ast.FormattedValue(value=value, conversion=-1, format_spec=None):
+            return evaluate(value, scope)
+        case ast.Constant():
+            return _Constant(part.value)
+    return _UNKNOWN
+
+
+def _joined(parts: Sequence[_Value]) -> _Value:
+    texts = [part.value for part in parts if isinstance(part, _Constant) and isinstance(part.value, str)]
+    return _Constant("".join(texts)) if len(texts) == len(parts) else _UNKNOWN
+
+
+def _call(call: ast.Call, scope: _Scope) -> _Value:
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "with_options":
+        return _with_options(evaluate(call.func.value, scope), call, scope)
+    if isinstance(call.func, ast.Name) and call.func.id in ("staticmethod", "classmethod") and call.args:
+        return evaluate(call.args[0], scope)
+    maker = _as_maker(evaluate(call.func, scope))
+    if maker is None:
+        return _UNKNOWN
+    maker = _Maker({**maker.options, **_options(call, scope)})
+    functions = [*call.args, *(word.value for word in call.keywords if word.arg == "fn")]
+    return _make_flow(maker, evaluate(functions[0], scope), functions[0], call) if functions else maker
+
+
+def _as_maker(value: _Value) -> _Maker | None:
+    if isinstance(value, _Imported) and value.dotted in FLOW_MAKERS:
+        return _Maker()
+    return value if isinstance(value, _Maker) else None
+
+
+def _make_flow(maker: _Maker, value: _Value, written: ast.AST, node: ast.stmt | ast.expr) -> FoundFlow:
+    """The flow that `maker` makes of `value`; `written` is how the source names it, `node` where that happens."""
+    function = value.node if isinstance(value, _Function) else None
+    match function or written:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.Name(id=name):
+            fallback = name.replace("_", "-")
+        case ast.Attribute(attr=name):
+            fallback = name.replace("_", "-")
+        case _:
+            fallback = "unknown-lambda"
+    return FoundFlow(function, fallback, maker.options, node.lineno, node.end_lineno or node.lineno)
+
+
+def _with_options(base: _Value, call: ast.Call, scope: _Scope) -> _Value:
+    """A copy of a flow with other options. An empty name or description leaves the old one."""
+    if not isinstance(base, FoundFlow):
+        return _UNKNOWN
+    options = _options(call, scope)
+    if "**" in options:
+        options.setdefault("name", replace(options["**"], value=_UNKNOWN))
+    kept = {name for name in ("name", "description") if name in options and _is_empty(options[name].value)}
+    changed = {name: option for name, option in options.items() if name not in kept}
+    end = call.end_lineno or call.lineno
+    return replace(base, options={**base.options, **changed}, line_number=call.lineno, end_line_number=end)
+
+
+def _is_empty(value: _Value) -> bool:
+    return isinstance(value, _Constant) and not value.value
+
+
+def _options(call: ast.Call, scope: _Scope) -> dict[str, _Option]:
+    """The keyword arguments of a call; a mapping that is written out is unpacked."""
+    options: dict[str, _Option] = {}
+    for word in call.keywords:
+        value = evaluate(word.value, scope)
+        if word.arg is not None:
+            options[word.arg] = _Option(value, _shown(word.value))
+        elif isinstance(value, _Constant) and isinstance(value.value, dict):
+            options |= {str(name): _Option(_Constant(item), _plain(item)) for name, item in value.value.items()}
+        else:
+            options["**"] = _Option(_UNKNOWN, _source_text(word.value))
+    options.pop("fn", None)
+    return options
+
+
+def _shown(node: ast.expr) -> Any:
+    """An argument as metadata shows it: the literal, else the source text."""
+    literal = _literal(node)
+    return _plain(literal.value) if isinstance(literal, _Constant) else _source_text(node)
+
+
+def _plain(value: Any) -> Any:
+    """The value in terms of JSON; what JSON does not have, as text."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return repr(value)

@@ -1,0 +1,326 @@
+"""Desired × live → Plan: what has to happen to each deployment, and why.
+
+A pure function of two sets of values: nothing is read, nothing is written. The rules that keep people's work safe
+live here: only what carries our mark is changed or deleted, nobody's paused deployment is resumed, what a broken
+file asks for is left alone, and a plan that would delete much is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from orchestrator.config import Policy
+from orchestrator.desired import DEPLOYER_FLOW, Selection
+from orchestrator.errors import RefusedError
+from orchestrator.model import (
+    Change,
+    DeploymentConfig,
+    Desired,
+    FieldDiff,
+    Kind,
+    LiveDeployment,
+    Owner,
+    Plan,
+    ScheduleConfig,
+)
+
+COMPARED_FIELDS = (
+    "entrypoint",
+    "path",
+    "work_pool",
+    "work_queue",
+    "parameters",
+    "job_variables",
+    "pull_steps",
+    "tags",
+    "description",
+    "version",
+    "concurrency_limit",
+    "concurrency_options",
+    "enforce_parameter_schema",
+    "parameter_schema",
+)
+SCHEDULE_RULE = ("cron", "interval", "rrule", "timezone", "day_or", "parameters")
+HIDDEN = "********"
+_SECRET_KEY = re.compile(r"(?i)(passw|secret|token|api_?key|credential|private_?key)")
+_URL_PASSWORD = re.compile(r"(://[^:/@\s]+:)[^@/\s]+@")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulePair:
+    """One schedule as it is and as it should be; None on one side: to be created or deleted."""
+
+    live: ScheduleConfig | None
+    live_id: str | None
+    desired: ScheduleConfig | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything has to be written."""
+        return bool(_schedule_differences(self)[0])
+
+
+def make_plan(
+    desired: Desired,
+    live: Sequence[LiveDeployment],
+    *,
+    api_url: str,
+    policy: Policy,
+    selection: Selection | None = None,
+    adopt: Sequence[str] = (),
+) -> Plan:
+    """Compare and decide.
+
+    Args:
+        desired: what the environment should have, already narrowed to `selection`.
+        live: every deployment of the server, whoever owns it.
+        api_url: the server that `live` was read from.
+        policy: whether to prune.
+        selection: what the command is about: nothing outside of it is deleted.
+        adopt: patterns of unowned deployments to take over instead of reporting a conflict.
+
+    Returns:
+        The plan: creates and updates, then deletes, the deployer's own deployment last.
+    """
+    by_path = {item.config.deployment_path: item for item in live}
+    wanted = [
+        _change(config, by_path.get(config.deployment_path), desired.owner, adopt) for config in desired.deployments
+    ]
+    unwanted = [_removal(item, desired, policy) for item in live if _is_unwanted(item, desired, selection)]
+    changes = tuple(sorted([*wanted, *unwanted], key=_order))
+    plan = Plan(owner=desired.owner, api_url=api_url, changes=changes, problems=desired.problems)
+    return replace(plan, checksum=checksum(plan))
+
+
+def check_deletes(plan: Plan, policy: Policy) -> None:
+    """Refuse a plan that would delete much of what we own.
+
+    Raises:
+        RefusedError: it deletes more than the policy's limit and share, or everything.
+    """
+    deletes = plan.summary["delete"]
+    owned = sum(change.live is not None and change.action != "conflict" for change in plan.changes)
+    much = deletes > policy.delete_limit and deletes > policy.delete_share * owned
+    everything = deletes > 1 and deletes == owned
+    if much or everything:
+        raise RefusedError(
+            f"The plan would delete {deletes} of the {owned} deployments that {plan.owner.project} owns in "
+            f"{plan.environment}; nothing was changed.",
+            location=plan.owner.tag,
+            remedy="Look at it with `orchestrator plan`; if it is meant, repeat with --allow-delete.",
+        )
+
+
+def checksum(plan: Plan) -> str:
+    """A digest of what a plan would do, and to what: equal plans do equal things."""
+    essence = [
+        [change.action, change.deployment, repr(change.desired), change.live.id if change.live else None]
+        for change in plan.changes
+        if change.writes
+    ]
+    text = json.dumps([plan.owner.tag, plan.api_url, essence])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# One deployment
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _change(config: DeploymentConfig, live: LiveDeployment | None, owner: Owner, adopt: Sequence[str]) -> Change:
+    path, kind = config.deployment_path, config.deployment_type
+    if live is None:
+        reason = f"asked for by {config.source}" if config.source else "not on the server"
+        return Change(action="create", deployment=path, kind=kind, reasons=(reason,), desired=config)
+    if live.owner != owner:
+        return _foreign(config, live, adopt)
+    fields, kept = differences(config, live)
+    return Change(
+        action="update" if fields else "unchanged",
+        deployment=path,
+        kind=kind,
+        reasons=tuple(_reasons(fields)),
+        fields=fields,
+        kept=kept,
+        desired=config,
+        live=live,
+    )
+
+
+def _foreign(config: DeploymentConfig, live: LiveDeployment, adopt: Sequence[str]) -> Change:
+    """A deployment of the same name that is not ours: taken over only on request, and only from nobody."""
+    path, kind = config.deployment_path, config.deployment_type
+    if live.owner is None and any(fnmatchcase(path, pattern) for pattern in adopt):
+        fields, kept = differences(config, live)
+        reasons = ("taken over on request: it belonged to nobody",)
+        return Change(
+            action="adopt",
+            deployment=path,
+            kind=kind,
+            reasons=reasons,
+            fields=fields,
+            kept=kept,
+            desired=config,
+            live=live,
+        )
+    holder = f"{live.owner.project} in {live.owner.environment}" if live.owner else "nobody that we know"
+    remedy = f"rename ours, or take it over with --adopt '{path}'" if live.owner is None else "rename one of them"
+    reasons = (f"a deployment of this name belongs to {holder}: {remedy}",)
+    return Change(action="conflict", deployment=path, kind=kind, reasons=reasons, desired=config, live=live)
+
+
+def _is_unwanted(item: LiveDeployment, desired: Desired, selection: Selection | None) -> bool:
+    path = item.config.deployment_path
+    if item.owner != desired.owner or item.config.flow_name == DEPLOYER_FLOW:
+        return False
+    if selection is not None and (selection.declared_only or not selection.takes(path, kind_of(item.config))):
+        return False
+    return path not in {config.deployment_path for config in desired.deployments}
+
+
+def _removal(item: LiveDeployment, desired: Desired, policy: Policy) -> Change:
+    path, kind = item.config.deployment_path, kind_of(item.config)
+    keep = _why_kept(item, desired, policy)
+    if keep:
+        return Change(action="unchanged", deployment=path, kind=kind, kept=(keep,), live=item)
+    reasons = ("nothing in the repository asks for it any more",)
+    return Change(action="delete", deployment=path, kind=kind, reasons=reasons, live=item)
+
+
+def _why_kept(item: LiveDeployment, desired: Desired, policy: Policy) -> str | None:
+    """Why something that nothing asks for is not deleted: its source cannot be read, or the policy says so."""
+    file = (item.config.entrypoint or "").partition(":")[0]
+    if any(broken == file or broken.endswith(f"/{file}") for broken in desired.skipped_files if file):
+        return f"left as it is: {file} cannot be read"
+    if any(fnmatchcase(item.config.deployment_path, pattern) for pattern in desired.skipped_paths):
+        return "left as it is: its flow cannot be read"
+    return None if policy.prune else "left as it is: this environment's policy does not prune"
+
+
+def kind_of(config: DeploymentConfig) -> Kind:
+    """The kind of a live deployment: an image in its job variables makes it `docker`."""
+    return "docker" if "image" in config.job_variables else "python"
+
+
+def _order(change: Change) -> tuple[bool, bool, str]:
+    is_deployer = change.deployment.startswith(f"{DEPLOYER_FLOW}/")
+    return is_deployer, change.action == "delete", change.deployment
+
+
+def _reasons(fields: Sequence[FieldDiff]) -> Iterator[str]:
+    names = dict.fromkeys(re.split(r"[.\[]", diff.path)[0] for diff in fields)
+    if "version" in names:
+        yield "its code changed"
+    others = [name.replace("_", " ") for name in names if name != "version"]
+    if others:
+        yield f"{', '.join(others)} differ"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Differences
+# ---------------------------------------------------------------------------------------------------------
+
+
+def differences(config: DeploymentConfig, live: LiveDeployment) -> tuple[tuple[FieldDiff, ...], tuple[str, ...]]:
+    """What an update would change, and what a person changed that stays.
+
+    Returns:
+        The field differences, and the kept overrides in words.
+    """
+    fields = [
+        found
+        for name in COMPARED_FIELDS
+        for found in diff(_comparable(getattr(live.config, name)), _comparable(getattr(config, name)), name)
+    ]
+    kept: list[str] = []
+    if config.paused and not live.config.paused:
+        fields.append(FieldDiff(path="paused", before=False, after=True))
+    elif live.config.paused and not config.paused:
+        kept.append("paused: somebody paused it")
+    for pair in pair_schedules(config.schedules, live):
+        found, overrides = _schedule_differences(pair)
+        fields += found
+        kept += overrides
+    return tuple(fields), tuple(kept)
+
+
+def diff(before: Any, after: Any, path: str) -> Iterator[FieldDiff]:
+    """Every difference between two plain values; mappings are entered, lists are one value."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted({*before, *after}, key=str):
+            yield from diff(before.get(key), after.get(key), f"{path}.{key}")
+    elif before != after:
+        yield FieldDiff(path=path, before=masked(path, before), after=masked(path, after))
+
+
+def masked(path: str, value: Any) -> Any:
+    """A value as a plan may show it: what its key or form betrays as a secret is hidden."""
+    if value is None or isinstance(value, bool):
+        return value
+    if _SECRET_KEY.search(path.rpartition(".")[2]) and "{{" not in str(value):
+        return HIDDEN
+    if isinstance(value, str):
+        return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value)
+    if isinstance(value, Mapping):
+        return {key: masked(f"{path}.{key}", inner) for key, inner in value.items()}
+    return [masked(path, inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _comparable(value: Any) -> Any:
+    """JSON's view of a value: the server makes no difference between tuples and lists, nor between 1 and 1.0."""
+    return json.loads(json.dumps(value, default=str)) if isinstance(value, Mapping | tuple | list) else value
+
+
+def pair_schedules(desired: Sequence[ScheduleConfig], live: LiveDeployment) -> tuple[SchedulePair, ...]:
+    """Match desired schedules with live ones: by slug, then by rule, then in order."""
+    left = list(zip(live.config.schedules, live.schedule_ids, strict=True))
+    unpaired = list(desired)
+    pairs: list[SchedulePair] = []
+    for same in (_same_slug, _same_rule, _both_without_slug):
+        for wanted in list(unpaired):
+            found = next((item for item in left if same(wanted, item[0])), None)
+            if found is not None:
+                left.remove(found)
+                unpaired.remove(wanted)
+                pairs.append(SchedulePair(live=found[0], live_id=found[1], desired=wanted))
+    pairs += [SchedulePair(live=None, live_id=None, desired=wanted) for wanted in unpaired]
+    return (*pairs, *(SchedulePair(live=item, live_id=id_, desired=None) for item, id_ in left))
+
+
+def _same_slug(one: ScheduleConfig, other: ScheduleConfig) -> bool:
+    return one.slug is not None and one.slug == other.slug
+
+
+def _same_rule(one: ScheduleConfig, other: ScheduleConfig) -> bool:
+    return one.slug == other.slug and one.rule == other.rule
+
+
+def _both_without_slug(one: ScheduleConfig, other: ScheduleConfig) -> bool:
+    return one.slug is None and other.slug is None
+
+
+def _schedule_differences(pair: SchedulePair) -> tuple[list[FieldDiff], list[str]]:
+    wanted, live = pair.desired, pair.live
+    if wanted is None or live is None:
+        known = wanted or live
+        assert known is not None  # a pair has at least one side
+        path = f"schedules[{known.label}]"
+        return [FieldDiff(path=path, before=live and live.rule, after=wanted and wanted.rule)], []
+    path = f"schedules[{wanted.label}]"
+    fields = [
+        found
+        for name in SCHEDULE_RULE
+        for found in diff(_comparable(getattr(live, name)), _comparable(getattr(wanted, name)), f"{path}.{name}")
+    ]
+    if wanted.anchor_date is not None:
+        fields += diff(live.anchor_date, wanted.anchor_date, f"{path}.anchor_date")
+    if live.active and not wanted.active:
+        fields.append(FieldDiff(path=f"{path}.active", before=True, after=False))
+    kept = [f"{path}.active: somebody switched it off"] if wanted.active and not live.active else []
+    return fields, kept

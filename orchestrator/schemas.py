@@ -1,0 +1,195 @@
+"""Parameter schemas of flows: what the server checks parameters against and draws its form from.
+
+A schema needs the flow's imports, and importing people's code is done in a child process: one per import root (two
+folders that each have a `helper.py` cannot share one), a whole batch in each, without the caller's secrets, and with
+a time limit. Answers are kept by the digest of all code that they depend on, so an unchanged flow costs nothing. A
+flow that cannot be imported gets the schema that its source tells, and a warning.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestrator.model import FlowMetadata, ValidationError
+
+Schema = Mapping[str, Any]
+
+TIME_LIMIT_SECONDS = 120.0
+_PARALLEL_CHILDREN = 2
+_CHILD_ENVIRONMENT = re.compile(r"(PATH|HOME|LANG|LC_\w+|TMPDIR|TZ|VIRTUAL_ENV|PYTHON\w*|LD_LIBRARY_PATH|SYSTEMROOT)")
+_SIMPLE_TYPES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "list": "array",
+    "dict": "object",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """Something whose schema is asked for."""
+
+    entrypoint: str  # relative to the root, or a dotted module path
+    digest: str  # of all code that the schema depends on
+    flow: FlowMetadata | None = None  # for the schema from source
+
+    @property
+    def import_root(self) -> str:
+        """Flows of one folder share a child: the folder is on their import path."""
+        return PurePosixPath(self.entrypoint.rpartition(":")[0]).parent.as_posix()
+
+    @property
+    def key(self) -> str:
+        """The name of the answer in the cache."""
+        parts = (self.entrypoint, self.digest, version("prefect"), sys.version)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def read_schemas(
+    root: Path, subjects: Sequence[Subject], *, cache_file: Path
+) -> tuple[dict[str, Schema], tuple[ValidationError, ...]]:
+    """Find the parameter schema of each subject.
+
+    Args:
+        root: the folder in which the flows run.
+        subjects: whose schemas.
+        cache_file: where answers are kept; a damaged or unwritable one is worked without.
+
+    Returns:
+        Schemas by entrypoint, and a warning (SCH001) for each that could not be had by importing the flow.
+    """
+    cache = _read_cache(cache_file)
+    missing = [subject for subject in subjects if subject.key not in cache]
+    answers = _ask_children(root, missing)
+    learned = {item.key: answers[item.entrypoint] for item in missing if "schema" in answers[item.entrypoint]}
+    if learned:
+        _write_cache(cache_file, {**cache, **learned})
+    known = {item.entrypoint: cache.get(item.key) or answers[item.entrypoint] for item in subjects}
+    warnings = tuple(_warning(item, known[item.entrypoint]) for item in subjects if _reason(known[item.entrypoint]))
+    return {
+        item.entrypoint: known[item.entrypoint].get("schema") or static_schema(item.flow) for item in subjects
+    }, warnings
+
+
+def static_schema(flow: FlowMetadata | None) -> dict[str, Any]:
+    """The schema as far as the flow's source tells it, in the form of Prefect's."""
+    parameters = flow.parameters if flow else ()
+    properties = {}
+    for position, parameter in enumerate(parameters):
+        described: dict[str, Any] = {"position": position, "title": parameter.name}
+        base = re.split(r"[\[| ]", parameter.annotation or "")[0]
+        if base in _SIMPLE_TYPES and "|" not in (parameter.annotation or ""):
+            described["type"] = _SIMPLE_TYPES[base]
+        if parameter.default is not None:
+            described |= _default_of(parameter.default)
+        properties[parameter.name] = described
+    required = [parameter.name for parameter in parameters if parameter.required]
+    schema = {"title": "Parameters", "type": "object", "properties": properties, "definitions": {}}
+    return {**schema, "required": required} if required else schema
+
+
+def _default_of(source: str) -> dict[str, Any]:
+    try:
+        return {"default": json.loads(json.dumps(ast.literal_eval(source)))}
+    except (ValueError, SyntaxError, TypeError):
+        return {}
+
+
+def _reason(answer: Mapping[str, Any]) -> str | None:
+    return answer.get("error") or answer.get("warning")
+
+
+def _warning(subject: Subject, answer: Mapping[str, Any]) -> ValidationError:
+    path = subject.entrypoint.rpartition(":")[0] or None
+    return ValidationError(
+        code="SCH001",
+        message=f"The flow could not be imported ({_reason(answer)}); its parameter form comes from its source.",
+        file_path=path,
+        line_number=subject.flow.line_number if subject.flow else None,
+        remediation="Install what the flow imports beside the orchestrator, or leave it: the flow still deploys.",
+        severity="warning",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Child processes
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _ask_children(root: Path, subjects: Iterable[Subject]) -> dict[str, dict[str, Any]]:
+    batches: defaultdict[str, list[str]] = defaultdict(list)
+    for subject in subjects:
+        batches[subject.import_root].append(subject.entrypoint)
+    with ThreadPoolExecutor(_PARALLEL_CHILDREN) as pool:
+        answers = pool.map(lambda batch: _ask_child(root, batch), batches.values())
+        return {entrypoint: answer for batch in answers for entrypoint, answer in batch.items()}
+
+
+def _ask_child(root: Path, entrypoints: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """One child's answers; a child that dies or hangs answers for none."""
+    # -P: the folder itself is not put on the import path; Prefect adds what a run would have there.
+    command = [sys.executable, "-P", "-m", "orchestrator.schema_child"]
+    with tempfile.TemporaryDirectory(prefix="orchestrator-") as home:
+        try:
+            child = subprocess.run(
+                command,
+                input=json.dumps(list(entrypoints)),
+                capture_output=True,
+                text=True,
+                timeout=TIME_LIMIT_SECONDS,
+                cwd=root,
+                env=_child_environment(home),
+                check=True,
+            )
+            answers: dict[str, dict[str, Any]] = json.loads(child.stdout)
+            return answers
+        except subprocess.TimeoutExpired:
+            reason = f"importing it took more than {TIME_LIMIT_SECONDS:g} s"
+        except (subprocess.CalledProcessError, ValueError, OSError) as error:
+            reason = f"the importing process failed: {error}"
+    return {entrypoint: {"error": reason} for entrypoint in entrypoints}
+
+
+def _child_environment(home: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if _CHILD_ENVIRONMENT.fullmatch(key)}
+    return {**kept, "PREFECT_HOME": home, "PREFECT_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "1"}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Cache
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _read_cache(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        cache = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return cache if isinstance(cache, dict) else {}
+
+
+def _write_cache(file: Path, cache: Mapping[str, Any]) -> None:
+    """Replace the cache in one step, so that a reader at the same time sees the old or the new one."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as output:
+            json.dump(cache, output)
+        os.replace(output.name, file)
+    except OSError:
+        return  # a folder that cannot be written costs time, not correctness

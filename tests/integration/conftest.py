@@ -1,0 +1,145 @@
+"""A real Prefect server, and a real process worker, for the whole test session.
+
+Both are processes of their own group with their own PREFECT_HOME, and are ended by their ids: nothing else on the
+machine is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+ROOT = Path(__file__).parents[2]
+POOL = "test-pool"
+START_SECONDS = 120  # far more than it takes: a slow machine is no failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefectServer:
+    """A running server, and the environment in which a process belongs to it."""
+
+    api_url: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A running process worker, and the databases that its flow runs use."""
+
+    pool: str
+    source_url: str
+    target_url: str
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server on a free loopback port, which this process's clients use too."""
+    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    api_url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        prefect_process(command, environment, home / "server.log", ready=lambda: is_healthy(api_url)),
+        temporary_settings({PREFECT_API_URL: api_url, PREFECT_HOME: home}),
+    ):
+        yield PrefectServer(api_url=api_url, environment=environment)
+
+
+@pytest.fixture(scope="session")
+def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A process worker whose flow runs keep their databases in a temporary folder."""
+    folder = tmp_path_factory.mktemp("worker")
+    result = Worker(
+        pool=POOL,
+        source_url=f"sqlite:///{folder / 'source.db'}",
+        target_url=f"sqlite:///{folder / 'target.db'}",
+    )
+    environment = {
+        **prefect_server.environment,
+        "DATABASE_URL": result.source_url,
+        "TARGET_DATABASE_URL": result.target_url,
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+    # More at once only makes each slower on a small machine, and a chain of waiting parents needs three.
+    command = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", "4"]
+    ready = lambda: has_online_worker(prefect_server.api_url)  # noqa: E731
+    with prefect_process(command, environment, folder / "worker.log", ready=ready):
+        yield result
+
+
+@contextmanager
+def prefect_process(
+    command: list[str], environment: dict[str, str], log: Path, *, ready: Callable[[], bool]
+) -> Iterator[None]:
+    """Run `prefect COMMAND` in its own process group, from when it is ready until the end of the block."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_ready(process, ready, log)
+        yield
+    finally:
+        stop(process)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args} did not become ready:\n{log.read_text()[-3000:]}")
+        time.sleep(0.1)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it started."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, signal_number)
+            process.wait(timeout=20)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def is_healthy(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/health", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def has_online_worker(api_url: str) -> bool:
+    response = httpx.post(f"{api_url}/work_pools/{POOL}/workers/filter", json={}, timeout=5)
+    return response.is_success and any(worker["status"] == "ONLINE" for worker in response.json())

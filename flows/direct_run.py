@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL
+from prefect.settings import get_current_settings
 
 SHOWN_KEY_CHARACTERS = 4
 
 
 def run_directly(flow: Callable[[], Any]) -> None:
     """Say which server the flow reports to, then run it in this process with its default parameters."""
-    print(f"Prefect server: {_without_credentials(PREFECT_API_URL.value())}")
-    key = PREFECT_API_KEY.value()
-    if key is not None:
-        print(f"Using API key: {shown_part(key.get_secret_value())}")
+    api = get_current_settings().api
+    print(f"Prefect server: {_without_credentials(api.url)}")
+    if api.key is not None:
+        print(f"Using API key: {shown_part(api.key.get_secret_value())}")
     result = flow()
     if inspect.isawaitable(result):
         result = asyncio.run(_awaited(result))

@@ -54,12 +54,7 @@ class SourceFile:
     @property
     def fault(self) -> ValidationError | None:
         """Why the file cannot be used: unreadable, undecodable, or not Python."""
-        return self._read[1] or self._parsed[1]
-
-    @property
-    def decoding_fault(self) -> ValidationError | None:
-        """Why the file cannot be read as text. Far cheaper than `fault`: nothing is parsed."""
-        return self._read[1] or self._decoded[1]
+        return self._parsed[1]
 
     @cached_property
     def digest(self) -> bytes:
@@ -79,6 +74,8 @@ class SourceFile:
     @cached_property
     def _decoded(self) -> tuple[str, ValidationError | None]:
         """The text, by the encoding that a BOM or a PEP 263 comment names, else UTF-8."""
+        if self._read[1] is not None:
+            return "", self._read[1]
         try:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(self.content).readline)
             return self.content.decode(encoding), None

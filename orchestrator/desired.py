@@ -208,6 +208,7 @@ class _Builder:
                 entrypoint=DEPLOYER_ENTRYPOINT,
                 work_pool=pool,
                 parameters={"environment": name},
+                job_variables={"env": {"PREFECT_LOGGING_EXTRA_LOGGERS": "orchestrator"}},  # our logs belong to the run
                 pull_steps=self._pull_steps("."),
                 schedules=self._deployer_schedules(),
                 tags=("deployer",),

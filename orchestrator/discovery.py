@@ -25,7 +25,7 @@ from pathspec import GitIgnoreSpec
 
 from orchestrator.closure import ImportGraph, SourceFile, SourceFiles
 from orchestrator.errors import ConfigurationError
-from orchestrator.model import Discovery, FlowMetadata, Parameter, ValidationError
+from orchestrator.model import Discovery, FlowMetadata, Parameter
 
 # ---------------------------------------------------------------------------------------------------------
 # Finding flows
@@ -115,13 +115,12 @@ def discover(
         ConfigurationError: a folder or path does not exist or lies outside the repository.
     """
     root = root.resolve()
-    starts = [_relative(root, path) for path in (folders if paths is None else paths)]
     sources = SourceFiles(root)
-    named = {path for path in also if path in sources}
-    files = named | set(python_files(root, starts, _ignored(root, exclude)))
-    # Whoever names a place where flows are wants to hear of every broken file there.
-    strict = "" not in starts
-    candidates = [source for path in sorted(files) if _may_hold_flows(source := sources[path], strict)]
+    starts = [_relative(root, path) for path in (folders if paths is None else paths)]
+    declared = [path for path in also if path in sources]
+    files = {*declared, *python_files(root, starts, _ignored(root, exclude))}
+    named = [*declared, *(start for start in starts if start)]
+    candidates = [sources[path] for path in sorted(files) if _is_under(path, named) or _may_hold_flows(sources[path])]
     surroundings = _Surroundings(sources)
     flows = [flow for source in candidates for flow in _flows_of(source, surroundings)]
     # A broken module that a flow imports breaks the flow, wherever the module lies.
@@ -151,15 +150,20 @@ def _relative(root: Path, path: str) -> str:
     return "" if relative == "." else relative
 
 
-def _may_hold_flows(source: SourceFile, strict: bool) -> bool:
-    """Is the file worth parsing? Dismisses most files of a repository at the price of reading them.
+def _is_under(path: str, named: Sequence[str]) -> bool:
+    """Is the file in a place that somebody named? Then it is read, and reported when broken, whatever it holds."""
+    return any(path == place or path.startswith(f"{place}/") for place in named)
 
-    Whatever makes a flow contains the word. In the whole of a repository a broken file counts only where it speaks
-    of Prefect: there may be templates, Python 2, and test data in it.
+
+def _may_hold_flows(source: SourceFile) -> bool:
+    """Is a file, found in a search of the whole repository, worth parsing? Reading it dismisses most.
+
+    Whatever makes a flow contains the word. A broken file counts only where it speaks of Prefect as well, for a
+    repository may hold templates, test data and Python 2.
     """
     if not any(word in source.content for word in (b"flow", b"Flow")):
-        return strict and source.decoding_fault is not None
-    return strict or b"prefect" in source.content or source.fault is None
+        return False
+    return b"prefect" in source.content or source.fault is None
 
 
 def _flows_of(source: SourceFile, surroundings: _Surroundings) -> Iterator[FlowMetadata]:
@@ -230,6 +234,7 @@ class _Surroundings:
     def __init__(self, sources: SourceFiles) -> None:
         self._sources = sources
         self._graph = ImportGraph(sources)
+        self._env_files_of: dict[str, tuple[str, ...]] = {}
 
     def describe(self, path: str, function_name: str, flow: FoundFlow) -> FlowMetadata:
         """A found flow with everything that is known of it."""
@@ -268,10 +273,11 @@ class _Surroundings:
         return next((candidate for candidate in candidates if candidate in self._sources), None)
 
     def _env_files(self, folder: str) -> tuple[str, ...]:
-        names = [entry.name for entry in os.scandir(self._sources.root / folder) if entry.is_file()]
-        return tuple(
-            posixpath.join(folder, name) for name in sorted(names) if name == ".env" or name.startswith(".env.")
-        )
+        if folder not in self._env_files_of:
+            present = [entry.name for entry in os.scandir(self._sources.root / folder) if entry.is_file()]
+            names = sorted(name for name in present if name == ".env" or name.startswith(".env."))
+            self._env_files_of[folder] = tuple(posixpath.join(folder, name) for name in names)
+        return self._env_files_of[folder]
 
 
 def module_path(path: str) -> str:
@@ -446,10 +452,7 @@ def flows_in(tree: ast.Module) -> dict[str, FoundFlow]:
         Flows by what they are bound to (`name`, `Class.method`); one that has several names by its first.
     """
     scope: _Scope = ChainMap({})
-    try:
-        _run(tree.body, scope)
-    except RecursionError:  # source that no person wrote: expressions nested hundreds deep
-        return {}
+    _run(tree.body, scope)
     found: dict[str, FoundFlow] = {}
     _collect(scope.maps[0], "", found)
     return found
@@ -528,10 +531,13 @@ def _define_class(statement: ast.ClassDef, scope: _Scope) -> None:
 
 
 def _branch(statement: ast.If, scope: _Scope) -> None:
-    if _never_on_import(statement.test):
-        _run(statement.orelse, scope)
-    else:
-        _choose(scope, statement.body, statement.orelse)
+    bodies: list[Sequence[ast.stmt]] = []
+    rest: Sequence[ast.stmt] = [statement]
+    while len(rest) == 1 and isinstance(step := rest[0], ast.If):  # a loop, since `elif` may go on for hundreds
+        if not _never_on_import(step.test):
+            bodies.append(step.body)
+        rest = step.orelse
+    _choose(scope, *bodies, rest)
 
 
 def _never_on_import(test: ast.expr) -> bool:
@@ -622,6 +628,13 @@ def evaluate(node: ast.expr, scope: _Scope) -> _Value:
     Returns:
         Its value, or unknown.
     """
+    try:
+        return _evaluate(node, scope)
+    except RecursionError:  # a chain of hundreds of calls or terms
+        return _UNKNOWN
+
+
+def _evaluate(node: ast.expr, scope: _Scope) -> _Value:
     match node:
         case ast.Name(id=name):
             return scope.get(name, _UNKNOWN)

@@ -77,7 +77,8 @@ def read_schemas(
     cache = _read_cache(cache_file)
     missing = [subject for subject in subjects if subject.key not in cache]
     answers = _ask_children(root, missing)
-    learned = {item.key: answers[item.entrypoint] for item in missing if "schema" in answers[item.entrypoint]}
+    # An answer with a reason may be better next time, when what the flow imports has been installed.
+    learned = {item.key: answers[item.entrypoint] for item in missing if not _reason(answers[item.entrypoint])}
     if learned:
         _write_cache(cache_file, {**cache, **learned})
     known = {item.entrypoint: cache.get(item.key) or answers[item.entrypoint] for item in subjects}
@@ -190,6 +191,6 @@ def _write_cache(file: Path, cache: Mapping[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as output:
             json.dump(cache, output)
-        os.replace(output.name, file)
+        Path(output.name).replace(file)
     except OSError:
         return  # a folder that cannot be written costs time, not correctness

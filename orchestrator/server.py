@@ -70,12 +70,12 @@ class PrefectServer:
     """A connected server: reads into our nouns, writes by the gentlest call."""
 
     def __init__(self, client: PrefectClient) -> None:
-        self._client = client
+        self.client = client
         self._flow_ids: dict[str, str] = {}
 
     @property
     def api_url(self) -> str:
-        return str(self._client.api_url).rstrip("/")
+        return str(self.client.api_url).rstrip("/")
 
     # ----- deployments: reading ------------------------------------------------------------------------
 
@@ -171,12 +171,12 @@ class PrefectServer:
 
     async def read_pool(self, name: str) -> PoolState | None:
         """A work pool with its queues, None where there is none of that name."""
-        with _our_errors(self.api_url):
+        with our_errors(self.api_url):
             try:
-                pool = await self._client.read_work_pool(name)
+                pool = await self.client.read_work_pool(name)
             except ObjectNotFound:
                 return None
-            queues = await self._client.read_work_queues(work_pool_name=name, limit=PAGE)
+            queues = await self.client.read_work_queues(work_pool_name=name, limit=PAGE)
         return PoolState(
             name=pool.name,
             type=pool.type,
@@ -201,8 +201,8 @@ class PrefectServer:
                 location=f"work pool {config.name}",
                 remedy=f"Install the integration that brings it, for example prefect-{config.type}.",
             )
-        with _our_errors(self.api_url):
-            await self._client.create_work_pool(
+        with our_errors(self.api_url):
+            await self.client.create_work_pool(
                 WorkPoolCreate(
                     name=config.name,
                     type=config.type,
@@ -213,35 +213,35 @@ class PrefectServer:
             )
 
     async def create_queue(self, pool: str, name: str, *, priority: int | None, concurrency_limit: int | None) -> None:
-        with _our_errors(self.api_url):
-            await self._client.create_work_queue(
+        with our_errors(self.api_url):
+            await self.client.create_work_queue(
                 name=name, work_pool_name=pool, priority=priority, concurrency_limit=concurrency_limit
             )
 
     async def online_workers(self, pool: str) -> frozenset[str]:
         """The names of the workers that have polled a pool lately."""
-        with _our_errors(self.api_url):
-            workers = await self._client.read_workers_for_work_pool(pool, limit=PAGE)
+        with our_errors(self.api_url):
+            workers = await self.client.read_workers_for_work_pool(pool, limit=PAGE)
         return frozenset(worker.name for worker in workers if worker.status == "ONLINE")
 
     async def read_tag_limits(self) -> dict[str, int]:
         """Task tag → slots."""
-        with _our_errors(self.api_url):
-            limits = await self._client.read_concurrency_limits(limit=PAGE, offset=0)
+        with our_errors(self.api_url):
+            limits = await self.client.read_concurrency_limits(limit=PAGE, offset=0)
         return {limit.tag: limit.concurrency_limit for limit in limits}
 
     async def create_tag_limit(self, tag: str, slots: int) -> None:
-        with _our_errors(self.api_url):
-            await self._client.create_concurrency_limit(tag=tag, concurrency_limit=slots)
+        with our_errors(self.api_url):
+            await self.client.create_concurrency_limit(tag=tag, concurrency_limit=slots)
 
     async def version(self) -> str:
         """The server's Prefect version."""
-        with _our_errors(self.api_url):
-            return await self._client.api_version()
+        with our_errors(self.api_url):
+            return await self.client.api_version()
 
     async def _request(self, method: Any, route: Any, **arguments: Any) -> Any:
-        with _our_errors(self.api_url):
-            response = await self._client.request(method, route, **arguments)
+        with our_errors(self.api_url):
+            response = await self.client.request(method, route, **arguments)
         return response.json() if response.content else None
 
 
@@ -326,7 +326,7 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _our_errors(api_url: str) -> Iterator[None]:
+def our_errors(api_url: str) -> Iterator[None]:
     """Turn what Prefect's client raises into our errors."""
     try:
         yield

@@ -319,6 +319,8 @@ class _Watch:
         def pending() -> list[str]:
             return [run_id for run_id in run_ids() if run_id not in self.outcomes]
 
+        if not pending():
+            return
         async with get_client() as client:
             while waiting := pending():
                 await self._round(client, waiting)

@@ -1,0 +1,159 @@
+"""The deployer: one flow that keeps an environment's deployments, its own among them, as the repository says.
+
+    Discover flows ─► Validate ─► Plan ─► Apply
+
+Each stage is a plain function of `pipeline` and `live`, lifted into a task here; the tasks get frozen values, never
+clients, and nothing of them is cached between runs. The plan and the result are artifacts, and the run is renamed
+after its outcome, since Prefect's page of an artifact's versions lists them by run name.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow, task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
+
+from orchestrator import live, pipeline
+from orchestrator.config import DEFAULT_ENVIRONMENT, EnvironmentConfig, Policy
+from orchestrator.desired import DEPLOYER_FLOW, Selection
+from orchestrator.errors import (
+    ConfigurationError,
+    OrchestratorError,
+    RefusedError,
+    ServerMismatch,
+    ServerUnreachable,
+)
+from orchestrator.model import DeploymentResult, Owner, Plan
+from orchestrator.plan import check_deletes
+from orchestrator.report import counts, error_line, headline, plan_markdown, problem_line, result_markdown
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["plan", "apply"]
+
+load_settings = task(pipeline.load_settings, name="Read configuration", cache_policy=NO_CACHE)
+discover_flows = task(pipeline.discover_flows, name="Discover flows", cache_policy=NO_CACHE)
+validate = task(pipeline.validate, name="Validate", cache_policy=NO_CACHE)
+work_out = task(pipeline.work_out, name="Work out desired state", cache_policy=NO_CACHE)
+plan_changes = task(live.plan_changes, name="Plan", cache_policy=NO_CACHE)
+apply_changes = task(live.apply_changes, name="Apply", cache_policy=NO_CACHE)
+
+
+@flow(name=DEPLOYER_FLOW)
+async def deploy_everything(
+    mode: Mode = "plan", environment: str = DEFAULT_ENVIRONMENT, only: tuple[str, ...] = ()
+) -> State[Any]:
+    """Compare the repository with this server and, on request, change what differs.
+
+    Args:
+        mode: `plan` shows what would change and writes nothing; `apply` changes it.
+        environment: The environment whose deployments to look after.
+        only: Patterns on flow/deployment, such as `sub-etl-job/*`. Empty means everything.
+    """
+    try:
+        plan, policy = await _plan(environment, only)
+        if mode == "plan":
+            return _planned(plan)
+        check_deletes(plan, policy)
+        return _applied(await _apply(plan))
+    except OrchestratorError as error:
+        return Failed(name=_name_of(error), message=error_line(error))
+
+
+async def _plan(environment: str, only: tuple[str, ...]) -> tuple[Plan, Policy]:
+    settings = load_settings(Path.cwd(), environment)
+    await _require_right_server(settings.environment)
+    discovery = discover_flows(settings.root, settings.project)
+    validation = validate(settings, discovery)
+    for problem in (*validation.errors, *validation.warnings):
+        logger.warning(problem_line(problem))
+    desired = work_out(settings, discovery, validation)
+    plan = await plan_changes(desired, settings.environment.policy, selection=Selection(only=only))
+    await acreate_markdown_artifact(
+        key=_artifact_key("plan", environment),
+        markdown=plan_markdown(plan),
+        description=f"What differs between the repository and the environment {environment}.",
+    )
+    await _rename_run(headline(environment, plan.summary))
+    return plan, settings.environment.policy
+
+
+async def _apply(plan: Plan) -> DeploymentResult:
+    result = await apply_changes(plan)
+    await acreate_markdown_artifact(
+        key=_artifact_key("deployments", plan.environment),
+        markdown=result_markdown(result),
+        description=f"What this run changed in the environment {plan.environment}.",
+    )
+    await _rename_run(headline(plan.environment, result.summary))
+    return result
+
+
+def _planned(plan: Plan) -> State[Any]:
+    """The final state of a run that only looked."""
+    broken = sum(problem.severity == "error" for problem in plan.problems)
+    message = f"{counts(plan.summary)}; nothing was written." + (f" {broken} faults." if broken else "")
+    if plan.summary["conflict"] or broken:
+        return Failed(name="Degraded", message=message)
+    return Completed(name="ChangesPending" if plan.has_changes else "NoChanges", message=message)
+
+
+def _applied(result: DeploymentResult) -> State[Any]:
+    """The final state of a run that applied."""
+    message = headline(result.environment, result.summary)
+    if result.status == "degraded":
+        reasons = [f"{item.deployment}: {item.error}" for item in result.failed]
+        reasons += [problem_line(problem) for problem in result.problems if problem.severity == "error"]
+        return Failed(name="Degraded", message="\n".join([message, *reasons]))
+    return Completed(name="NoChanges" if result.status == "no-changes" else "Completed", message=message)
+
+
+def _name_of(error: OrchestratorError) -> str:
+    """What the badge of a run says that could not do its work."""
+    names = {ConfigurationError: "Invalid", RefusedError: "Refused", ServerUnreachable: "Unreachable"}
+    return next((name for kind, name in names.items() if isinstance(error, kind)), "Failed")
+
+
+async def _require_right_server(environment: EnvironmentConfig) -> None:
+    """Refuse to apply one environment's deployments to another one's server.
+
+    The deployer's own deployment of that environment was put on this server by `bootstrap`, which settled the
+    question; the address may read differently here (in a container, behind a proxy). Otherwise addresses are compared.
+    """
+    async with get_client() as client:
+        run = FlowRunContext.get()
+        deployment_id = run.flow_run.deployment_id if run and run.flow_run else None
+        if deployment_id is not None:
+            owner = Owner.from_tags(tuple((await client.read_deployment(deployment_id)).tags))
+            if owner is not None and owner.environment == environment.name:
+                return
+        own, here = environment.prefect_api_url, str(client.api_url)
+    if own is not None and not pipeline.same_server(own, here):
+        raise ServerMismatch(
+            f"This run is on {here}, but the environment {environment.name!r} is at {own}.",
+            location=f"environments/{environment.name}.yaml",
+            remedy=f"Run {DEPLOYER_FLOW} on that server, or choose this server's environment.",
+        )
+
+
+async def _rename_run(name: str) -> None:
+    """The run's name is what the artifact's history shows."""
+    run = FlowRunContext.get()
+    if run is None or run.flow_run is None:
+        return
+    async with get_client() as client:
+        await client.update_flow_run(run.flow_run.id, name=name)
+
+
+def _artifact_key(kind: str, environment: str) -> str:
+    """Artifact keys take lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9-]+", "-", f"{kind}-{environment}".lower())

@@ -1,0 +1,162 @@
+"""The stages, in the order in which data takes its way: called by the command line, lifted into tasks by the deployer.
+
+    load_settings      files people write  → Settings
+    discover_flows     source              → Discovery
+    validate           both                → ValidationResult
+    work_out           all of it           → Desired      (parameter schemas come from child processes)
+    live.plan_changes  + live server       → Plan         (read only)
+    live.apply_changes Plan + server       → DeploymentResult
+
+Between the stages stand frozen values. The two stages that need the server lie in `live`, so that commands which only
+read source never import Prefect.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.config import ConfigurationManager, EnvironmentConfig, ProjectConfig
+from orchestrator.desired import (
+    DEPLOYER_ENTRYPOINT,
+    Selection,
+    deployer_version,
+    desired_state,
+    select,
+)
+from orchestrator.discovery import discover
+from orchestrator.errors import ConfigurationError, ServerMismatch
+from orchestrator.local import STATE_FOLDER, is_loopback
+from orchestrator.model import Declaration, Desired, Discovery, ValidationError, ValidationResult
+from orchestrator.prefect_yaml import read_declarations
+from orchestrator.schemas import Subject, read_schemas
+from orchestrator.validation import validate as check_flows
+from orchestrator.validation import validate_declarations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All that people wrote about one environment of one repository."""
+
+    root: Path
+    project: ProjectConfig
+    environment: EnvironmentConfig
+    declarations: tuple[Declaration, ...] = ()
+    warnings: tuple[ValidationError, ...] = ()
+
+
+def load_settings(root: Path, env: str) -> Settings:
+    """Read the project's, the environment's and the prefect.yaml files.
+
+    Raises:
+        ConfigurationError: with every fault of all of them.
+    """
+    manager = ConfigurationManager(root)
+    project = manager.load_project()
+    faults: list[ValidationError] = []
+    try:
+        environment = manager.load_environment_config(env)
+    except ConfigurationError as error:
+        faults += error.faults  # type: ignore[arg-type]  # ours are ValidationErrors
+    try:
+        declarations, warnings = read_declarations(manager.root, project.prefect_files)
+    except ConfigurationError as error:
+        faults += error.faults  # type: ignore[arg-type]
+    if faults:
+        raise ConfigurationError("The configuration has faults; nothing was changed.", faults=faults)
+    if not manager.has_environment_files():
+        warnings = (*warnings, _defaults_hold(project, env))
+    return Settings(
+        root=manager.root, project=project, environment=environment, declarations=declarations, warnings=warnings
+    )
+
+
+def _defaults_hold(project: ProjectConfig, env: str) -> ValidationError:
+    return ValidationError(
+        code="CFG007",
+        message=f"No environment files: {env!r} has no work pool, no templates and Prefect's active server.",
+        file_path=f"{project.environments}/{env}.yaml",
+        remediation="Write it to deploy flows that no prefect.yaml declares.",
+        severity="warning",
+    )
+
+
+def discover_flows(root: Path, project: ProjectConfig, paths: tuple[str, ...] | None = None) -> Discovery:
+    """Find the flows of the configured folders, or of the paths given."""
+    return discover(root, project.flows, project.exclude, paths)
+
+
+def validate(settings: Settings, discovery: Discovery) -> ValidationResult:
+    """Every rule over flows and declarations; all faults together, sorted by place."""
+    flows = check_flows(discovery)
+    declared = validate_declarations(discovery.flows, discovery.problems, settings.declarations)
+    found = [*flows.errors, *flows.warnings, *declared, *settings.warnings]
+    found.sort(key=lambda fault: (fault.file_path or "", fault.line_number or 0, fault.code))
+    return ValidationResult(
+        errors=tuple(fault for fault in found if fault.severity == "error"),
+        warnings=tuple(fault for fault in found if fault.severity == "warning"),
+    )
+
+
+def work_out(settings: Settings, discovery: Discovery, validation: ValidationResult) -> Desired:
+    """What the environment should have.
+
+    Raises:
+        ConfigurationError: a fault forbids any apply (two flows of one name, an unknown parameter, …).
+    """
+    if validation.stopping:
+        raise ConfigurationError("The repository has faults; nothing was changed.", faults=validation.errors)
+    subjects = [
+        Subject(entrypoint=flow.entrypoint, digest=flow.closure_digest, flow=flow)
+        for flow in discovery.flows
+        if flow.is_valid
+    ]
+    subjects.append(Subject(entrypoint=DEPLOYER_ENTRYPOINT, digest=deployer_version()))
+    cache_file = settings.root / STATE_FOLDER / "cache" / "schemas.json"
+    schemas, warnings = read_schemas(settings.root, subjects, cache_file=cache_file)
+    return desired_state(
+        root=settings.root,
+        project=settings.project.project,
+        environment=settings.environment,
+        discovery=discovery,
+        declarations=settings.declarations,
+        schemas=schemas,
+        problems=(*validation.errors, *validation.warnings, *warnings),
+    )
+
+
+def narrowed(desired: Desired, selection: Selection) -> Desired:
+    """The part of the desired state that a command is about."""
+    return desired if selection.is_everything else select(desired, selection)
+
+
+def server_address(environment: EnvironmentConfig, given: str | None, *, writes: bool) -> str | None:
+    """Which server a command acts on: --api-url, else the environment's, else (None) Prefect's active profile.
+
+    Raises:
+        ServerMismatch: a writing command, PREFECT_API_URL names another server than the environment's file, and no
+            --api-url settles it.
+    """
+    ambient, own = os.environ.get("PREFECT_API_URL"), environment.prefect_api_url
+    if given or own is None:
+        return given
+    if writes and ambient and not same_server(ambient, own):
+        raise ServerMismatch(
+            f"PREFECT_API_URL is {ambient}, but the environment {environment.name!r} is at {own}.",
+            location=f"environments/{environment.name}.yaml",
+            remedy="Say which one with --api-url, or unset PREFECT_API_URL.",
+        )
+    return own
+
+
+def same_server(one: str, other: str) -> bool:
+    """Whether two API addresses name the same server; the names of this machine are one."""
+
+    def essence(url: str) -> tuple[str | None, int | None, str]:
+        parts = urlsplit(url)
+        host = "loopback" if is_loopback(url) else parts.hostname
+        return host, parts.port or {"http": 80, "https": 443}.get(parts.scheme), parts.path.rstrip("/")
+
+    return essence(one) == essence(other)

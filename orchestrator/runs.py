@@ -1,0 +1,183 @@
+"""Starting one deployed run and following it, with the runs that it starts, to its end.
+
+Where `submission` is for flows that fan out, this is for a person at a terminal: the state as it changes, the task at
+work, the children as they end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import anyio
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowFilter,
+    FlowFilterId,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.server import PAGE, PrefectServer, our_errors
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """How a run ended."""
+
+    id: str
+    name: str
+    flow: str
+    state_type: str
+    state_name: str
+    message: str = ""
+    seconds: float = 0.0  # of running, waiting not counted
+    depth: int = 0  # 0: the run itself, 1: its children, 2: theirs
+    descendants: tuple[RunReport, ...] = ()
+    artifact: str = ""  # the markdown of its latest artifact
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state_type == StateType.COMPLETED.value
+
+
+async def find_deployment(server: PrefectServer, path: str) -> DeploymentResponse:
+    """A deployment by `flow/deployment`.
+
+    Raises:
+        OrchestratorError: there is none of that name.
+    """
+    with our_errors(server.api_url):
+        try:
+            return await server.client.read_deployment_by_name(path)
+        except (ObjectNotFound, ValueError) as error:
+            raise OrchestratorError(
+                f"There is no deployment {path!r}.",
+                location=server.api_url,
+                remedy="Names are flow/deployment; `orchestrator status` lists those of this environment.",
+            ) from error
+
+
+async def start_run(server: PrefectServer, deployment_id: UUID, parameters: Mapping[str, Any]) -> str:
+    """Start a run through the server, as a person would from the UI; returns its id."""
+    with our_errors(server.api_url):
+        run = await server.client.create_flow_run_from_deployment(deployment_id, parameters=dict(parameters))
+    return str(run.id)
+
+
+async def latest_completed(server: PrefectServer, deployment: DeploymentResponse) -> FlowRun | None:
+    """The latest run of a deployment that completed on the deployment's present version."""
+    completed = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
+    with our_errors(server.api_url):
+        runs = await server.client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+            flow_run_filter=FlowRunFilter(state=completed),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=1,
+        )
+    return next((run for run in runs if run.deployment_version == deployment.version), None)
+
+
+async def follow(server: PrefectServer, run_id: str, on_change: Callable[[str], None]) -> RunReport:
+    """Follow a run until it has ended.
+
+    Args:
+        server: where it runs.
+        run_id: which one.
+        on_change: told in words how it stands, each time that changes.
+
+    Returns:
+        How it ended, with all runs that it started.
+    """
+    said = ""
+    while True:
+        run = await _read(server, run_id)
+        children = await _children(server, [run.id])
+        words = _in_words(run, children)
+        if words != said:
+            on_change(said := words)
+        if run.state is not None and run.state.is_final():
+            return await _report(server, run)
+        await anyio.sleep(POLL_SECONDS)
+
+
+async def _read(server: PrefectServer, run_id: str) -> FlowRun:
+    with our_errors(server.api_url):
+        return await server.client.read_flow_run(UUID(run_id))
+
+
+async def _children(server: PrefectServer, parents: Sequence[UUID]) -> list[FlowRun]:
+    """All children of some runs, in pages."""
+    found: list[FlowRun] = []
+    while True:
+        with our_errors(server.api_url):
+            page = await server.client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=list(parents))),
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=PAGE,
+                offset=len(found),
+            )
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+async def _report(server: PrefectServer, run: FlowRun) -> RunReport:
+    """The run with all runs below it, level by level: one read each, however many there are."""
+    levels = [[run]]
+    while below := await _children(server, [parent.id for parent in levels[-1]]):
+        levels.append(below)
+    flows = await _flow_names(server, {each.flow_id for level in levels for each in level})
+    reports = [_as_report(each, flows, depth) for depth, level in enumerate(levels) for each in level]
+    return replace(reports[0], descendants=tuple(reports[1:]), artifact=await _artifact(server, run.id))
+
+
+def _as_report(run: FlowRun, flows: Mapping[UUID, str], depth: int) -> RunReport:
+    return RunReport(
+        id=str(run.id),
+        name=run.name,
+        flow=flows.get(run.flow_id, "?"),
+        state_type=run.state_type.value if run.state_type else "",
+        state_name=run.state_name or "",
+        message=(run.state.message if run.state else None) or "",
+        seconds=run.total_run_time.total_seconds(),
+        depth=depth,
+    )
+
+
+async def _flow_names(server: PrefectServer, ids: Collection[UUID]) -> dict[UUID, str]:
+    with our_errors(server.api_url):
+        flows = await server.client.read_flows(flow_filter=FlowFilter(id=FlowFilterId(any_=list(ids))), limit=PAGE)
+    return {flow.id: flow.name for flow in flows}
+
+
+async def _artifact(server: PrefectServer, run_id: UUID) -> str:
+    with our_errors(server.api_url):
+        artifacts = await server.client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id])), limit=PAGE
+        )
+    texts = [artifact for artifact in artifacts if artifact.type == "markdown" and isinstance(artifact.data, str)]
+    texts.sort(key=lambda artifact: str(artifact.created))
+    return str(texts[-1].data) if texts else ""
+
+
+def _in_words(run: FlowRun, children: Sequence[FlowRun]) -> str:
+    """`Running; children: 12 Completed, 3 Running`."""
+    states = Counter(child.state_name or "unknown" for child in children)
+    counted = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
+    return f"{run.state_name}; children: {counted}" if counted else str(run.state_name)

@@ -1,0 +1,409 @@
+"""Submitting and following runs on a real server. No worker runs them: the tests end them through the API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import AsyncClientContext, get_run_context
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Paused, Running
+
+from orchestrator import submission
+from orchestrator.errors import RunFailed, ServerError, ServerUnreachable
+from orchestrator.submission import (
+    flow_submitter,
+    trigger_multiple_subflows,
+    trigger_subflow,
+    wait_for_flow_runs,
+)
+
+from .conftest import PrefectServer, free_port
+
+QUICK = 0.05  # seconds between polls: what is tested does not depend on it
+SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
+
+
+@pytest.fixture
+async def deployment(prefect_server: PrefectServer) -> str:
+    """A deployment of its own for each test, which no worker serves."""
+    name = f"fan-out-{uuid4().hex[:8]}"
+    async with get_client() as client:
+        flow_id = await client.create_flow_from_name(name)
+        await client.create_deployment(flow_id, name="idle", parameter_openapi_schema=SCHEMA)
+    return f"{name}/idle"
+
+
+async def end(run_id: str, state: State) -> None:
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(run_id), state, force=True)
+
+
+async def read(run_id: str) -> FlowRun:
+    async with get_client() as client:
+        return await client.read_flow_run(UUID(run_id))
+
+
+@asynccontextmanager
+async def counted_requests() -> AsyncIterator[Counter[str]]:
+    """Count, by path, what is asked of the server in the block, which uses one client throughout."""
+    paths: Counter[str] = Counter()
+
+    async def count(request: httpx.Request) -> None:
+        paths[request.url.path] += 1
+
+    async with AsyncClientContext() as context:
+        context.client._client.event_hooks["request"].append(count)
+        yield paths
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; the limit only keeps a broken test from hanging."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+# --- submitting ------------------------------------------------------------------------------------------
+
+
+async def test_submit_returns_at_once_with_the_id_of_a_scheduled_run(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    run_id = await etl.submit(table=3)
+
+    run = await read(run_id)
+    assert run.state and run.state.is_scheduled()
+    assert run.parameters == {"table": 3}
+    assert (etl.run_ids, etl.results) == ([run_id], {})
+
+
+async def test_gathered_submits_make_one_run_each(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    run_ids = await asyncio.gather(*(etl.submit(table=table) for table in range(20)))
+
+    assert etl.run_ids == run_ids and len(set(run_ids)) == 20
+    tables = [(await read(run_id)).parameters["table"] for run_id in run_ids]
+    assert tables == list(range(20))
+
+
+async def test_submits_outside_of_a_run_are_never_taken_for_each_other(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+
+    assert await etl.submit(table=1) != await etl.submit(table=1)
+
+
+async def test_multiple_subflows_come_in_the_order_of_their_parameters(deployment: str) -> None:
+    run_ids = await trigger_multiple_subflows(deployment, [{"table": 2}, {"table": 0}, {"table": 1}])
+
+    assert [(await read(run_id)).parameters["table"] for run_id in run_ids] == [2, 0, 1]
+
+
+async def test_a_deployment_that_does_not_exist_is_named(prefect_server: PrefectServer) -> None:
+    with pytest.raises(ServerError, match=r"^no-such-flow/nowhere: .* no such deployment.* Deploy it first"):
+        await trigger_subflow("no-such-flow/nowhere")
+
+
+async def test_parameters_that_the_server_refuses_are_explained(deployment: str) -> None:
+    with pytest.raises(ServerError, match=r"answered 4\d\d: .*'twelve' is not of type 'integer'"):
+        await flow_submitter(deployment).submit(table="twelve")
+
+
+async def test_a_server_that_is_not_there_is_unreachable(deployment: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
+        pytest.raises(ServerUnreachable, match="did not answer: ConnectError.*Check PREFECT_API_URL"),
+    ):
+        await trigger_subflow(deployment)
+
+
+# --- waiting ---------------------------------------------------------------------------------------------
+
+
+async def test_wait_tells_what_became_of_each_run(deployment: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="orchestrator.submission")
+    etl = flow_submitter(deployment)
+    states = [Completed(), Completed(name="NoChanges"), Failed(name="TimedOut"), Crashed(), Cancelled()]
+    for state in states:
+        await end(await etl.submit(), state)
+
+    results = await etl.wait(poll_interval=QUICK)
+    assert list(results) == etl.run_ids
+    assert list(results.values()) == ["Completed", "NoChanges", "TimedOut", "Crashed", "Cancelled"]
+    assert etl.results == results
+    assert "Summary → 2/5 succeeded, 3 failed" in caplog.messages
+    assert f"[{deployment}] Run {etl.run_ids[2][:8]} finished with state: TimedOut" in caplog.messages
+
+
+async def test_wait_may_be_called_again_after_more_submits(
+    deployment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="orchestrator.submission")
+    etl = flow_submitter(deployment)
+    first = await etl.submit(table=1)
+    await end(first, Completed())
+    assert await etl.wait(poll_interval=QUICK, show_summary=False) == {first: "Completed"}
+    assert not [message for message in caplog.messages if message.startswith("Summary")]
+
+    second = await etl.submit(table=2)
+    await end(second, Failed())
+    assert await etl.wait(poll_interval=QUICK) == {first: "Completed", second: "Failed"}
+    assert "Summary → 1/2 succeeded, 1 failed" in caplog.messages
+
+
+async def test_wait_takes_in_runs_that_are_submitted_meanwhile(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    first = await etl.submit()
+    waiting = asyncio.create_task(etl.wait(poll_interval=QUICK))
+    second = await etl.submit()
+    await end(first, Completed())
+    await until(lambda: first in etl.results)
+    assert not waiting.done()
+
+    await end(second, Completed())
+    assert await waiting == {first: "Completed", second: "Completed"}
+
+
+async def test_states_that_are_no_ends_are_waited_through(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    run_id = await etl.submit()
+    async with counted_requests() as paths:
+        waiting = asyncio.create_task(etl.wait(poll_interval=QUICK))
+        for state in (Running(), Paused(timeout_seconds=600), Cancelling()):
+            await end(run_id, state)
+            polls = paths["/api/flow_runs/filter"]
+            await until(lambda polls=polls: paths["/api/flow_runs/filter"] >= polls + 2)
+            assert not waiting.done()
+        await end(run_id, Completed())
+        assert await waiting == {run_id: "Completed"}
+
+
+async def test_a_poll_round_is_one_request_whatever_the_number_of_runs(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    run_ids = await asyncio.gather(*(etl.submit(table=table) for table in range(20)))
+    for run_id in run_ids:
+        await end(run_id, Completed())
+
+    async with counted_requests() as paths:
+        await etl.wait(poll_interval=QUICK)
+        assert paths == {"/api/flow_runs/filter": 1}
+        await etl.wait(poll_interval=QUICK)
+        assert paths == {"/api/flow_runs/filter": 1}
+
+
+async def test_more_runs_than_a_page_holds_are_read_in_pages(
+    deployment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "PAGE", 3)
+    run_ids = await trigger_multiple_subflows(deployment, [{"table": table} for table in range(7)])
+    for run_id in run_ids:
+        await end(run_id, Completed())
+
+    async with counted_requests() as paths:
+        results = await wait_for_flow_runs(run_ids, poll_interval=QUICK)
+    assert results == dict.fromkeys(run_ids, "Completed")
+    assert paths == {"/api/flow_runs/filter": 3}
+
+
+async def test_a_deleted_run_is_an_outcome_and_no_hang(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    kept, deleted = await etl.submit(table=1), await etl.submit(table=2)
+    await end(kept, Completed())
+    async with get_client() as client:
+        await client.delete_flow_run(UUID(deleted))
+
+    assert await etl.wait(poll_interval=QUICK) == {kept: "Completed", deleted: "Deleted"}
+    with pytest.raises(RunFailed, match="the server no longer knows this run"):
+        etl.raise_for_failures()
+    with pytest.raises(RunFailed, match=f"unknown flow/{deleted}"):
+        await wait_for_flow_runs([deleted], poll_interval=QUICK)
+
+
+# --- failures --------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_names_flow_run_state_and_reason(deployment: str) -> None:
+    good, bad = await trigger_multiple_subflows(deployment, [{"table": 1}, {"table": 2}])
+    await end(good, Completed())
+    await end(bad, Failed(message="table_02 has no rows"))
+    name = f"{deployment.partition('/')[0]}/{(await read(bad)).name}"
+
+    with pytest.raises(RunFailed, match="1 of 2 flow runs did not complete") as failure:
+        await wait_for_flow_runs([good, bad], poll_interval=QUICK)
+    assert f"{name} ({bad[:8]}): Failed: table_02 has no rows" in str(failure.value)
+
+
+async def test_failures_may_be_collected_instead(deployment: str) -> None:
+    bad, good = await trigger_multiple_subflows(deployment, [{"table": 1}, {"table": 2}])
+    await end(bad, Crashed())
+    await end(good, Completed())
+
+    results = await wait_for_flow_runs([bad, good], poll_interval=QUICK, raise_on_failure=False)
+    assert list(results.items()) == [(bad, "Crashed"), (good, "Completed")]
+
+
+async def test_a_failure_is_told_only_when_all_have_ended(deployment: str) -> None:
+    bad, slow = await trigger_multiple_subflows(deployment, [{"table": 1}, {"table": 2}])
+    await end(bad, Failed())
+    async with counted_requests() as paths:
+        waiting = asyncio.create_task(wait_for_flow_runs([bad, slow], poll_interval=QUICK))
+        await until(lambda: paths["/api/flow_runs/filter"] >= 3)
+        assert not waiting.done()
+        await end(slow, Completed())
+        with pytest.raises(RunFailed):
+            await waiting
+
+
+async def test_a_submission_raises_for_its_failures_and_counts_beyond_ten(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    for table in range(12):
+        await end(await etl.submit(table=table), Failed(message=f"no table {table}"))
+    await etl.wait(poll_interval=QUICK)
+
+    with pytest.raises(RunFailed, match=r"12 of 12 .* no table 9; and 2 more\."):
+        etl.raise_for_failures()
+
+
+# --- a server that fails ---------------------------------------------------------------------------------
+
+
+class FlakyProxy:
+    """Stands between client and server: passes bytes on, or answers 503, or hangs up."""
+
+    def __init__(self, server_port: int) -> None:
+        self.mode = "pass"
+        self.refused = 0
+        self._server_port = server_port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def break_with(self, mode: str) -> None:
+        """From now on fail in this way, on open connections too."""
+        self.mode = mode
+        for writer in self._writers:
+            writer.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.mode == "pass":
+            upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._server_port)
+            self._writers += [writer, upstream]
+            await asyncio.gather(
+                self._copy(reader, upstream), self._copy(upstream_reader, writer), return_exceptions=True
+            )
+            return
+        self.refused += 1
+        if self.mode == "503":
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@pytest.mark.parametrize("fault", ["503", "hang up"])
+async def test_a_server_that_fails_for_a_while_loses_no_run(
+    prefect_server: PrefectServer, deployment: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_ids = await trigger_multiple_subflows(deployment, [{"table": 1}, {"table": 2}])
+    proxy, port = FlakyProxy(httpx.URL(prefect_server.api_url).port or 0), free_port()
+    listener = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
+    # Prefect's client would repeat each request for a minute before we hear of the fault.
+    settings = {PREFECT_API_URL: f"http://127.0.0.1:{port}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(settings):
+        waiting = asyncio.create_task(wait_for_flow_runs(run_ids, poll_interval=QUICK))
+        proxy.break_with(fault)
+        await until(lambda: proxy.refused >= 3)
+    for run_id in run_ids:
+        await end(run_id, Completed())
+    assert not waiting.done()
+    proxy.mode = "pass"
+
+    assert await waiting == dict.fromkeys(run_ids, "Completed")
+    assert any("Could not read 2 pending runs, trying again" in message for message in caplog.messages)
+    listener.close()
+
+
+# --- inside a run ----------------------------------------------------------------------------------------
+
+
+async def test_runs_are_linked_to_the_flow_run_that_submits_them(deployment: str) -> None:
+    @flow
+    async def parent() -> tuple[UUID, list[str]]:
+        etl = flow_submitter(deployment)
+        await asyncio.gather(*(etl.submit(table=table) for table in range(3)))
+        return get_run_context().flow_run.id, [*etl.run_ids, await trigger_subflow(deployment)]
+
+    parent_id, run_ids = await parent()
+    async with get_client() as client:
+        for run_id in run_ids:
+            placeholder = (await read(run_id)).parent_task_run_id
+            assert placeholder
+            assert (await client.read_task_run(placeholder)).flow_run_id == parent_id
+
+
+async def test_equal_submits_in_one_run_make_a_run_each(deployment: str) -> None:
+    @task
+    async def refresh() -> str:
+        return await trigger_subflow(deployment, {"table": 1})
+
+    @flow
+    async def parent() -> list[str]:
+        etl = flow_submitter(deployment)
+        submitted = await asyncio.gather(etl.submit(table=1), etl.submit(table=1))
+        return [*submitted, await trigger_subflow(deployment, {"table": 1}), await refresh(), await refresh()]
+
+    assert len(set(await parent())) == 5
+
+
+async def test_a_retried_parent_finds_its_runs_and_repeats_only_the_failed(deployment: str) -> None:
+    attempts: list[list[str]] = []
+
+    async def first_attempt(run_ids: list[str]) -> None:
+        await end(run_ids[0], Completed())
+        await end(run_ids[1], Failed())
+        raise ValueError("the parent fails with one run ended well, one ended badly, one under way")
+
+    @flow(retries=1)
+    async def parent() -> None:
+        etl = flow_submitter(deployment)
+        tables = [0, 1, 2] if not attempts else [2, 1, 0]
+        ids = await asyncio.gather(*(etl.submit(table=table) for table in tables))
+        by_table = dict(zip(tables, ids, strict=True))
+        attempts.append([by_table[table] for table in range(3)])
+        if len(attempts) == 1:
+            await first_attempt(attempts[0])
+
+    await parent()
+    first, second = attempts
+    assert (second[0], second[2]) == (first[0], first[2])
+    assert second[1] != first[1]
+    assert (await read(second[1])).state_name == "Scheduled"
+
+
+async def test_lines_about_runs_are_in_the_parents_own_log(deployment: str) -> None:
+    @flow
+    async def parent() -> UUID:
+        etl = flow_submitter(deployment)
+        await end(await etl.submit(), Completed())
+        await etl.wait(poll_interval=QUICK)
+        return get_run_context().flow_run.id
+
+    parent_id = str(await parent())
+    async with get_client() as client:
+        async with asyncio.timeout(60):
+            while not (lines := await log_lines(client, parent_id, r"Summary → 1/1 succeeded, 0 failed")):
+                await asyncio.sleep(0.1)
+    assert lines

@@ -1,0 +1,7 @@
+# -*- coding: latin-1 -*-
+from prefect import flow
+
+
+@flow
+def latin1_declared():
+    """Größe"""

@@ -1,0 +1,7 @@
+# coding: hex
+from prefect import flow
+
+
+@flow
+def x():
+    """Größe"""

@@ -1,0 +1,7 @@
+# coding: klingon
+from prefect import flow
+
+
+@flow
+def x():
+    """Größe"""

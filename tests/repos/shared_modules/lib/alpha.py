@@ -1,0 +1,3 @@
+from . import gamma
+from .nested.leaf import leaf
+from ...beyond import nothing

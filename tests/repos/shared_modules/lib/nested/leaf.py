@@ -1,0 +1,3 @@
+from ..gamma import VALUE
+
+leaf = VALUE

@@ -40,12 +40,12 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["plan", "apply"]
 
-load_settings = task(pipeline.load_settings, name="Read configuration", cache_policy=NO_CACHE)
-discover_flows = task(pipeline.discover_flows, name="Discover flows", cache_policy=NO_CACHE)
-validate = task(pipeline.validate, name="Validate", cache_policy=NO_CACHE)
-work_out = task(pipeline.work_out, name="Work out desired state", cache_policy=NO_CACHE)
-plan_changes = task(live.plan_changes, name="Plan", cache_policy=NO_CACHE)
-apply_changes = task(live.apply_changes, name="Apply", cache_policy=NO_CACHE)
+load_settings = task(name="Read configuration", cache_policy=NO_CACHE)(pipeline.load_settings)
+discover_flows = task(name="Discover flows", cache_policy=NO_CACHE)(pipeline.discover_flows)
+validate = task(name="Validate", cache_policy=NO_CACHE)(pipeline.validate)
+work_out = task(name="Work out desired state", cache_policy=NO_CACHE)(pipeline.work_out)
+plan_changes = task(name="Plan", cache_policy=NO_CACHE)(live.plan_changes)
+apply_changes = task(name="Apply", cache_policy=NO_CACHE)(live.apply_changes)
 
 
 @flow(name=DEPLOYER_FLOW)

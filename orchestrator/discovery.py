@@ -120,12 +120,15 @@ def discover(
     declared = [path for path in also if path in sources]
     files = {*declared, *python_files(root, starts, _ignored(root, exclude))}
     named = [*declared, *(start for start in starts if start)]
-    candidates = [sources[path] for path in sorted(files) if _is_under(path, named) or _may_hold_flows(sources[path])]
+    candidates = [path for path in sorted(files) if _is_under(path, named) or _may_hold_flows(sources[path])]
+    found = [(path, flows_in(sources[path].parse())) for path in candidates]
     surroundings = _Surroundings(sources)
-    flows = [flow for source in candidates for flow in _flows_of(source, surroundings)]
-    # A broken module that a flow imports breaks the flow, wherever the module lies.
-    needed = {path for flow in flows for path in flow.closure} | {source.path for source in candidates}
-    problems = [fault for path in sorted(needed) if (fault := sources[path].fault)]
+    flows = [flow for path, bound in found for flow in surroundings.describe_all(path, bound)]
+    # A broken module that a flow imports breaks the flow, wherever the module lies. Elsewhere in a repository broken
+    # files may well be templates, test data or Python 2, unless they speak of Prefect.
+    relevant = {path for flow in flows for path in flow.closure}
+    relevant |= {path for path in candidates if _is_under(path, named) or b"prefect" in sources[path].content}
+    problems = [fault for path in sorted(relevant) if (fault := sources[path].fault)]
     return Discovery(flows=tuple(flows), problems=tuple(problems))
 
 
@@ -151,25 +154,16 @@ def _relative(root: Path, path: str) -> str:
 
 
 def _is_under(path: str, named: Sequence[str]) -> bool:
-    """Is the file in a place that somebody named? Then it is read, and reported when broken, whatever it holds."""
+    """Is the file in a place that somebody named? Then it is parsed, and reported when broken, whatever it holds."""
     return any(path == place or path.startswith(f"{place}/") for place in named)
 
 
 def _may_hold_flows(source: SourceFile) -> bool:
-    """Is a file, found in a search of the whole repository, worth parsing? Reading it dismisses most.
+    """Is a file, met in a search of the whole repository, worth parsing? Reading it dismisses most.
 
-    Whatever makes a flow contains the word. A broken file counts only where it speaks of Prefect as well, for a
-    repository may hold templates, test data and Python 2.
+    Whatever makes a flow contains the word.
     """
-    if not any(word in source.content for word in (b"flow", b"Flow")):
-        return False
-    return b"prefect" in source.content or source.fault is None
-
-
-def _flows_of(source: SourceFile, surroundings: _Surroundings) -> Iterator[FlowMetadata]:
-    flows = flows_in(source.tree)
-    for function_name, flow in sorted(flows.items(), key=lambda item: (item[1].line_number, item[0])):
-        yield surroundings.describe(source.path, function_name, flow)
+    return b"flow" in source.content or b"Flow" in source.content
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -236,8 +230,12 @@ class _Surroundings:
         self._graph = ImportGraph(sources)
         self._env_files_of: dict[str, tuple[str, ...]] = {}
 
-    def describe(self, path: str, function_name: str, flow: FoundFlow) -> FlowMetadata:
-        """A found flow with everything that is known of it."""
+    def describe_all(self, path: str, bound: Mapping[str, FoundFlow]) -> list[FlowMetadata]:
+        """The flows of one file, in the order of their lines."""
+        ordered = sorted(bound.items(), key=lambda item: item[1].line_number)
+        return [self._describe(path, function_name, flow) for function_name, flow in ordered]
+
+    def _describe(self, path: str, function_name: str, flow: FoundFlow) -> FlowMetadata:
         closure = self._graph.closure_of(path)
         faults = [fault for member in closure.paths if (fault := self._sources[member].fault)]
         return FlowMetadata(
@@ -250,8 +248,8 @@ class _Surroundings:
             is_async=flow.is_async,
             name_is_static=flow.name_is_static,
             description=flow.description,
-            parameters=flow.parameters,
-            signature_is_static=flow.function is not None,
+            parameters=flow.parameters or (),
+            signature_is_static=flow.parameters is not None,
             dependencies=closure.dependencies,
             dockerfile_path=self._dockerfile(path, flow.name),
             env_files=self._env_files(posixpath.dirname(path)),
@@ -274,9 +272,9 @@ class _Surroundings:
 
     def _env_files(self, folder: str) -> tuple[str, ...]:
         if folder not in self._env_files_of:
-            present = [entry.name for entry in os.scandir(self._sources.root / folder) if entry.is_file()]
-            names = sorted(name for name in present if name == ".env" or name.startswith(".env."))
-            self._env_files_of[folder] = tuple(posixpath.join(folder, name) for name in names)
+            names = sorted(os.listdir(self._sources.root / folder))
+            paths = (posixpath.join(folder, name) for name in names if name == ".env" or name.startswith(".env."))
+            self._env_files_of[folder] = tuple(path for path in paths if path in self._sources)
         return self._env_files_of[folder]
 
 
@@ -339,10 +337,20 @@ class _Class:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """An argument given to Prefect's `flow`."""
+    """An argument given to Prefect's `flow`: what is known of its value, and how metadata shows it."""
 
-    value: _Value
+    value: _Constant | _Unknown
     shown: Any  # the literal, else the source text
+
+    @property
+    def text(self) -> str:
+        """The value where it is text, else ""."""
+        return self.value.value if isinstance(self.value, _Constant) and isinstance(self.value.value, str) else ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Prefect takes None and "" for no argument at all."""
+        return isinstance(self.value, _Constant) and not self.value.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,52 +362,42 @@ class _Maker:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFlow:
-    """A flow as one file's source states it.
+    """A flow as one file's source states it. It keeps nothing of the syntax tree.
 
     Attributes:
-        function: the function behind it; None where it comes from elsewhere.
         fallback_name: what Prefect calls it by default; a guess where the function comes from elsewhere.
         options: the arguments of `flow` and `with_options`, by name; `**` for an unpacked mapping.
+        parameters: of the function behind it; None where that comes from elsewhere.
+        docstring: of the function, cleaned.
+        is_async: whether the function is.
         line_number, end_line_number: of the function, or of the call that makes the flow.
     """
 
-    function: FunctionNode | None
     fallback_name: str
     options: Mapping[str, _Option]
+    parameters: tuple[Parameter, ...] | None
+    docstring: str
+    is_async: bool
     line_number: int
     end_line_number: int
 
     @property
     def name(self) -> str:
-        return self._text_option("name") or self.fallback_name
+        return self._text("name") or self.fallback_name
 
     @property
     def name_is_static(self) -> bool:
         if (option := self.options.get("name")) is not None:
-            return isinstance(option.value, _Constant) and (not option.value.value or self._text_option("name") != "")
-        return self.function is not None and "**" not in self.options
-
-    @property
-    def is_async(self) -> bool:
-        return isinstance(self.function, ast.AsyncFunctionDef)
+            return option.is_empty or self._text("name") != ""
+        return self.parameters is not None and "**" not in self.options
 
     @property
     def description(self) -> str:
-        if given := self._text_option("description"):
-            return given
-        if isinstance(self.function, ast.FunctionDef | ast.AsyncFunctionDef):
-            return ast.get_docstring(self.function) or ""
-        return ""
+        return self._text("description") or self.docstring
 
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        return () if self.function is None else tuple(_parameters(self.function.args))
-
-    def _text_option(self, name: str) -> str:
-        match self.options.get(name):
-            case _Option(value=_Constant(value=str(text))):
-                return text
-        return ""
+    def _text(self, name: str) -> str:
+        option = self.options.get(name)
+        return option.text if option else ""
 
 
 _Value: TypeAlias = _Unknown | _Imported | _Constant | _Function | _Class | _Maker | FoundFlow
@@ -703,14 +701,25 @@ def _as_maker(value: _Value) -> _Maker | None:
 def _make_flow(maker: _Maker, value: _Value, written: ast.AST, node: ast.stmt | ast.expr) -> FoundFlow:
     """The flow that `maker` makes of `value`; `written` is how the source names it, `node` where that happens."""
     function = value.node if isinstance(value, _Function) else None
-    match function or written:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.Name(id=name):
-            fallback = name.replace("_", "-")
-        case ast.Attribute(attr=name):
-            fallback = name.replace("_", "-")
-        case _:
-            fallback = "unknown-lambda"
-    return FoundFlow(function, fallback, maker.options, node.lineno, node.end_lineno or node.lineno)
+    return FoundFlow(
+        fallback_name=_default_name(function or written),
+        options=maker.options,
+        parameters=tuple(_parameters(function.args)) if function else None,
+        docstring="" if function is None or isinstance(function, ast.Lambda) else ast.get_docstring(function) or "",
+        is_async=isinstance(function, ast.AsyncFunctionDef),
+        line_number=node.lineno,
+        end_line_number=node.end_lineno or node.lineno,
+    )
+
+
+def _default_name(node: ast.AST) -> str:
+    """The name that Prefect gives to a flow by its function."""
+    match node:
+        case (
+            ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.Name(id=name) | ast.Attribute(attr=name)
+        ):
+            return name.replace("_", "-")
+    return "unknown-lambda"
 
 
 def _with_options(base: _Value, call: ast.Call, scope: _Scope) -> _Value:
@@ -720,14 +729,11 @@ def _with_options(base: _Value, call: ast.Call, scope: _Scope) -> _Value:
     options = _options(call, scope)
     if "**" in options:
         options.setdefault("name", replace(options["**"], value=_UNKNOWN))
-    kept = {name for name in ("name", "description") if name in options and _is_empty(options[name].value)}
-    changed = {name: option for name, option in options.items() if name not in kept}
+    changed = {
+        name: option for name, option in options.items() if not (name in ("name", "description") and option.is_empty)
+    }
     end = call.end_lineno or call.lineno
     return replace(base, options={**base.options, **changed}, line_number=call.lineno, end_line_number=end)
-
-
-def _is_empty(value: _Value) -> bool:
-    return isinstance(value, _Constant) and not value.value
 
 
 def _options(call: ast.Call, scope: _Scope) -> dict[str, _Option]:
@@ -736,7 +742,8 @@ def _options(call: ast.Call, scope: _Scope) -> dict[str, _Option]:
     for word in call.keywords:
         value = evaluate(word.value, scope)
         if word.arg is not None:
-            options[word.arg] = _Option(value, _shown(word.value))
+            known = value if isinstance(value, _Constant) else _UNKNOWN
+            options[word.arg] = _Option(known, _shown(word.value))
         elif isinstance(value, _Constant) and isinstance(value.value, dict):
             options |= {str(name): _Option(_Constant(item), _plain(item)) for name, item in value.value.items()}
         else:

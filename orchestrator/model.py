@@ -388,3 +388,65 @@ class CleanupResult:
     deleted: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeploymentStatus:
+    """How one deployment stands: as the repository says, able to run, and what is wrong."""
+
+    deployment: str
+    in_sync: bool
+    ready: bool  # a worker polls for its runs, and its active schedules have runs
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvironmentStatus:
+    """How all deployments of an environment stand."""
+
+    environment: str
+    api_url: str
+    deployments: tuple[DeploymentStatus, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """How a run ended."""
+
+    id: str
+    name: str
+    flow: str
+    state_type: str
+    state_name: str
+    message: str = ""
+    seconds: float = 0.0  # of running, waiting not counted
+    depth: int = 0  # 0: the run itself, 1: its children, 2: theirs
+    descendants: tuple[RunReport, ...] = ()
+    artifact: str = ""  # the markdown of its latest artifact
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state_type == "COMPLETED"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One step, done: what it was about, what came of it, and how long it took."""
+
+    name: str
+    outcome: str
+    seconds: float
+    changed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BootstrapResult:
+    """Everything that bootstrap did."""
+
+    environment: str
+    api_url: str
+    ui_url: str
+    steps: tuple[Step, ...] = ()
+    sync: RunReport | None = None  # None: nothing had to be synced
+    run: RunReport | None = None
+    problems: tuple[ValidationError, ...] = ()  # of the repository: what they concern was left out

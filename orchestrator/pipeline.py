@@ -29,7 +29,7 @@ from orchestrator.desired import (
 from orchestrator.discovery import discover
 from orchestrator.errors import ConfigurationError, ServerMismatch
 from orchestrator.local import STATE_FOLDER, is_loopback
-from orchestrator.model import Declaration, Desired, Discovery, ValidationError, ValidationResult
+from orchestrator.model import Declaration, Desired, Discovery, Owner, ValidationError, ValidationResult
 from orchestrator.prefect_yaml import read_declarations
 from orchestrator.schemas import Subject, read_schemas
 from orchestrator.validation import validate as check_flows
@@ -125,6 +125,11 @@ def work_out(settings: Settings, discovery: Discovery, validation: ValidationRes
         schemas=schemas,
         problems=(*validation.errors, *validation.warnings, *warnings),
     )
+
+
+def owner_of(settings: Settings) -> Owner:
+    """Who the deployments of this environment belong to."""
+    return Owner(project=settings.project.project, environment=settings.environment.name)
 
 
 def narrowed(desired: Desired, selection: Selection) -> Desired:

@@ -12,19 +12,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.errors import ConfigurationError, Fault, OrchestratorError
 from orchestrator.model import (
+    BootstrapResult,
     Change,
     ChangeResult,
     CleanupResult,
     DeploymentResult,
     Discovery,
+    EnvironmentStatus,
     FieldDiff,
     FlowMetadata,
     Plan,
+    RunReport,
     ValidationError,
     ValidationResult,
 )
@@ -168,6 +172,37 @@ def cleanup_text(result: CleanupResult) -> RenderableType:
     lines += [Text(f"= {path}  not ours: left as it is", style="dim") for path in result.foreign]
     lines += [Text(f"! {path}  failed: {reason}", style="bold red") for path, reason in result.failed.items()]
     return Group(*lines, Text(f"{len(result.deleted)} deleted", style="bold"))
+
+
+def status_text(status: EnvironmentStatus) -> RenderableType:
+    """One line per deployment, what is wrong below it."""
+    lines: list[Text] = []
+    for item in status.deployments:
+        good = item.in_sync and item.ready
+        words = f"{'in sync' if item.in_sync else 'OUT OF SYNC'}, {'ready' if item.ready else 'NOT READY'}"
+        lines.append(Text(f"{'=' if good else '!'} {item.deployment}  {words}", style="green" if good else "red"))
+        lines += [Text(f"    {problem}", style="yellow") for problem in item.problems]
+    healthy = sum(item.in_sync and item.ready for item in status.deployments)
+    end = f"{status.environment} on {status.api_url}: {healthy} of {len(status.deployments)} in sync and ready"
+    return Group(*lines, Text(end, style="bold"))
+
+
+def run_text(run: RunReport) -> RenderableType:
+    """A run and everything it started, indented by depth, failures with their reason."""
+    lines: list[Text] = []
+    for each in (run, *run.descendants):
+        style = "green" if each.succeeded else "bold red"
+        line = Text("  " * each.depth + f"{each.flow} ({each.name})  ")
+        lines.append(line.append(each.state_name, style=style).append(f"  {each.seconds:.1f} s", style="dim"))
+        if not each.succeeded and each.message:
+            lines.append(Text("  " * each.depth + f"    {each.message}", style="red"))
+    done = sum(each.succeeded for each in run.descendants)
+    return Group(*lines, Text(f"{done} of {len(run.descendants)} child runs completed", style="bold"))
+
+
+def sync_text(run: RunReport) -> RenderableType:
+    """What a run of the deployer did: its artifact."""
+    return Markdown(run.artifact)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -322,4 +357,33 @@ def error_json(error: OrchestratorError) -> dict[str, Any]:
             "exit_code": error.exit_code,
             "faults": [fault_json(each) for each in faults],
         }
+    }
+
+
+def cleanup_json(result: CleanupResult) -> dict[str, Any]:
+    return {
+        "pattern": result.pattern,
+        "deleted": result.deleted,
+        "foreign": result.foreign,
+        "failed": dict(result.failed),
+    }
+
+
+def status_json(status: EnvironmentStatus) -> dict[str, Any]:
+    return dataclasses.asdict(status)
+
+
+def run_json(run: RunReport) -> dict[str, Any]:
+    return dataclasses.asdict(run)
+
+
+def bootstrap_json(result: BootstrapResult) -> dict[str, Any]:
+    return {
+        "environment": result.environment,
+        "api_url": result.api_url,
+        "ui_url": result.ui_url,
+        "steps": [dataclasses.asdict(step) for step in result.steps],
+        "sync": dataclasses.asdict(result.sync) if result.sync else None,
+        "run": dataclasses.asdict(result.run) if result.run else None,
+        "problems": [fault_json(problem) for problem in result.problems],
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -31,29 +31,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.model import RunReport
 from orchestrator.server import PAGE, PrefectServer, our_errors
 
 POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunReport:
-    """How a run ended."""
-
-    id: str
-    name: str
-    flow: str
-    state_type: str
-    state_name: str
-    message: str = ""
-    seconds: float = 0.0  # of running, waiting not counted
-    depth: int = 0  # 0: the run itself, 1: its children, 2: theirs
-    descendants: tuple[RunReport, ...] = ()
-    artifact: str = ""  # the markdown of its latest artifact
-
-    @property
-    def succeeded(self) -> bool:
-        return self.state_type == StateType.COMPLETED.value
 
 
 async def find_deployment(server: PrefectServer, path: str) -> DeploymentResponse:

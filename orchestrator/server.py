@@ -89,14 +89,20 @@ class PrefectServer:
         self._flow_ids = {name: id_ for id_, name in flows.items()}
         return tuple(_live(row, flows[row["flow_id"]]) for row in await self._pages("/deployments/filter"))
 
-    async def _pages(self, route: Any) -> list[dict[str, Any]]:
+    async def _pages(self, route: Any, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         while True:
-            body = {"limit": PAGE, "offset": len(rows), "sort": "NAME_ASC"}
+            body = {"sort": "NAME_ASC", **(query or {}), "limit": PAGE, "offset": len(rows)}
             page = await self._request("POST", route, json=body)
             rows += page
             if len(page) < PAGE:
                 return rows
+
+    async def deployments_with_scheduled_runs(self) -> frozenset[str]:
+        """The ids of the deployments that have runs waiting for their time: one request per 200 runs."""
+        waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        runs = await self._pages("/flow_runs/filter", {**waiting, "sort": "EXPECTED_START_TIME_ASC"})
+        return frozenset(run["deployment_id"] for run in runs if run["deployment_id"])
 
     # ----- deployments: writing ------------------------------------------------------------------------
 

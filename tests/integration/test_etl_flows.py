@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
-    LogFilter,
-    LogFilterFlowRunId,
+    FlowRunFilterParentTaskRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun
-from sqlalchemy import inspect, text
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.states import Completed, Failed
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from flows import warehouse
+from flows.main_etl import main_etl
 from flows.production_etl import production_etl
-from orchestrator.errors import RunFailed
 from orchestrator.submission import trigger_subflow, wait_for_flow_runs
 
 from .conftest import ROOT, PrefectServer, Worker
@@ -104,3 +110,64 @@ async def test_main_etl_runs_both_phases_and_loads_every_row(deployed: Worker) -
         with target.connect() as connection:
             audits = connection.execute(text("SELECT tables, sales FROM audits")).all()
     assert audits == [(2, sum(load.loaded for load in loads))]
+
+
+async def test_a_failed_phase_stops_the_main_job_and_names_the_child(deployed: Worker) -> None:
+    async with get_client() as client:
+        await client.update_work_pool(deployed.pool, WorkPoolUpdate(is_paused=True))
+        try:
+            main = asyncio.create_task(main_etl(tables=1, return_state=True))
+            pre_etl, sub_etl = await scheduled_children(client, 2)
+            await client.set_flow_run_state(pre_etl.id, Completed(), force=True)
+            await client.set_flow_run_state(sub_etl.id, Failed(message="table_00 broke"), force=True)
+            state = await main
+        finally:
+            await client.update_work_pool(deployed.pool, WorkPoolUpdate(is_paused=False))
+        started = await children(client, str(state.state_details.flow_run_id))
+
+    assert state.is_failed()
+    assert f"sub-etl-job/{sub_etl.name} ({str(sub_etl.id)[:8]}): Failed: table_00 broke" in state.message
+    assert {run.id for run in started} == {pre_etl.id, sub_etl.id}
+
+
+async def scheduled_children(client: PrefectClient, count: int) -> list[FlowRun]:
+    """The runs that wait for a worker, in the order in which they were submitted, once there are so many."""
+    linked = FlowRunFilter(
+        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=False),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+    )
+    async with asyncio.timeout(60):
+        while len(runs := await client.read_flow_runs(flow_run_filter=linked, limit=count)) < count:
+            await asyncio.sleep(0.1)
+    return sorted(runs, key=lambda run: run.created)
+
+
+async def test_production_etl_keeps_the_limit_of_its_tag(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/source.db")
+    monkeypatch.setenv("TARGET_DATABASE_URL", f"sqlite:///{tmp_path}/target.db")
+    async with get_client() as client:
+        await client.create_concurrency_limit(tag="database", concurrency_limit=3)
+    state = await asyncio.to_thread(production_etl, return_state=True)
+
+    rows = await state.result()
+    assert rows == {warehouse.table_name(table): warehouse.expected_rows(table) for table in range(20)}
+    async with get_client() as client:
+        queries = await queries_of(client, state.state_details.flow_run_id, 20)
+    starts = [(query.start_time, 1) for query in queries]
+    ends = [(query.end_time, -1) for query in queries]
+    at_once = list(accumulate(step for _, step in sorted([*starts, *ends])))
+    assert max(at_once) <= 3
+
+
+async def queries_of(client: PrefectClient, flow_run_id: UUID, count: int) -> list[TaskRun]:
+    """The finished sql-query tasks of a run. They reach the server a moment after the run has ended."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    async with asyncio.timeout(60):
+        while True:
+            runs = await client.read_task_runs(flow_run_filter=of_run)
+            queries = [run for run in runs if run.name.startswith("sql-query") and run.end_time]
+            if len(queries) == count:
+                return queries
+            await asyncio.sleep(0.2)

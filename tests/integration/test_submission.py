@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -14,6 +13,7 @@ import httpx
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import AsyncClientContext, get_run_context
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -144,9 +144,7 @@ async def test_wait_tells_what_became_of_each_run(deployment: str, caplog: pytes
     assert f"[{deployment}] Run {etl.run_ids[2][:8]} finished with state: TimedOut" in caplog.messages
 
 
-async def test_wait_may_be_called_again_after_more_submits(
-    deployment: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_wait_may_be_called_again_after_more_submits(deployment: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="orchestrator.submission")
     etl = flow_submitter(deployment)
     first = await etl.submit(table=1)
@@ -200,9 +198,7 @@ async def test_a_poll_round_is_one_request_whatever_the_number_of_runs(deploymen
         assert paths == {"/api/flow_runs/filter": 1}
 
 
-async def test_more_runs_than_a_page_holds_are_read_in_pages(
-    deployment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_more_runs_than_a_page_holds_are_read_in_pages(deployment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "PAGE", 3)
     run_ids = await trigger_multiple_subflows(deployment, [{"table": table} for table in range(7)])
     for run_id in run_ids:
@@ -401,9 +397,9 @@ async def test_lines_about_runs_are_in_the_parents_own_log(deployment: str) -> N
         await etl.wait(poll_interval=QUICK)
         return get_run_context().flow_run.id
 
-    parent_id = str(await parent())
-    async with get_client() as client:
-        async with asyncio.timeout(60):
-            while not (lines := await log_lines(client, parent_id, r"Summary → 1/1 succeeded, 0 failed")):
-                await asyncio.sleep(0.1)
-    assert lines
+    run_filter = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[await parent()]))
+    async with get_client() as client, asyncio.timeout(60):
+        while "Summary → 1/1 succeeded, 0 failed" not in {
+            line.message for line in await client.read_logs(log_filter=run_filter)
+        }:
+            await asyncio.sleep(0.1)  # logs are sent in batches

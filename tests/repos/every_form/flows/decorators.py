@@ -22,7 +22,7 @@ def called():
     pass
 
 
-@flow(name="With Arguments", retries=2, tags=["a", "b"], log_prints=True)
+@flow(name="With Arguments", retries=2, retry_delay_seconds=1.5, on_failure=[])
 def with_arguments(*, key=None):
     pass
 

@@ -1,0 +1,326 @@
+"""From nothing to a running deployer, in steps that each do only what is missing.
+
+    address ─► server ─► pools and limits ─► worker ─► deployer ─► first sync ─► (one run)
+
+The first sync is started through the server and runs on the worker, the way a person would start it from the UI: if
+it works here, it works there. On a running system every step finds its work done, and the whole takes seconds.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import httpx
+
+from orchestrator import live, pipeline
+from orchestrator.config import EnvironmentConfig, WorkPoolConfig
+from orchestrator.desired import DEPLOYER_FLOW, Selection
+from orchestrator.errors import (
+    ConfigurationError,
+    DegradedError,
+    LocalProcessError,
+    OrchestratorError,
+    PortTaken,
+    RunFailed,
+    ServerUnreachable,
+)
+from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder
+from orchestrator.model import BootstrapResult, Desired, Plan, RunReport, Step
+from orchestrator.pipeline import Settings
+from orchestrator.runs import find_deployment, follow, latest_completed, start_run
+from orchestrator.server import PrefectServer, open_server
+
+SERVER_START_SECONDS = 120.0  # the first start creates the database: 15 s on a small machine, longer on a busy one
+WORKER_START_SECONDS = 90.0
+DEFAULT_API_URL = "http://127.0.0.1:4200/api"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is asked of bootstrap."""
+
+    root: Path
+    environment: str
+    api_url: str | None = None
+    run: str | None = None  # flow/deployment to run at the end
+    again: bool = False  # run it even if its present version has completed already
+
+
+class Progress:
+    """Where the steps are told as they come; the command line draws them."""
+
+    def __init__(self, on_step: Callable[[Step], None], on_doing: Callable[[str], None]) -> None:
+        self.steps: list[Step] = []
+        self._on_step, self.doing = on_step, on_doing
+
+    async def step(self, name: str, work: Awaitable[tuple[str, bool, T]]) -> T:
+        """Do one step and tell what came of it (in words), and whether it changed anything."""
+        self.doing(name)
+        started = time.monotonic()
+        outcome, changed, value = await work
+        self.steps.append(Step(name=name, outcome=outcome, seconds=time.monotonic() - started, changed=changed))
+        self._on_step(self.steps[-1])
+        return value
+
+
+async def bootstrap(request: Request, progress: Progress) -> BootstrapResult:
+    """Bring an environment up; see the module's text for the steps.
+
+    Raises:
+        ConfigurationError: what people wrote has faults. Nothing was changed.
+        ServerUnreachable, PortTaken, LocalProcessError: there is no server, and none could be started.
+        DegradedError: the first sync could not do everything.
+        RunFailed: the run asked for did not complete.
+    """
+    settings, desired = await progress.step("configuration", _read(request))
+    api_url = await progress.step("address", _address(settings.environment, request.api_url))
+    state = LocalState(settings.root)
+    await progress.step("server", _ensure_server(api_url, state))
+    async with open_server(api_url) as server:
+        for kind, pool in settings.environment.work_pools.items():
+            await progress.step(f"work pool ({kind})", ensure_pool(server, pool))
+        await progress.step("task limits", ensure_limits(server, settings.environment))
+        for pool in settings.environment.work_pools.values():
+            if pool.local_worker:
+                await progress.step("worker", _ensure_worker(server, pool, state))
+        plan = await progress.step("deployer", _register_deployer(desired, settings, api_url))
+        sync = await progress.step("sync", _sync(server, plan, settings.environment, progress))
+        run = await progress.step("run", _run(server, request, progress)) if request.run else None
+    return BootstrapResult(
+        environment=request.environment,
+        api_url=api_url,
+        ui_url=ui_url(api_url),
+        steps=tuple(progress.steps),
+        sync=sync,
+        run=run,
+        problems=desired.problems,
+    )
+
+
+def ui_url(api_url: str) -> str:
+    """Where people look: the API's address without its path."""
+    return api_url.rstrip("/").removesuffix("/api")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Configuration and server
+# ---------------------------------------------------------------------------------------------------------
+
+
+async def _read(request: Request) -> tuple[str, bool, tuple[Settings, Desired]]:
+    settings = pipeline.load_settings(request.root, request.environment)
+    discovery = pipeline.discover_flows(settings.root, settings.project)
+    validation = pipeline.validate(settings, discovery)
+    desired = await anyio.to_thread.run_sync(pipeline.work_out, settings, discovery, validation)
+    found = f"{len(discovery.flows)} flows, {len(desired.deployments)} deployments in {request.environment}"
+    return found, False, (settings, desired)
+
+
+async def _address(environment: EnvironmentConfig, given: str | None) -> tuple[str, bool, str]:
+    api_url = pipeline.server_address(environment, given, writes=True) or DEFAULT_API_URL
+    source = "--api-url" if given else f"environment {environment.name}"
+    return f"{api_url} ({source})", False, api_url
+
+
+async def _ensure_server(api_url: str, state: LocalState) -> tuple[str, bool, None]:
+    if await is_healthy(api_url):
+        own = state.running("server")
+        whose = (
+            f"started earlier (pid {own.pid}, log {own.log})" if own and own.name == api_url else "not started by us"
+        )
+        return f"answers; {whose}", False, None
+    if not is_loopback(api_url):
+        raise ServerUnreachable(
+            "The Prefect server does not answer.",
+            location=api_url,
+            remedy="Check that it runs, that the address in the environment's file is right (it ends in /api), "
+            "and that no proxy or firewall stands between.",
+        )
+    holder = port_holder(api_url)
+    if holder is not None:
+        raise PortTaken(
+            f"The port is held by {holder}, which does not answer as a Prefect server.",
+            location=api_url,
+            remedy="Stop that process, or give another address in the environment's file or with --api-url.",
+        )
+    process = state.start_server(api_url)
+    await _until_healthy(api_url, process, state)
+    return f"started Prefect's own server on SQLite (pid {process.pid}, log {process.log})", True, None
+
+
+async def is_healthy(api_url: str) -> bool:
+    """Whether a Prefect server answers at this address."""
+    try:
+        async with httpx.AsyncClient(timeout=5.0) as client:
+            answer = await client.get(f"{api_url.rstrip('/')}/health")
+        return answer.status_code == 200 and answer.json() is True
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+async def _until_healthy(api_url: str, process: LocalProcess, state: LocalState) -> None:
+    """Wait for a server that we started; one that is not up in time is stopped again."""
+    try:
+        with anyio.move_on_after(SERVER_START_SECONDS):
+            while process.find() is not None:
+                if await is_healthy(api_url):
+                    return
+                await anyio.sleep(0.3)
+        raise LocalProcessError(
+            "Prefect's server did not come up.", location=api_url, remedy=f"Its log says why: {process.log}"
+        )
+    except BaseException:  # Ctrl-C included: nothing half-started stays
+        state.stop(process)
+        raise
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Pools, limits, worker
+# ---------------------------------------------------------------------------------------------------------
+
+
+async def ensure_pool(server: PrefectServer, pool: WorkPoolConfig) -> tuple[str, bool, None]:
+    """Create a pool and its queues where missing; say how an existing one differs and leave it alone.
+
+    Raises:
+        ConfigurationError: a pool of that name has another type.
+    """
+    found = await server.read_pool(pool.name)
+    if found is None:
+        await server.create_pool(pool)
+    elif found.type != pool.type:
+        raise ConfigurationError(
+            f"The work pool {pool.name!r} has the type {found.type!r}; this environment wants {pool.type!r}.",
+            location=f"work pool {pool.name}",
+            remedy="Give the pool another name in the environment's file, or delete the one on the server.",
+        )
+    present = found.queues if found else {"default": {}}
+    missing = [name for name in pool.queues if name not in present]
+    for name in missing:
+        queue = pool.queues[name]
+        await server.create_queue(pool.name, name, priority=queue.priority, concurrency_limit=queue.concurrency_limit)
+    words = [f"{pool.name}: {'created' if found is None else 'there'}"]
+    words += [f"queues created: {', '.join(missing)}"] if missing else []
+    if found is not None and found.concurrency_limit != pool.concurrency_limit:
+        words.append(f"limit left at {found.concurrency_limit} (the file says {pool.concurrency_limit})")
+    return "; ".join(words), found is None or bool(missing), None
+
+
+async def ensure_limits(server: PrefectServer, environment: EnvironmentConfig) -> tuple[str, bool, None]:
+    """Create missing tag limits; say how existing ones differ and leave them alone."""
+    live_limits = await server.read_tag_limits()
+    words, changed = [], False
+    for tag, slots in environment.concurrency_limits.items():
+        if tag not in live_limits:
+            await server.create_tag_limit(tag, slots)
+            changed = True
+            words.append(f"{tag}: {slots} created")
+        elif live_limits[tag] != slots:
+            words.append(f"{tag}: left at {live_limits[tag]} (the file says {slots})")
+        else:
+            words.append(f"{tag}: {slots}")
+    return ", ".join(words) or "none asked for", changed, None
+
+
+async def _ensure_worker(server: PrefectServer, pool: WorkPoolConfig, state: LocalState) -> tuple[str, bool, None]:
+    """Start a local worker, unless one is online that is not just the echo of ours that died."""
+    own = state.running("worker")
+    dead = state.read("worker")
+    online = await server.online_workers(pool.name) - ({dead.name} if dead and not own else set())
+    if online:
+        return f"online: {', '.join(sorted(online))}", False, None
+    if own is not None:  # ours runs for another server or lost its connection: a pool needs one that is online
+        state.stop(own)
+    name = f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
+    process = state.start_worker(pool=pool.name, name=name, api_url=server.api_url)
+    await _until_online(server, pool, process, state)
+    return f"started {name} (pid {process.pid}, log {process.log})", True, None
+
+
+async def _until_online(server: PrefectServer, pool: WorkPoolConfig, process: LocalProcess, state: LocalState) -> None:
+    """Wait for a worker that we started; one that is not online in time is stopped again."""
+    try:
+        with anyio.move_on_after(WORKER_START_SECONDS):
+            while process.find() is not None:
+                if process.name in await server.online_workers(pool.name):
+                    return
+                await anyio.sleep(0.5)
+        raise LocalProcessError(
+            "The worker did not come online.", location=pool.name, remedy=f"Its log says why: {process.log}"
+        )
+    except BaseException:
+        state.stop(process)
+        raise
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Deployer and runs
+# ---------------------------------------------------------------------------------------------------------
+
+
+async def _register_deployer(desired: Desired, settings: Settings, api_url: str) -> tuple[str, bool, Plan]:
+    """Put the deployer's own deployment on the server; returns the plan for everything else."""
+    path = f"{DEPLOYER_FLOW}/{settings.environment.deployer_name}"
+    own = Selection(only=(path,))
+    policy = settings.environment.policy
+    plan = await live.plan_changes(desired, policy, api_url=api_url, selection=own)
+    if not plan.changes:
+        raise ConfigurationError(
+            f"The environment {settings.environment.name!r} has no work pool of kind python to run the deployer.",
+            location=f"environments/{settings.environment.name}.yaml",
+            remedy="Add one under work_pools.",
+        )
+    result = await live.apply_changes(plan, api_url=api_url)
+    if result.failed:
+        raise OrchestratorError(str(result.failed[0].error), location=path)
+    words = {"create": "created", "update": "updated", "unchanged": "up to date"}[plan.changes[0].action]
+    rest = await live.plan_changes(desired, policy, api_url=api_url)
+    return f"{path} {words}", plan.has_changes, rest
+
+
+async def _sync(
+    server: PrefectServer, plan: Plan, environment: EnvironmentConfig, progress: Progress
+) -> tuple[str, bool, RunReport | None]:
+    """Run deploy-everything in apply mode, unless there is nothing for it to do."""
+    if not plan.has_changes and not plan.summary["conflict"]:
+        return "everything is as the repository says; no run needed", False, None
+    deployment = await find_deployment(server, f"{DEPLOYER_FLOW}/{environment.deployer_name}")
+    run_id = await start_run(server, deployment.id, {"mode": "apply"})
+    progress.doing(f"sync: {ui_url(server.api_url)}/runs/flow-run/{run_id}")
+    report = await follow(server, run_id, lambda words: progress.doing(f"sync: {words}"))
+    if not report.succeeded:
+        kind = DegradedError if report.state_name == "Degraded" else RunFailed
+        raise kind(
+            f"deploy-everything ended as {report.state_name}: {report.message}",
+            location=f"{ui_url(server.api_url)}/runs/flow-run/{run_id}",
+            remedy="Correct what it names and run bootstrap again.",
+        )
+    return f"{report.name} ({report.state_name})", True, report
+
+
+async def _run(server: PrefectServer, request: Request, progress: Progress) -> tuple[str, bool, RunReport | None]:
+    """Run one deployment, unless its present version has completed before."""
+    deployment = await find_deployment(server, request.run or "")
+    before = None if request.again else await latest_completed(server, deployment)
+    if before is not None:
+        return f"{request.run} completed before ({before.name}); `orchestrator run` runs it again", False, None
+    report = await run_and_follow(server, request.run or "", {}, progress.doing)
+    return f"{request.run}: {report.name} {report.state_name}", True, report
+
+
+async def run_and_follow(
+    server: PrefectServer, path: str, parameters: dict[str, object], on_change: Callable[[str], None]
+) -> RunReport:
+    """Start a run of a deployment and follow it to its end, whatever that is."""
+    deployment = await find_deployment(server, path)
+    run_id = await start_run(server, deployment.id, parameters)
+    on_change(f"{path}: {ui_url(server.api_url)}/runs/flow-run/{run_id}")
+    return await follow(server, run_id, lambda words: on_change(f"{path}: {words}"))

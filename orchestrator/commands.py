@@ -1,0 +1,300 @@
+"""The commands that need Prefect; loaded when one of them is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import anyio
+from cyclopts import Parameter
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from orchestrator import live, pipeline, report
+from orchestrator.bootstrap import Progress, Request, run_and_follow
+from orchestrator.bootstrap import bootstrap as bring_up
+from orchestrator.desired import Selection
+from orchestrator.errors import RefusedError, RunFailed
+from orchestrator.local import LocalProcess, LocalState
+from orchestrator.model import BootstrapResult, DeploymentResult, Desired, Kind, Plan, RunReport, Step
+from orchestrator.pipeline import Settings
+from orchestrator.plan import check_deletes
+from orchestrator.server import open_server
+from orchestrator.terminal import (
+    EXIT_CHANGES_PENDING,
+    EXIT_DEGRADED,
+    EXIT_FAILED,
+    Common,
+    OnServer,
+    Terminal,
+)
+
+Patterns = Annotated[tuple[str, ...], Parameter(help="Only deployments that match: patterns on flow/deployment.")]
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Which part of the environment a command is about."""
+
+    only: Patterns = ()
+    kind: Annotated[Kind | None, Parameter(help="Only deployments of this kind.")] = None
+    declared_only: Annotated[bool, Parameter(help="Only what a prefect.yaml declares.", negative="")] = False
+    adopt: Annotated[tuple[str, ...], Parameter(help="Take over unowned deployments that match.")] = ()
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(only=self.only, kind=self.kind, declared_only=self.declared_only)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# plan, apply, status, clean
+# ---------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    *,
+    server: OnServer = OnServer(),  # noqa: B008 - frozen
+    scope: Scope = Scope(),
+    detailed_exitcode: bool = False,
+) -> int:
+    """Show what would change on the server, and write nothing.
+
+    Args:
+        detailed_exitcode: Exit with 3 if there are changes.
+    """
+    terminal = Terminal(server.output)
+    settings, desired = read_repository(server, terminal)
+    api_url = pipeline.server_address(settings.environment, server.api_url, writes=False)
+    found = anyio.run(_plan, settings, desired, api_url, scope)
+    _say_where(terminal, settings, found.api_url)
+    terminal.show(Group(report.problems_text(found.problems), report.plan_text(found)), report.plan_json(found))
+    if _is_broken(found):
+        return EXIT_DEGRADED
+    return EXIT_CHANGES_PENDING if detailed_exitcode and found.has_changes else 0
+
+
+def apply(
+    *,
+    server: OnServer = OnServer(),  # noqa: B008
+    scope: Scope = Scope(),
+    yes: bool = False,
+    prune: bool | None = None,
+    allow_delete: bool = False,
+) -> int:
+    """Change what differs between the repository and the server.
+
+    Args:
+        yes: Do not ask.
+        prune: Delete what nothing asks for any more; default: the environment's policy.
+        allow_delete: Delete even more than the environment's policy allows at a time.
+    """
+    terminal = Terminal(server.output)
+    settings, desired = read_repository(server, terminal)
+    api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
+    settings = _with_prune(settings, prune)
+    found = anyio.run(_plan, settings, desired, api_url, scope)
+    _say_where(terminal, settings, found.api_url)
+    if not allow_delete:
+        check_deletes(found, settings.environment.policy)
+    if found.has_changes and not yes:
+        _ask(terminal, report.plan_text(found), "Apply this plan?")
+    result = anyio.run(_apply, found, api_url)
+    text = Group(report.problems_text(result.problems), report.result_text(result))
+    terminal.show(text, report.result_json(result))
+    return EXIT_DEGRADED if result.status == "degraded" else 0
+
+
+def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008
+    """Compare the live server with the repository: in sync, ready, and what is wrong."""
+    terminal = Terminal(server.output)
+    settings, desired = read_repository(server, terminal)
+    api_url = pipeline.server_address(settings.environment, server.api_url, writes=False)
+    found = anyio.run(live.read_status, desired, settings.environment.policy, api_url)
+    terminal.show(report.status_text(found), report.status_json(found))
+    healthy = all(item.in_sync and item.ready for item in found.deployments)
+    return 0 if healthy else EXIT_FAILED
+
+
+def clean(pattern: str, *, server: OnServer = OnServer(), yes: bool = False) -> int:  # noqa: B008
+    """Delete deployments of ours that match a pattern.
+
+    Args:
+        pattern: A pattern on flow/deployment, such as `sub-etl-job/*`.
+        yes: Do not ask.
+    """
+    terminal = Terminal(server.output)
+    settings = pipeline.load_settings(server.root, server.env)
+    api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
+    owner = pipeline.owner_of(settings)
+    ours, foreign = anyio.run(live.find_deployments, owner, pattern, api_url)
+    if ours and not yes:
+        names = "\n".join(f"- {item.config.deployment_path}" for item in ours)
+        _ask(terminal, Text(names), f"Delete these {len(ours)} deployments?")
+    result = anyio.run(live.delete_deployments, ours, foreign, pattern, api_url)
+    terminal.show(report.cleanup_text(result), report.cleanup_json(result))
+    return EXIT_DEGRADED if result.failed else 0
+
+
+def read_repository(server: OnServer, terminal: Terminal) -> tuple[Settings, Desired]:
+    """Every stage before the server: configuration, discovery, validation, desired state."""
+    with terminal.working("reading the repository"):
+        settings = pipeline.load_settings(server.root, server.env)
+        discovery = pipeline.discover_flows(settings.root, settings.project)
+        validation = pipeline.validate(settings, discovery)
+        return settings, pipeline.work_out(settings, discovery, validation)
+
+
+async def _plan(settings: Settings, desired: Desired, api_url: str | None, scope: Scope) -> Plan:
+    policy = settings.environment.policy
+    return await live.plan_changes(desired, policy, api_url=api_url, selection=scope.selection, adopt=scope.adopt)
+
+
+async def _apply(found: Plan, api_url: str | None) -> DeploymentResult:
+    return await live.apply_changes(found, api_url=api_url)
+
+
+def _with_prune(settings: Settings, prune: bool | None) -> Settings:
+    if prune is None:
+        return settings
+    policy = settings.environment.policy.model_copy(update={"prune": prune})
+    return dataclasses.replace(settings, environment=settings.environment.model_copy(update={"policy": policy}))
+
+
+def _say_where(terminal: Terminal, settings: Settings, api_url: str) -> None:
+    terminal.tell(Text(f"environment {settings.environment.name} on {api_url}", style="dim"))
+
+
+def _is_broken(found: Plan) -> bool:
+    return bool(found.summary["conflict"]) or any(problem.severity == "error" for problem in found.problems)
+
+
+def _ask(terminal: Terminal, about: RenderableType, question: str) -> None:
+    """Ask a person; where nobody can answer, refuse.
+
+    Raises:
+        RefusedError: the answer was no, or nobody is there.
+    """
+    if terminal.is_json or not terminal.out.is_terminal:
+        raise RefusedError(
+            "This writes to the server, and nobody can be asked here.", remedy="Add --yes if it is meant."
+        )
+    terminal.out.print(about)
+    if terminal.out.input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise RefusedError("Not confirmed; nothing was changed.")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# bootstrap, run, down
+# ---------------------------------------------------------------------------------------------------------
+
+
+def bootstrap(
+    *,
+    server: OnServer = OnServer(),  # noqa: B008
+    run: str | None = None,
+    again: bool = False,
+) -> int:
+    """From nothing to a running deployer: server, pools, limits, worker, first sync.
+
+    Every step does only what is missing: on a running system nothing changes.
+
+    Args:
+        run: A flow/deployment to run at the end, unless its present version has completed before.
+        again: Run it even then.
+    """
+    terminal = Terminal(server.output)
+    request = Request(root=server.root.resolve(), environment=server.env, api_url=server.api_url, run=run, again=again)
+    terminal.tell(Text(f"bootstrap: environment {server.env} of {request.root.name}", style="bold"))
+    result = _with_steps(terminal, request)
+    parts: list[RenderableType] = [report.problems_text(result.problems)]
+    if result.sync is not None:
+        parts.append(report.sync_text(result.sync))
+    if result.run is not None:
+        parts.append(report.run_text(result.run))
+    parts.append(Text(f"Prefect UI: {result.ui_url}", style="bold green"))
+    terminal.show(Group(*parts), report.bootstrap_json(result))
+    return _exit_code(result)
+
+
+def _exit_code(result: BootstrapResult) -> int:
+    if result.run is not None and not result.run.succeeded:
+        return EXIT_FAILED
+    return EXIT_DEGRADED if any(problem.severity == "error" for problem in result.problems) else 0
+
+
+def _with_steps(terminal: Terminal, request: Request) -> BootstrapResult:
+    """Run bootstrap and tell each step; if it ends early, say what is running now."""
+    try:
+        with terminal.working("bootstrap") as doing:
+            return anyio.run(bring_up, request, Progress(lambda step: terminal.tell(_step_line(step)), doing))
+    except BaseException:
+        running = [process for role in ("server", "worker") if (process := LocalState(request.root).running(role))]
+        left = ", ".join(f"{process.role} (pid {process.pid})" for process in running) or "nothing"
+        terminal.tell(
+            Text(f"bootstrap did not finish; running now: {left}. `orchestrator down` stops it.", style="yellow")
+        )
+        raise
+
+
+def _step_line(step: Step) -> Text:
+    mark = "+" if step.changed else "="
+    style = "green" if step.changed else "dim"
+    line = Text(f"{mark} {step.name:<20} ", style=style)
+    return line.append(step.outcome, style="default").append(f"  {step.seconds:.1f} s", style="dim")
+
+
+def run(
+    deployment: str,
+    *,
+    server: OnServer = OnServer(),  # noqa: B008
+    parameter: tuple[str, ...] = (),
+) -> int:
+    """Run one deployment, follow it, and show what its child runs did.
+
+    Args:
+        deployment: Which one, as flow/deployment.
+        parameter: A parameter as name=value, the value in JSON or plain text. May be given several times.
+    """
+    terminal = Terminal(server.output)
+    settings = pipeline.load_settings(server.root, server.env)
+    api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
+    with terminal.working(f"{deployment}: starting") as doing:
+        found = anyio.run(_run, deployment, api_url, _parameters(parameter), doing)
+    terminal.show(report.run_text(found), report.run_json(found))
+    return 0 if found.succeeded else RunFailed.exit_code
+
+
+async def _run(deployment: str, api_url: str | None, parameters: dict[str, Any], doing: Any) -> RunReport:
+    async with open_server(api_url) as server:
+        return await run_and_follow(server, deployment, parameters, doing)
+
+
+def _parameters(written: Sequence[str]) -> dict[str, Any]:
+    return {name: _value(text) for name, _, text in (item.partition("=") for item in written)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def down(*, common: Common = Common()) -> int:  # noqa: B008
+    """Stop the server and the worker that bootstrap started, and only those."""
+    terminal = Terminal(common.output)
+    state = LocalState(common.root.resolve())
+    # The worker first: it reports the end of its runs to the server.
+    known = [process for role in ("worker", "server") if (process := state.read(role))]
+    stopped = [process for process in known if state.stop(process)]
+    lines = [Text(f"stopped {process.role} {process.name} (pid {process.pid})") for process in stopped]
+    text = Group(*lines) if lines else Text("nothing of ours is running")
+    terminal.show(text, {"stopped": [_process_json(process) for process in stopped]})
+    return 0
+
+
+def _process_json(process: LocalProcess) -> dict[str, Any]:
+    return {"role": process.role, "name": process.name, "pid": process.pid}

@@ -1,0 +1,102 @@
+"""What every command shares: its common options, and how it speaks to a terminal or to a program.
+
+Text goes to standard output, coloured only where somebody looks. With `--output json` standard output holds exactly
+one JSON document; progress and logs go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from orchestrator.config import DEFAULT_ENVIRONMENT
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CHANGES_PENDING = 3
+EXIT_DEGRADED = 4
+
+PIPED_WIDTH = 1000  # columns: lines are not folded where a program reads them
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command."""
+
+    root: Annotated[Path, Parameter(help="The repository.")] = Path()
+    output: Annotated[Literal["text", "json"], Parameter(help="json: one document on standard output.")] = "text"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ForEnvironment(Common):
+    """Options of commands about one environment."""
+
+    env: Annotated[str, Parameter(help="The environment.")] = DEFAULT_ENVIRONMENT
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class OnServer(ForEnvironment):
+    """Options of commands that talk to the Prefect server."""
+
+    api_url: Annotated[str | None, Parameter(help="The server's API; default: the environment's.")] = None
+
+
+class Terminal:
+    """Where one command writes."""
+
+    def __init__(self, output: str = "text") -> None:
+        self.is_json = output == "json"
+        self.out = _console(stderr=False)
+        self.error = _console(stderr=True)
+        self.progress = self.error if self.is_json else self.out
+
+    def show(self, text: RenderableType, document: Mapping[str, Any]) -> None:
+        """Write a result: as text, or as the one JSON document."""
+        if self.is_json:
+            sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+        else:
+            self.out.print(text)
+
+    def tell(self, line: str | Text) -> None:
+        """Write a line of progress."""
+        self.progress.print(line if isinstance(line, Text) else Text(line))
+
+    @contextmanager
+    def working(self, first: str) -> Iterator[Doing]:
+        """A spinner that says what is being done; a line for each change where nobody looks."""
+        if not self.progress.is_terminal:
+            yield Doing(lambda words: self.tell(f"... {words}"))
+            return
+        with self.progress.status(Text(first)) as status:
+            yield Doing(lambda words: status.update(Text(words)))
+
+
+class Doing:
+    """Tells what is being done; a repetition is not told again."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._said = tell, ""
+
+    def __call__(self, words: str) -> None:
+        if words != self._said:
+            self._said = words
+            self._tell(words)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    return console

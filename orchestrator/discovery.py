@@ -19,7 +19,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pathspec import GitIgnoreSpec
 
@@ -272,7 +272,7 @@ class _Surroundings:
 
     def _env_files(self, folder: str) -> tuple[str, ...]:
         if folder not in self._env_files_of:
-            names = sorted(os.listdir(self._sources.root / folder))
+            names = sorted(entry.name for entry in (self._sources.root / folder).iterdir())
             paths = (posixpath.join(folder, name) for name in names if name == ".env" or name.startswith(".env."))
             self._env_files_of[folder] = tuple(path for path in paths if path in self._sources)
         return self._env_files_of[folder]
@@ -409,23 +409,29 @@ _UNKNOWN = _Unknown()
 def _parameters(arguments: ast.arguments) -> Iterator[Parameter]:
     """The parameters of a signature. `self` and `cls` are left out by name, as Prefect does."""
     positional = [*arguments.posonlyargs, *arguments.args]
-    missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    plain = list(zip(positional, [*missing, *arguments.defaults], strict=True))
+    without_default: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    yield from _named(positional, [*without_default, *arguments.defaults])
     if arguments.vararg:
-        plain.append((arguments.vararg, None))
-    plain += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        yield _variadic(arguments.vararg, "*")
+    yield from _named(arguments.kwonlyargs, arguments.kw_defaults)
     if arguments.kwarg:
-        plain.append((arguments.kwarg, None))
-    for argument, default in plain:
-        stars = {arguments.vararg: "*", arguments.kwarg: "**"}.get(argument, "")
+        yield _variadic(arguments.kwarg, "**")
+
+
+def _named(arguments: Sequence[ast.arg], defaults: Sequence[ast.expr | None]) -> Iterator[Parameter]:
+    for argument, default in zip(arguments, defaults, strict=True):
         if argument.arg not in ("self", "cls"):
             yield Parameter(
                 name=argument.arg,
                 annotation=_source_text(argument.annotation),
                 default=_source_text(default),
-                required=default is None and not stars,
-                variadic=stars,  # type: ignore[arg-type]
+                required=default is None,
             )
+
+
+def _variadic(argument: ast.arg, stars: Literal["*", "**"]) -> Parameter:
+    annotation = _source_text(argument.annotation)
+    return Parameter(name=argument.arg, annotation=annotation, required=False, variadic=stars)
 
 
 def _source_text(node: ast.expr | None) -> str | None:

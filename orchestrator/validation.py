@@ -23,6 +23,7 @@ from orchestrator.model import (
     Declaration,
     Discovery,
     FlowMetadata,
+    Parameter,
     Severity,
     ValidationError,
     ValidationResult,
@@ -174,8 +175,8 @@ def _apply(family: str, facts: Facts) -> Iterator[ValidationError]:
             yield from rule.apply(facts)
 
 
-def _place(fault: ValidationError) -> tuple[str, int, str, str]:
-    return fault.file_path or "", fault.line_number or 0, fault.code, fault.message
+def _place(fault: ValidationError) -> tuple[str, int, str]:
+    return fault.file_path or "", fault.line_number or 0, fault.code
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -310,21 +311,28 @@ def variadic_parameters(facts: Facts) -> Iterator[Finding]:
     """A flow takes `*args` or `**kwargs`.
 
     Prefect makes one parameter of each, named after it and required: a run that is started without `args: []` or
-    `kwargs: {}` is refused as long as the deployment enforces its parameter schema, a value for any name that the
-    signature does not spell out is refused always, and values for `*args` fail where other parameters with defaults
-    come before it. Spell the parameters out, or give the deployment a value such as `kwargs: {}`.
+    `kwargs: {}` is refused as long as the deployment enforces its parameter schema, and a value under a name that the
+    signature does not spell out is refused always. Where `*args` follows a parameter with a default, even a run that
+    has a value for it fails. Spell the parameters out, or give the deployment a value such as `kwargs: {}`.
     """
     for flow in facts.flows:
-        for parameter in flow.parameters:
+        for position, parameter in enumerate(flow.parameters):
             if parameter.variadic:
-                empty = "[]" if parameter.variadic == "*" else "{}"
+                defaults_before = any(earlier.default is not None for earlier in flow.parameters[:position])
                 yield Finding(
                     flow.path,
                     flow.line_number,
                     f"The flow {flow.name!r} takes {parameter.variadic}{parameter.name}, of which Prefect makes a "
                     f"required parameter {parameter.name!r}: runs started without it are refused.",
-                    f"Spell the parameters out, or declare `{parameter.name}: {empty}` in the deployment's parameters.",
+                    _variadic_remedy(parameter, usable=parameter.variadic == "**" or not defaults_before),
                 )
+
+
+def _variadic_remedy(parameter: Parameter, *, usable: bool) -> str:
+    if not usable:
+        return "Spell the parameters out: Prefect fails with a value for it as well, since a default comes before it."
+    empty = "[]" if parameter.variadic == "*" else "{}"
+    return f"Spell the parameters out, or declare `{parameter.name}: {empty}` in the deployment's parameters."
 
 
 def mutable_default(facts: Facts) -> Iterator[Finding]:

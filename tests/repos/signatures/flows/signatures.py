@@ -19,3 +19,8 @@ def needs_day(day: str, limit: int = 10):
 @flow
 def open_ended(**kwargs):
     pass
+
+
+@flow
+def late(x=1, *args):
+    pass

@@ -117,7 +117,7 @@ def discover(
     root = root.resolve()
     sources = SourceFiles(root)
     starts = [_relative(root, path) for path in (folders if paths is None else paths)]
-    declared = [path for path in also if path in sources]
+    declared = [path for path in also if not path.startswith(("/", "../")) and path in sources]
     files = {*declared, *python_files(root, starts, _ignored(root, exclude))}
     named = [*declared, *(start for start in starts if start)]
     candidates = [path for path in sorted(files) if _is_under(path, named) or _may_hold_flows(sources[path])]

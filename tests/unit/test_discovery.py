@@ -360,7 +360,8 @@ class TestWhichFiles:
     def test_declared_files_are_looked_at_besides(self, tmp_path: Path) -> None:
         for path in ("flows/a.py", "jobs/b.py", "jobs/c.py"):
             write_flow(tmp_path, path)
-        assert paths_of(tmp_path, ["flows"], also=["jobs/b.py", "jobs/none.py"]) == ["flows/a.py", "jobs/b.py"]
+        outside = f"../{write_flow(tmp_path.parent, 'outside.py').name}"
+        assert paths_of(tmp_path, ["flows"], also=["jobs/b.py", "jobs/none.py", outside]) == ["flows/a.py", "jobs/b.py"]
 
     @pytest.mark.parametrize("path", ["nowhere", "flows/nowhere.py", "..", "/"])
     def test_paths_must_exist_inside(self, tmp_path: Path, path: str) -> None:

@@ -1,0 +1,110 @@
+# Short names for the commands of `python -m orchestrator`. `make` alone lists them.
+#
+#   ENVIRONMENT=staging make plan      another environment
+#   API_URL=http://host:4200/api       another server than the environment's file says
+#   ARGS="--only 'sub-etl-job/*'"      more options for the command
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+ROOT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
+PYTHON ?= python3
+VENV := $(ROOT)/.venv
+BIN := $(VENV)/bin
+ENVIRONMENT ?= development
+ARGS ?=
+RUN ?= main-etl-job/main-etl-deployment
+
+# A home of our own under the repository: a developer's Prefect profile and database stay untouched.
+export PREFECT_HOME := $(ROOT)/.orchestrator/prefect
+export DO_NOT_TRACK := 1
+
+ON_SERVER := $(if $(API_URL),--api-url $(API_URL))
+ORCHESTRATOR := cd $(ROOT) && $(BIN)/python -m orchestrator
+COMMON := --env $(ENVIRONMENT) $(ON_SERVER) $(ARGS)
+
+.PHONY: help install bootstrap down run-distributed discover-flows validate-flows build-deployments \
+        deploy-python deploy-all deploy-dev deploy-staging deploy-prod clean-deployments \
+        validate-deployments test-deployments check-ui test check bench format clean
+
+help: ## List all targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-22s %s\n", $$1, $$2}' $(ROOT)/Makefile
+
+# ----- the environment -----------------------------------------------------------------------------------
+
+# Made again when the dependencies change. The stamp holds them, so that a branch switch back costs nothing.
+$(VENV)/.installed: $(ROOT)/pyproject.toml $(ROOT)/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install it, or say PYTHON=/path/to/python"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is `$(PYTHON) --version`. Say which one: make PYTHON=python3.11 ..."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into .venv (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(ROOT)/constraints.txt -e '$(ROOT)[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Make .venv with everything that is needed
+
+bootstrap: install ## From nothing to a running deployer, and the ETL run once
+	@$(ORCHESTRATOR) bootstrap --run $(RUN) $(COMMON)
+
+down: install ## Stop the server and worker that bootstrap started
+	@$(ORCHESTRATOR) down
+
+run-distributed: install ## Run the ETL on the worker (RUN=flow/deployment for another one)
+	@$(ORCHESTRATOR) run $(RUN) $(COMMON)
+
+# ----- flows and deployments -----------------------------------------------------------------------------
+
+discover-flows: install ## Scan and list all flows
+	@$(ORCHESTRATOR) discover $(ARGS)
+
+validate-flows: install ## Check flows, prefect.yaml and environment files
+	@$(ORCHESTRATOR) validate --env $(ENVIRONMENT) $(ARGS)
+
+build-deployments: install ## Work out all deployments and show what would change
+	@$(ORCHESTRATOR) plan $(COMMON)
+
+deploy-python: install ## Deploy all deployments of kind python
+	@$(ORCHESTRATOR) apply --yes --kind python $(COMMON)
+
+deploy-all: install ## Deploy everything that differs
+	@$(ORCHESTRATOR) apply --yes $(COMMON)
+
+deploy-dev: ## Deploy everything to development
+	@$(MAKE) --no-print-directory -C $(ROOT) deploy-all ENVIRONMENT=development
+
+deploy-staging: ## Deploy everything to staging
+	@$(MAKE) --no-print-directory -C $(ROOT) deploy-all ENVIRONMENT=staging
+
+deploy-prod: ## Deploy everything to production
+	@$(MAKE) --no-print-directory -C $(ROOT) deploy-all ENVIRONMENT=production
+
+clean-deployments: install ## Delete all deployments of ours in the environment
+	@$(ORCHESTRATOR) clean '*' --yes $(COMMON)
+
+validate-deployments: install ## Check the deployments' configuration without the server
+	@$(ORCHESTRATOR) validate --env $(ENVIRONMENT) $(ARGS)
+
+test-deployments: install ## Plan without writing; exit code 3 if there are changes
+	@$(ORCHESTRATOR) plan --detailed-exitcode $(COMMON)
+
+check-ui: install ## Are the deployments on the server, in sync and ready?
+	@$(ORCHESTRATOR) status $(COMMON)
+
+# ----- the project itself --------------------------------------------------------------------------------
+
+test: install ## Run all tests that this machine can run
+	@cd $(ROOT) && $(BIN)/python -m pytest $(ARGS)
+
+check: install ## Lint, format and types
+	@cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: install ## Run the benchmarks
+	@cd $(ROOT) && $(BIN)/python -m benchmarks $(ARGS)
+
+format: install ## Format the code
+	@cd $(ROOT) && $(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean: ## Remove .venv, caches and the local state (run `make down` first)
+	@test ! -d $(ROOT)/.orchestrator/run || test -z "`ls $(ROOT)/.orchestrator/run`" || { echo "a server or worker may run: make down first"; exit 1; }
+	rm -rf $(ROOT)/.venv $(ROOT)/.orchestrator $(ROOT)/data $(ROOT)/.mypy_cache $(ROOT)/.ruff_cache $(ROOT)/.pytest_cache

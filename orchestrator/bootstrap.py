@@ -57,13 +57,15 @@ class Request:
 class Progress:
     """Where the steps are told as they come; the command line draws them."""
 
-    def __init__(self, on_step: Callable[[Step], None], on_doing: Callable[[str], None]) -> None:
+    def __init__(
+        self, on_start: Callable[[str], None], on_step: Callable[[Step], None], on_doing: Callable[[str], None]
+    ) -> None:
         self.steps: list[Step] = []
-        self._on_step, self.doing = on_step, on_doing
+        self._on_start, self._on_step, self.doing = on_start, on_step, on_doing
 
     async def step(self, name: str, work: Awaitable[tuple[str, bool, T]]) -> T:
         """Do one step and tell what came of it (in words), and whether it changed anything."""
-        self.doing(name)
+        self._on_start(name)
         started = time.monotonic()
         outcome, changed, value = await work
         self.steps.append(Step(name=name, outcome=outcome, seconds=time.monotonic() - started, changed=changed))
@@ -117,7 +119,7 @@ def ui_url(api_url: str) -> str:
 
 async def _read(request: Request) -> tuple[str, bool, tuple[Settings, Desired]]:
     settings = pipeline.load_settings(request.root, request.environment)
-    discovery = pipeline.discover_flows(settings.root, settings.project)
+    discovery = pipeline.discover_flows(settings.root, settings.project, settings.declarations)
     validation = pipeline.validate(settings, discovery)
     desired = await anyio.to_thread.run_sync(pipeline.work_out, settings, discovery, validation)
     found = f"{len(discovery.flows)} flows, {len(desired.deployments)} deployments in {request.environment}"

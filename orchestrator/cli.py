@@ -47,7 +47,7 @@ def discover(*paths: str, common: Common = Common()) -> int:  # noqa: B008 - fro
         paths: Files or folders to look into; default: the folders of [tool.orchestrator].
     """
     manager = ConfigurationManager(common.root)
-    found = discover_flows(manager.root, manager.load_project(), paths or None)
+    found = discover_flows(manager.root, manager.load_project(), (), paths or None)
     Terminal(common.output).show(report.flows_text(found), report.discovery_json(found))
     return EXIT_FAILED if found.problems else 0
 
@@ -60,7 +60,7 @@ def validate(*paths: str, common: ForEnvironment = ForEnvironment()) -> int:  # 
         paths: Files or folders to look into; default: the folders of [tool.orchestrator].
     """
     settings = load_settings(common.root, common.env)
-    found = discover_flows(settings.root, settings.project, paths or None)
+    found = discover_flows(settings.root, settings.project, settings.declarations, paths or None)
     result = validate_repository(settings, found)
     Terminal(common.output).show(report.validation_text(result), report.validation_json(result))
     return 0 if result.is_valid else EXIT_FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import anyio
@@ -142,7 +142,7 @@ def read_repository(server: OnServer, terminal: Terminal) -> tuple[Settings, Des
     """Every stage before the server: configuration, discovery, validation, desired state."""
     with terminal.working("reading the repository"):
         settings = pipeline.load_settings(server.root, server.env)
-        discovery = pipeline.discover_flows(settings.root, settings.project)
+        discovery = pipeline.discover_flows(settings.root, settings.project, settings.declarations)
         validation = pipeline.validate(settings, discovery)
         return settings, pipeline.work_out(settings, discovery, validation)
 
@@ -229,7 +229,8 @@ def _with_steps(terminal: Terminal, request: Request) -> BootstrapResult:
     """Run bootstrap and tell each step; if it ends early, say what is running now."""
     try:
         with terminal.working("bootstrap") as doing:
-            return anyio.run(bring_up, request, Progress(lambda step: terminal.tell(_step_line(step)), doing))
+            progress = Progress(doing.now, lambda step: terminal.tell(_step_line(step)), doing.tell)
+            return anyio.run(bring_up, request, progress)
     except BaseException:
         running = [process for role in ("server", "worker") if (process := LocalState(request.root).running(role))]
         left = ", ".join(f"{process.role} (pid {process.pid})" for process in running) or "nothing"
@@ -262,14 +263,16 @@ def run(
     settings = pipeline.load_settings(server.root, server.env)
     api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
     with terminal.working(f"{deployment}: starting") as doing:
-        found = anyio.run(_run, deployment, api_url, _parameters(parameter), doing)
+        found = anyio.run(_run, deployment, api_url, _parameters(parameter), doing.tell)
     terminal.show(report.run_text(found), report.run_json(found))
     return 0 if found.succeeded else RunFailed.exit_code
 
 
-async def _run(deployment: str, api_url: str | None, parameters: dict[str, Any], doing: Any) -> RunReport:
+async def _run(
+    deployment: str, api_url: str | None, parameters: dict[str, Any], tell: Callable[[str], None]
+) -> RunReport:
     async with open_server(api_url) as server:
-        return await run_and_follow(server, deployment, parameters, doing)
+        return await run_and_follow(server, deployment, parameters, tell)
 
 
 def _parameters(written: Sequence[str]) -> dict[str, Any]:

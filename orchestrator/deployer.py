@@ -72,7 +72,7 @@ async def deploy_everything(
 async def _plan(environment: str, only: tuple[str, ...]) -> tuple[Plan, Policy]:
     settings = load_settings(Path.cwd(), environment)
     await _require_right_server(settings.environment)
-    discovery = discover_flows(settings.root, settings.project)
+    discovery = discover_flows(settings.root, settings.project, settings.declarations)
     validation = validate(settings, discovery)
     for problem in (*validation.errors, *validation.warnings):
         logger.warning(problem_line(problem))

@@ -67,6 +67,7 @@ def desired_state(
     discovery: Discovery,
     declarations: Sequence[Declaration],
     schemas: Mapping[str, Mapping[str, Any]],
+    folders: Sequence[str] = (".",),
     problems: Sequence[ValidationError] = (),
 ) -> Desired:
     """Work out what `environment` should have.
@@ -78,6 +79,8 @@ def desired_state(
         discovery: the flows of the repository.
         declarations: what the prefect.yaml files declare.
         schemas: parameter schemas by entrypoint (relative to the root, or the deployer's module path).
+        folders: where undeclared flows get deployments by template; one in a file that only a declaration points to
+            does not.
         problems: the faults found so far. Flows with one are left out, and so are their deployments.
 
     Returns:
@@ -90,7 +93,8 @@ def desired_state(
     selected = [(item, flow) for item, flow in resolved if _belongs(_path_of(item, flow), environment)]
     left_out = [_path_of(item, flow) for item, flow in selected if flow is None or not flow.is_valid]
     usable = [(item, flow) for item, flow in selected if flow is not None and flow.is_valid]
-    undeclared = [flow for flow in discovery.flows if flow.is_valid and flow.entrypoint not in mentioned]
+    usual = [flow for flow in discovery.flows if flow.is_valid and _is_in(flow.path, folders)]
+    undeclared = [flow for flow in usual if flow.entrypoint not in mentioned]
     return Desired(
         owner=owner,
         deployments=(
@@ -268,6 +272,10 @@ class _Builder:
 def _path_of(item: Declaration, flow: FlowMetadata | None) -> str:
     """`flow/deployment`, as far as it is known: `*` where the flow cannot be read."""
     return f"{flow.name if flow else item.flow_name or '*'}/{item.name}"
+
+
+def _is_in(path: str, folders: Sequence[str]) -> bool:
+    return any(folder == "." or path == folder or path.startswith(f"{folder.rstrip('/')}/") for folder in folders)
 
 
 def _belongs(path: str, environment: EnvironmentConfig) -> bool:

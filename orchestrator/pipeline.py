@@ -14,6 +14,7 @@ read source never import Prefect.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,8 +33,8 @@ from orchestrator.local import STATE_FOLDER, is_loopback
 from orchestrator.model import Declaration, Desired, Discovery, Owner, ValidationError, ValidationResult
 from orchestrator.prefect_yaml import read_declarations
 from orchestrator.schemas import Subject, read_schemas
+from orchestrator.validation import as_result, declared_files, validate_declarations
 from orchestrator.validation import validate as check_flows
-from orchestrator.validation import validate_declarations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,21 +84,19 @@ def _defaults_hold(project: ProjectConfig, env: str) -> ValidationError:
     )
 
 
-def discover_flows(root: Path, project: ProjectConfig, paths: tuple[str, ...] | None = None) -> Discovery:
-    """Find the flows of the configured folders, or of the paths given."""
-    return discover(root, project.flows, project.exclude, paths)
+def discover_flows(
+    root: Path, project: ProjectConfig, declarations: Sequence[Declaration] = (), paths: tuple[str, ...] | None = None
+) -> Discovery:
+    """Find the flows of the configured folders and of the files that declarations point to, or of the paths given."""
+    return discover(root, project.flows, project.exclude, paths, () if paths else declared_files(declarations))
 
 
 def validate(settings: Settings, discovery: Discovery) -> ValidationResult:
     """Every rule over flows and declarations; all faults together, sorted by place."""
     flows = check_flows(discovery)
-    declared = validate_declarations(discovery.flows, discovery.problems, settings.declarations)
-    found = [*flows.errors, *flows.warnings, *declared, *settings.warnings]
-    found.sort(key=lambda fault: (fault.file_path or "", fault.line_number or 0, fault.code))
-    return ValidationResult(
-        errors=tuple(fault for fault in found if fault.severity == "error"),
-        warnings=tuple(fault for fault in found if fault.severity == "warning"),
-    )
+    provided = settings.environment.default_parameters
+    declared = validate_declarations(discovery.flows, discovery.problems, settings.declarations, provided)
+    return as_result((*flows.errors, *flows.warnings, *declared, *settings.warnings))
 
 
 def work_out(settings: Settings, discovery: Discovery, validation: ValidationResult) -> Desired:
@@ -123,6 +122,7 @@ def work_out(settings: Settings, discovery: Discovery, validation: ValidationRes
         discovery=discovery,
         declarations=settings.declarations,
         schemas=schemas,
+        folders=settings.project.flows,
         problems=(*validation.errors, *validation.warnings, *warnings),
     )
 

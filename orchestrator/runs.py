@@ -7,7 +7,7 @@ work, the children as they end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterId,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
@@ -119,13 +121,37 @@ async def _children(server: PrefectServer, parents: Sequence[UUID]) -> list[Flow
 
 
 async def _report(server: PrefectServer, run: FlowRun) -> RunReport:
-    """The run with all runs below it, level by level: one read each, however many there are."""
+    """The run with all runs below it, each parent before its children.
+
+    Read level by level, so that the requests grow with the depth and the pages, not with the number of runs.
+    """
     levels = [[run]]
     while below := await _children(server, [parent.id for parent in levels[-1]]):
         levels.append(below)
-    flows = await _flow_names(server, {each.flow_id for level in levels for each in level})
-    reports = [_as_report(each, flows, depth) for depth, level in enumerate(levels) for each in level]
-    return replace(reports[0], descendants=tuple(reports[1:]), artifact=await _artifact(server, run.id))
+    runs = [each for level in levels for each in level]
+    parents = await _parents(server, runs[1:])
+    flows = await _flow_names(server, {each.flow_id for each in runs})
+    below_of = {parent: [each for each in runs[1:] if parents.get(each.id) == parent] for parent in parents.values()}
+
+    def tree(each: FlowRun, depth: int) -> Iterator[RunReport]:
+        yield _as_report(each, flows, depth)
+        for child in below_of.get(each.id, []):
+            yield from tree(child, depth + 1)
+
+    top, *descendants = tree(run, 0)
+    return replace(top, descendants=tuple(descendants), artifact=await _artifact(server, run.id))
+
+
+async def _parents(server: PrefectServer, runs: Sequence[FlowRun]) -> dict[UUID, UUID]:
+    """Run → the run that started it. A child knows the task run that stands for it in its parent."""
+    holders = [run.parent_task_run_id for run in runs if run.parent_task_run_id]
+    parent_of: dict[UUID, UUID] = {}
+    for start in range(0, len(holders), PAGE):
+        ids = TaskRunFilterId(any_=holders[start : start + PAGE])
+        with our_errors(server.api_url):
+            tasks = await server.client.read_task_runs(task_run_filter=TaskRunFilter(id=ids), limit=PAGE)
+        parent_of |= {task.id: task.flow_run_id for task in tasks if task.flow_run_id}
+    return {run.id: parent_of[run.parent_task_run_id] for run in runs if run.parent_task_run_id in parent_of}
 
 
 def _as_report(run: FlowRun, flows: Mapping[UUID, str], depth: int) -> RunReport:

@@ -100,7 +100,7 @@ def static_schema(flow: FlowMetadata | None) -> dict[str, Any]:
         if parameter.default is not None:
             described |= _default_of(parameter.default)
         properties[parameter.name] = described
-    required = [parameter.name for parameter in parameters if parameter.required]
+    required = [parameter.name for parameter in parameters if parameter.required or parameter.variadic]
     schema = {"title": "Parameters", "type": "object", "properties": properties, "definitions": {}}
     return {**schema, "required": required} if required else schema
 

@@ -36,7 +36,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.deployments import arun_deployment
 from prefect.exceptions import MissingContextError, ObjectNotFound
@@ -145,7 +145,8 @@ class FlowSubmission:
     def raise_for_failures(self) -> None:
         """Raise RunFailed, naming each failed run and its reason, if a run is known to have failed."""
         flow_name = self.deployment_path.partition("/")[0]
-        failures = [outcome.describe(flow_name) for outcome in self._watch.outcomes.values() if not outcome.succeeded]
+        ended = [self._watch.outcomes[run_id] for run_id in self.results]
+        failures = [outcome.describe(flow_name) for outcome in ended if not outcome.succeeded]
         if failures:
             raise _run_failed(failures, total=len(self.run_ids))
 
@@ -217,12 +218,13 @@ async def wait_for_flow_runs(
     run_ids = [str(UUID(str(run_id))) for run_id in flow_run_ids]
     watch = _Watch()
     await watch.wait(lambda: run_ids, poll_interval)
-    failed = [outcome for outcome in watch.outcomes.values() if not outcome.succeeded]
+    outcomes = [watch.outcomes[run_id] for run_id in run_ids]
+    failed = [outcome for outcome in outcomes if not outcome.succeeded]
     if failed and raise_on_failure:
         names = await _flow_names(failed)
         failures = [outcome.describe(names.get(outcome.flow_id, "unknown flow")) for outcome in failed]
-        raise _run_failed(failures, total=len(watch.outcomes))
-    return {run_id: watch.outcomes[run_id].state_name for run_id in run_ids}
+        raise _run_failed(failures, total=len(outcomes))
+    return {outcome.id: outcome.state_name for outcome in outcomes}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -331,9 +333,10 @@ class _Watch:
         runs = await _read_runs(client, waiting)
         if runs is None:
             return
-        for run in runs.values():
-            if run.state and run.state.is_final():
-                self._record(_outcome(run))
+        for run_id in waiting:
+            run = runs.get(run_id)
+            if run and run.state and run.state.is_final():
+                self._record(_outcome(run, run.state))
         # Missing once may be a read that was overtaken by the run's creation. Missing twice is gone.
         absent = set(waiting) - runs.keys()
         for run_id in sorted(absent & self._absent):
@@ -371,15 +374,14 @@ async def _read_runs(client: PrefectClient, run_ids: Sequence[str]) -> dict[str,
     return runs
 
 
-def _outcome(run: FlowRun) -> RunOutcome:
-    assert run.state is not None
+def _outcome(run: FlowRun, end: State) -> RunOutcome:
     return RunOutcome(
         id=str(run.id),
         name=run.name,
         flow_id=run.flow_id,
-        state_type=run.state.type,
-        state_name=run.state.name or run.state.type.value.title(),
-        message=run.state.message or "",
+        state_type=end.type,
+        state_name=end.name or end.type.value.title(),
+        message=end.message or "",
     )
 
 

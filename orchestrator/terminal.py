@@ -75,23 +75,31 @@ class Terminal:
 
     @contextmanager
     def working(self, first: str) -> Iterator[Doing]:
-        """A spinner that says what is being done; a line for each change where nobody looks."""
+        """A spinner that says what is being done, where somebody looks."""
         if not self.progress.is_terminal:
-            yield Doing(lambda words: self.tell(f"... {words}"))
+            yield Doing(now=lambda words: None, tell=lambda words: self.tell(f"... {words}"))
             return
         with self.progress.status(Text(first)) as status:
-            yield Doing(lambda words: status.update(Text(words)))
+
+            def update(words: str) -> None:
+                status.update(Text(words))
+
+            yield Doing(now=update, tell=update)
 
 
 class Doing:
-    """Tells what is being done; a repetition is not told again."""
+    """Says what is being done.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell, self._said = tell, ""
+    `now` is for what a person watching should see, `tell` for what a log should have as well: one line for each, but
+    not the same one twice.
+    """
 
-    def __call__(self, words: str) -> None:
-        if words != self._said:
-            self._said = words
+    def __init__(self, *, now: Callable[[str], None], tell: Callable[[str], None]) -> None:
+        self.now, self._tell, self._told = now, tell, ""
+
+    def tell(self, words: str) -> None:
+        if words != self._told:
+            self._told = words
             self._tell(words)
 
 

@@ -17,10 +17,11 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
-    FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -117,10 +118,11 @@ async def test_a_failed_phase_stops_the_main_job_and_names_the_child(deployed: W
         await client.update_work_pool(deployed.pool, WorkPoolUpdate(is_paused=True))
         try:
             main = asyncio.create_task(main_etl(tables=1, return_state=True))
-            pre_etl, sub_etl = await scheduled_children(client, 2)
+            pre_etl, sub_etl = await phase_one(client)
             await client.set_flow_run_state(pre_etl.id, Completed(), force=True)
             await client.set_flow_run_state(sub_etl.id, Failed(message="table_00 broke"), force=True)
-            state = await main
+            async with asyncio.timeout(60):
+                state = await main
         finally:
             await client.update_work_pool(deployed.pool, WorkPoolUpdate(is_paused=False))
         started = await children(client, str(state.state_details.flow_run_id))
@@ -130,16 +132,18 @@ async def test_a_failed_phase_stops_the_main_job_and_names_the_child(deployed: W
     assert {run.id for run in started} == {pre_etl.id, sub_etl.id}
 
 
-async def scheduled_children(client: PrefectClient, count: int) -> list[FlowRun]:
-    """The runs that wait for a worker, in the order in which they were submitted, once there are so many."""
-    linked = FlowRunFilter(
-        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=False),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-    )
+async def phase_one(client: PrefectClient) -> list[FlowRun]:
+    """The scheduled runs of pre-etl-job and sub-etl-job, in this order, once there are both."""
+    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    found: list[FlowRun] = []
     async with asyncio.timeout(60):
-        while len(runs := await client.read_flow_runs(flow_run_filter=linked, limit=count)) < count:
+        while len(found) < 2:
+            found = await client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=["pre-etl-job", "sub-etl-job"])),
+                flow_run_filter=FlowRunFilter(state=scheduled),
+            )
             await asyncio.sleep(0.1)
-    return sorted(runs, key=lambda run: run.created)
+    return sorted(found, key=lambda run: "tables" in run.parameters)
 
 
 async def test_production_etl_keeps_the_limit_of_its_tag(

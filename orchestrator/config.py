@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,7 +23,7 @@ from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 DEFAULT_ENVIRONMENT = "development"
 PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}(?!\})")
-FLOW_PLACEHOLDERS = ("flow.name", "flow.path", "flow.module_path", "flow.function_name", "kind")
+FLOW_PLACEHOLDERS = ("flow.name", "flow.path", "flow.module_path", "flow.function_name", "kind", "project")
 
 Positive = Annotated[StrictInt, Field(gt=0)]
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -58,11 +58,18 @@ class ResourceLimits(Section):
     """Limits for one run, translated into the pool type's own job variables."""
 
     memory: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|K|M|G|T)?$")
-    cpu: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?m?$")
+    cpu: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?m?$", coerce_numbers_to_str=True)
 
 
-def _as_text(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date) else value  # YAML makes dates of what looks like one
+def _as_moment(value: Any) -> Any:
+    """A date or time (YAML makes them of what looks like one) in the form in which the server echoes it."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = datetime.combine(moment, time())
+    if not isinstance(moment, datetime):
+        return value  # nothing, or of the wrong type
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.isoformat().replace("+00:00", "Z")
 
 
 class ScheduleSection(Section):
@@ -72,7 +79,7 @@ class ScheduleSection(Section):
     interval: Annotated[timedelta, Field(gt=timedelta(0))] | None = None
     rrule: NonEmpty | None = None
     timezone: str | None = None
-    anchor_date: Annotated[str | None, BeforeValidator(_as_text)] = None
+    anchor_date: Annotated[str | None, BeforeValidator(_as_moment)] = None
     day_or: StrictBool = True
     active: StrictBool = True
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -85,9 +92,11 @@ class ScheduleSection(Section):
         return self
 
     def to_schedule(self) -> ScheduleConfig:
-        """The noun that later stages take."""
+        """The noun that later stages take, with the time zone that the server fills in."""
         values = {name: getattr(self, name) for name in ScheduleConfig.__dataclass_fields__}
-        return ScheduleConfig(**{**values, "interval": self.interval.total_seconds() if self.interval else None})
+        interval = self.interval.total_seconds() if self.interval else None
+        timezone = self.timezone or (None if self.cron else "UTC")
+        return ScheduleConfig(**{**values, "interval": interval, "timezone": timezone})
 
 
 class DeploymentSettings(Section):
@@ -112,7 +121,9 @@ class DeploymentTemplate(DeploymentSettings):
     """
 
     name: NonEmpty = "{environment.name}-{kind}"
-    parameters: dict[str, Any] | str = Field(default_factory=dict)  # type: ignore[assignment]  # or a placeholder
+    parameters: dict[str, Any] | Literal["{environment.default_parameters}"] = Field(  # type: ignore[assignment]
+        default_factory=dict
+    )
 
 
 class DeploymentOverride(DeploymentSettings):
@@ -187,12 +198,17 @@ class ConfigurationManager:
             ConfigurationError: with a fault for each wrong key or value.
         """
         path = self.root / "pyproject.toml"
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
         try:
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
             written = tomllib.loads(text).get("tool", {}).get("orchestrator", {})
-        except tomllib.TOMLDecodeError as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            line = re.search(r"at line (\d+)", str(error))
             unreadable = ValidationError(
-                code="CFG001", message=f"The file cannot be read: {error}.", file_path="pyproject.toml"
+                code="CFG001",
+                message=f"The file cannot be read: {error}.",
+                file_path="pyproject.toml",
+                line_number=int(line[1]) if line else None,
+                remediation="Correct the TOML at this place.",
             )
             raise ConfigurationError("pyproject.toml cannot be read.", faults=[unreadable]) from error
         project = validated(ProjectConfig, written, _toml_document(text, written))

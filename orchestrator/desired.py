@@ -291,8 +291,10 @@ def _relative_to(folder: str, entrypoint: str) -> str:
 
 
 def _overridden(config: DeploymentConfig, override: DeploymentOverride) -> DeploymentConfig:
-    """`config` with what an environment says about it; mappings merge, the rest is replaced."""
-    written = override.model_dump(exclude_unset=True)
+    """`config` with what an environment says about it; mappings merge, the rest is replaced, null empties."""
+    empty: dict[str, Any] = {"description": "", "version": "", "paused": False}
+    given = override.model_dump(exclude_unset=True)
+    written = {name: empty.get(name) if value is None else value for name, value in given.items()}
     for name in ("parameters", "job_variables"):
         if name in written:
             written[name] = merge(getattr(config, name), written[name])

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -48,8 +48,13 @@ COMPARED_FIELDS = (
 )
 SCHEDULE_RULE = ("cron", "interval", "rrule", "timezone", "day_or", "parameters")
 HIDDEN = "********"
-_SECRET_KEY = re.compile(r"(?i)(passw|secret|token|api_?key|credential|private_?key)")
-_URL_PASSWORD = re.compile(r"(://[^:/@\s]+:)[^@/\s]+@")
+_SECRET_KEY = re.compile(
+    r"(?i)(passw|passphrase|pwd|secret|token|auth(?!or)|credential|(api|access|account|private)[_-]?key)"
+)
+# A password may hold any character, even those that a URL should escape: rather too much is hidden than too little.
+_URL_PASSWORD = re.compile(r"(://[^:/?#@\s]*:)\S+@")
+_URL_TOKEN = re.compile(r"(https?://)[^:/?#@\s]+@")
+_SCHEDULE_LABEL = re.compile(r"^schedules\[.*?\]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,10 +107,11 @@ def check_deletes(plan: Plan, policy: Policy) -> None:
     """Refuse a plan that would delete much of what we own.
 
     Raises:
-        RefusedError: it deletes more than the policy's limit and share, or everything.
+        RefusedError: it deletes more than the policy's limit and share, or everything but the deployer.
     """
     deletes = plan.summary["delete"]
-    owned = sum(change.live is not None and change.action != "conflict" for change in plan.changes)
+    ours = (change for change in plan.changes if change.action != "conflict" and not _is_deployer(change))
+    owned = sum(change.live is not None for change in ours)
     much = deletes > policy.delete_limit and deletes > policy.delete_share * owned
     everything = deletes > 1 and deletes == owned
     if much or everything:
@@ -119,13 +125,15 @@ def check_deletes(plan: Plan, policy: Policy) -> None:
 
 def checksum(plan: Plan) -> str:
     """A digest of what a plan would do, and to what: equal plans do equal things."""
-    essence = [
-        [change.action, change.deployment, repr(change.desired), change.live.id if change.live else None]
-        for change in plan.changes
-        if change.writes
-    ]
-    text = json.dumps([plan.owner.tag, plan.api_url, essence])
+    essence = [_essence(change) for change in plan.changes if change.writes]
+    text = json.dumps(_comparable([plan.owner.tag, plan.api_url, essence]), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _essence(change: Change) -> list[Any]:
+    desired = asdict(change.desired) if change.desired else None
+    fields = [diff.path for diff in change.fields]
+    return [change.action, change.deployment, desired, fields, change.live.id if change.live else None]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -198,9 +206,15 @@ def _why_kept(item: LiveDeployment, desired: Desired, policy: Policy) -> str | N
     file = (item.config.entrypoint or "").partition(":")[0]
     if any(broken == file or broken.endswith(f"/{file}") for broken in desired.skipped_files if file):
         return f"left as it is: {file} cannot be read"
-    if any(fnmatchcase(item.config.deployment_path, pattern) for pattern in desired.skipped_paths):
+    if any(_is_same(item.config, path) for path in desired.skipped_paths):
         return "left as it is: its flow cannot be read"
     return None if policy.prune else "left as it is: this environment's policy does not prune"
+
+
+def _is_same(config: DeploymentConfig, path: str) -> bool:
+    """Whether a deployment has this path, in which the flow may be `*`; brackets in names are no patterns."""
+    flow, _, name = path.partition("/")
+    return config.deployment_name == name and flow in ("*", config.flow_name)
 
 
 def kind_of(config: DeploymentConfig) -> Kind:
@@ -209,8 +223,11 @@ def kind_of(config: DeploymentConfig) -> Kind:
 
 
 def _order(change: Change) -> tuple[bool, bool, str]:
-    is_deployer = change.deployment.startswith(f"{DEPLOYER_FLOW}/")
-    return is_deployer, change.action == "delete", change.deployment
+    return _is_deployer(change), change.action == "delete", change.deployment
+
+
+def _is_deployer(change: Change) -> bool:
+    return change.deployment.startswith(f"{DEPLOYER_FLOW}/")
 
 
 def _reasons(fields: Sequence[FieldDiff]) -> Iterator[str]:
@@ -255,20 +272,29 @@ def diff(before: Any, after: Any, path: str) -> Iterator[FieldDiff]:
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted({*before, *after}, key=str):
             yield from diff(before.get(key), after.get(key), f"{path}.{key}")
-    elif before != after:
+    elif not _equal(before, after):
         yield FieldDiff(path=path, before=masked(path, before), after=masked(path, after))
 
 
+def _equal(one: Any, other: Any) -> bool:
+    """Equality of plain values; unlike Python's, it tells True from 1."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
 def masked(path: str, value: Any) -> Any:
-    """A value as a plan may show it: what its key or form betrays as a secret is hidden."""
+    """A value as a plan may show it: what its key, a key around it or its form betrays as a secret is hidden."""
     if value is None or isinstance(value, bool):
         return value
-    if _SECRET_KEY.search(path.rpartition(".")[2]) and "{{" not in str(value):
-        return HIDDEN
-    if isinstance(value, str):
-        return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value)
     if isinstance(value, Mapping):
         return {key: masked(f"{path}.{key}", inner) for key, inner in value.items()}
+    if _SECRET_KEY.search(_SCHEDULE_LABEL.sub("", path)) and "{{" not in str(value):
+        return HIDDEN
+    if isinstance(value, str):
+        return _URL_TOKEN.sub(rf"\1{HIDDEN}@", _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value))
     return [masked(path, inner) for inner in value] if isinstance(value, list | tuple) else value
 
 

@@ -25,8 +25,18 @@ Step = dict[str, Any]
 
 
 def _as_list(value: Any) -> Any:
-    """Prefect takes a single step, or a single tag, for a list of one."""
-    return [value] if isinstance(value, str | dict) and value else value
+    """Prefect takes a single step, or a single tag, for a list of one, and an empty one for none."""
+    if isinstance(value, str | dict):
+        return [value] if value else None
+    return value
+
+
+def _none_if_empty(value: Any) -> Any:
+    return None if value == {} else value  # `prefect init` writes `schedule: {}`
+
+
+def _as_limit(value: Any) -> Any:
+    return value if value is None or isinstance(value, dict) else {"limit": value}
 
 
 Steps = Annotated[list[Step] | None, BeforeValidator(_as_list)]
@@ -42,7 +52,7 @@ class PoolSection(Section):
 
 
 class LimitSection(Section):
-    """`concurrency_limit` of a deployment, written as a mapping."""
+    """`concurrency_limit` of a deployment; a plain number is its `limit`."""
 
     limit: StrictInt | None = Field(default=None, gt=0)
     collision_strategy: str | None = Field(default=None, pattern="^(ENQUEUE|CANCEL_NEW)$")
@@ -63,10 +73,10 @@ class DeploymentSection(Section):
     version_type: str | None = None
     tags: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
     description: str | None = None
-    schedule: DeclaredSchedule | None = None
+    schedule: Annotated[DeclaredSchedule | None, BeforeValidator(_none_if_empty)] = None
     schedules: list[DeclaredSchedule] | None = None
     paused: StrictBool | None = None
-    concurrency_limit: StrictInt | LimitSection | None = None
+    concurrency_limit: Annotated[LimitSection | None, BeforeValidator(_as_limit)] = None
     flow_name: str | None = None
     entrypoint: str | None = None
     parameters: dict[str, Any] | None = None
@@ -163,8 +173,7 @@ def _declaration(
     section: DeploymentSection, pull: list[Step] | None, document: YamlDocument, index: int, folder: Path
 ) -> Declaration:
     pool = section.work_pool or PoolSection()
-    limit = section.concurrency_limit
-    options = limit if isinstance(limit, LimitSection) else LimitSection(limit=limit)
+    limit = section.concurrency_limit or LimitSection()
     return Declaration(
         name=section.name,
         file_path=document.path,
@@ -181,8 +190,8 @@ def _declaration(
         job_variables=pool.job_variables,
         schedules=tuple(rule.to_schedule() for rule in [section.schedule, *(section.schedules or [])] if rule),
         paused=section.paused,
-        concurrency_limit=options.limit,
-        concurrency_options=options.model_dump(exclude={"limit"}, exclude_none=True),
+        concurrency_limit=limit.limit,
+        concurrency_options=limit.model_dump(exclude={"limit"}, exclude_none=True),
         enforce_parameter_schema=section.enforce_parameter_schema,
         pull_steps=None if pull is None else tuple(pull),
     )

@@ -182,7 +182,8 @@ def _read_cache(file: Path) -> dict[str, dict[str, Any]]:
         cache = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return cache if isinstance(cache, dict) else {}
+    entries = cache.items() if isinstance(cache, dict) else ()
+    return {key: answer for key, answer in entries if isinstance(answer, dict) and "schema" in answer}
 
 
 def _write_cache(file: Path, cache: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, TypeGuard, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import ValidationError as PydanticError
@@ -44,7 +45,7 @@ def validated(section: type[S], data: Any, *documents: YamlDocument) -> S:
 
 
 def _from_pydantic(section: type[Section], details: Any, documents: Sequence[YamlDocument]) -> ValidationError:
-    location: Location = tuple(step for step in details["loc"] if not _is_branch(step))
+    location = _place_in_files(details["loc"], documents)
     document = _written_in(location, documents)
     name = ".".join(map(str, location))
     if details["type"] == "extra_forbidden":
@@ -64,36 +65,49 @@ def _written_in(location: Location, documents: Sequence[YamlDocument]) -> YamlDo
     return documents[-1] if documents else None
 
 
+def _place_in_files(steps: Sequence[str | int], documents: Sequence[YamlDocument]) -> Location:
+    """pydantic's location without the names of union branches, unless a file has a key of that name."""
+    place: Location = ()
+    for step in steps:
+        written = any(document.has((*place, step)) for document in documents)
+        place = (*place, step) if written or not _is_branch(step) else place
+    return place
+
+
 def _is_branch(step: str | int) -> bool:
-    """Whether pydantic put in the name of a union's branch, which is no key of the file."""
     return isinstance(step, str) and (step in ("str", "constrained-str", "int", "float") or "[" in step)
 
 
 def _keys_at(section: type[Section], location: Location) -> set[str]:
     """The keys that a file may have at `location`."""
     current: Any = section
-    steps = iter(location)
-    for step in steps:
-        field = current.model_fields.get(str(step)) if _is_section(current) else None
-        current = _section_in(field.annotation) if field else None
-        if field is not None and get_origin(field.annotation) in (dict, tuple):
-            next(steps, None)  # a free key or an index stands between the mapping or list and its sections
-    return set(current.model_fields) - current.given_by_file_name if _is_section(current) else set()
+    for step in location:
+        current = _inside(current, step)
+    if not _is_section(current):
+        return set()
+    return {field.alias or name for name, field in current.model_fields.items()} - current.given_by_file_name
+
+
+def _inside(annotation: Any, step: str | int) -> Any:
+    """The type of what stands at one key or index of a type."""
+    if _is_section(annotation):
+        fields = (field for name, field in annotation.model_fields.items() if step in (name, field.alias))
+        return _bare(next((field.annotation for field in fields), None))
+    position = {dict: 1, list: 0, tuple: 0}.get(get_origin(annotation))
+    return None if position is None else _bare(get_args(annotation)[position])
+
+
+def _bare(annotation: Any) -> Any:
+    """`S` of `S | None` and of `Annotated[S, …]`."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return _bare(next(inner for inner in get_args(annotation) if inner is not NoneType))
+    return annotation
 
 
 def _is_section(candidate: Any) -> TypeGuard[type[Section]]:
     return isinstance(candidate, type) and issubclass(candidate, Section)
-
-
-def _section_in(annotation: Any) -> Any:
-    """The section type inside `dict[str, S]`, `tuple[S, ...]`, `S | None`."""
-    if get_origin(annotation) is None:
-        return annotation
-    for inner in get_args(annotation):
-        found = _section_in(inner)
-        if _is_section(found):
-            return found
-    return None
 
 
 def fault(

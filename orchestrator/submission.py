@@ -429,8 +429,16 @@ def _run_failed(failures: Sequence[str], *, total: int) -> RunFailed:
 
 
 def _refusal(error: httpx.HTTPStatusError, *, location: str) -> ServerError:
-    answer = " ".join(error.response.text.split())[:500]
+    answer = " ".join(_detail(error.response).split())[:500]
     return ServerError(f"The Prefect server answered {error.response.status_code}: {answer}", location=location)
+
+
+def _detail(response: httpx.Response) -> str:
+    """What the server says went wrong, out of its usual JSON where it is that."""
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text
 
 
 def _reason(error: Exception) -> str:

@@ -83,12 +83,14 @@ def _collect_mapping(node: yaml.MappingNode, place: Location, lines: dict[Locati
         if key.tag == "tag:yaml.org,2002:merge":
             merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             continue
+        if not isinstance(key, yaml.ScalarNode):
+            continue  # a list or mapping as a key: PyYAML refuses it, with its place
         if key.value in seen:
             raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark)
         seen.add(key.value)
-        lines[(*place, str(key.value))] = key.start_mark.line + 1
+        lines.setdefault((*place, str(key.value)), key.start_mark.line + 1)
         _collect_lines(value, (*place, str(key.value)), lines)
-    for source in merged:  # an anchor's keys count as written where the anchor stands
+    for source in merged:  # an anchor's keys count as written where the anchor stands, unless they are overridden
         _collect_lines(source, place, lines)
 
 

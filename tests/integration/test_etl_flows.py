@@ -32,6 +32,7 @@ from sqlalchemy.engine import make_url
 
 from flows import warehouse
 from flows.main_etl import main_etl
+from flows.process_table_etl import process_table_etl
 from flows.production_etl import production_etl
 from orchestrator.submission import trigger_subflow, wait_for_flow_runs
 
@@ -111,6 +112,25 @@ async def test_main_etl_runs_both_phases_and_loads_every_row(deployed: Worker) -
         with target.connect() as connection:
             audits = connection.execute(text("SELECT tables, sales FROM audits")).all()
     assert audits == [(2, sum(load.loaded for load in loads))]
+
+
+async def test_a_table_waits_for_its_source_to_be_filled(
+    prefect_server: PrefectServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/source.db")
+    monkeypatch.setenv("TARGET_DATABASE_URL", f"sqlite:///{tmp_path}/target.db")
+    processing = asyncio.create_task(asyncio.to_thread(process_table_etl, 1))
+    async with asyncio.timeout(60):
+        while not any("table_01" in line and "0 of 2100 rows" in line for line in caplog.messages):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    with warehouse.connect(warehouse.source_url()) as source:
+        warehouse.fill_source(source)
+
+    counts = await processing
+    assert (counts["table_number"], counts["extracted"]) == (1, 2100)
 
 
 async def test_a_failed_phase_stops_the_main_job_and_names_the_child(deployed: Worker) -> None:

@@ -1,0 +1,320 @@
+"""Project settings and environments: what they mean, and how their faults are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from orchestrator.config import ConfigurationManager, EnvironmentConfig, ProjectConfig, fill, merge
+from orchestrator.errors import ConfigurationError, Fault
+from orchestrator.pipeline import load_settings
+from tests.unit.builders import places, write_files
+
+POOLS = """
+    work_pools:
+      python:
+        name: processes
+        type: process
+"""
+
+
+def read(root: Path, base: str = "", overlay: str = "{}", env: str = "development") -> EnvironmentConfig:
+    """The environment that base.yaml and <env>.yaml give."""
+    write_files(root, {"environments/base.yaml": base, f"environments/{env}.yaml": overlay})
+    return ConfigurationManager(root).load_environment_config(env)
+
+
+def faults(root: Path, base: str = "", overlay: str = "{}") -> tuple[Fault, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        read(root, base, overlay)
+    assert caught.value.exit_code == 2
+    return caught.value.faults
+
+
+def project(root: Path, toml: str) -> ProjectConfig:
+    write_files(root, {"pyproject.toml": toml})
+    return ConfigurationManager(root).load_project()
+
+
+def project_faults(root: Path, toml: str) -> tuple[Fault, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        project(root, toml)
+    return caught.value.faults
+
+
+class TestMerging:
+    def test_mappings_merge_key_by_key(self, tmp_path: Path) -> None:
+        found = read(tmp_path, POOLS, "work_pools: {python: {name: other}}")
+        assert (found.work_pools["python"].name, found.work_pools["python"].type) == ("other", "process")
+
+    def test_lists_are_replaced(self, tmp_path: Path) -> None:
+        assert read(tmp_path, "select: [a/*, b/*]", "select: [c/*]").select == ("c/*",)
+
+    def test_scalars_are_replaced(self, tmp_path: Path) -> None:
+        assert read(tmp_path, "policy: {prune: true}", "policy: {prune: false}").policy.prune is False
+
+    def test_what_only_the_base_says_holds(self, tmp_path: Path) -> None:
+        assert read(tmp_path, "default_parameters: {rows: 5}", "select: [a/*]").default_parameters == {"rows": 5}
+
+    def test_a_missing_base_is_fine(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"environments/staging.yaml": "docker_registry: r.example"})
+        assert ConfigurationManager(tmp_path).load_environment_config("staging").docker_registry == "r.example"
+
+    def test_neither_side_is_changed(self) -> None:
+        base, over = {"a": {"b": 1}}, {"a": {"c": 2}}
+        assert merge(base, over) == {"a": {"b": 1, "c": 2}}
+        assert (base, over) == ({"a": {"b": 1}}, {"a": {"c": 2}})
+
+
+class TestDefaults:
+    def test_an_empty_environment(self, tmp_path: Path) -> None:
+        found = read(tmp_path)
+        assert found == EnvironmentConfig(name="development")
+        assert (found.select, found.templates, found.work_pools) == (("*",), {}, {})
+        assert found.policy.prune is True
+
+    def test_the_deployer_is_named_after_the_environment(self, tmp_path: Path) -> None:
+        assert read(tmp_path, env="staging").deployer_name == "staging"
+
+    def test_the_deployer_may_have_a_name(self, tmp_path: Path) -> None:
+        assert read(tmp_path, overlay="deployer: {name: keeper}").deployer_name == "keeper"
+
+    def test_without_environment_files_every_name_gives_the_defaults(self, tmp_path: Path) -> None:
+        found = ConfigurationManager(tmp_path).load_environment_config("anything")
+        assert found == EnvironmentConfig(name="anything")
+
+    def test_without_environment_files_a_warning_says_what_holds(self, tmp_path: Path) -> None:
+        warnings = load_settings(tmp_path, "development").warnings
+        assert [(each.code, each.severity) for each in warnings] == [("CFG007", "warning")]
+        assert warnings[0].file_path == "environments/development.yaml"
+
+    def test_with_environment_files_there_is_no_warning(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"environments/development.yaml": "{}"})
+        assert load_settings(tmp_path, "development").warnings == ()
+
+    def test_whole_cpus_may_be_written_as_a_number(self, tmp_path: Path) -> None:
+        assert read(tmp_path, "resource_limits: {cpu: 2, memory: 512Mi}").resource_limits.cpu == "2"
+
+
+class TestUnknownKeys:
+    @pytest.mark.parametrize(
+        ("written", "line", "nearest"),
+        [
+            ("wrok_pools: {}", 1, "work_pools"),
+            ("policy:\n  prunne: true", 2, "prune"),
+            ("work_pools:\n  python:\n    nmae: x\n    name: x\n    type: process", 3, "name"),
+            ("work_pools:\n  python:\n    name: x\n    type: process\n    queues:\n      fast:\n        priorty: 1", 7, "priority"),
+            ("templates:\n  python:\n    schedules:\n      - cron: '0 4 * * *'\n        slugg: n", 5, "slug"),
+            ("deployments:\n  'etl-[ab]/*':\n    pausd: true", 3, "paused"),
+            ("deployer:\n  schedule:\n    crn: '0 4 * * *'\n    cron: '0 4 * * *'", 3, "cron"),
+        ],
+    )  # fmt: skip
+    def test_at_every_depth_with_the_nearest_known_key(
+        self, tmp_path: Path, written: str, line: int, nearest: str
+    ) -> None:
+        (fault,) = faults(tmp_path, written)
+        assert places((fault,)) == [("CFG002", f"environments/base.yaml:{line}")]
+        assert fault.remediation.startswith(f"Did you mean {nearest!r}?")
+
+    def test_the_file_that_holds_it_is_named(self, tmp_path: Path) -> None:
+        found = faults(tmp_path, POOLS + "    lcoal: 1", "policy:\n  prune: true\n  trehshold: 1")
+        assert places(found) == [("CFG002", "environments/base.yaml:5"), ("CFG002", "environments/development.yaml:3")]
+
+    def test_the_known_keys_are_listed(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "policy: {zzz: 1}")
+        assert fault.remediation == "Known: delete_limit, delete_share, prune."
+
+    def test_an_unknown_kind_of_pool(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "work_pools:\n  lambda:\n    name: x\n    type: process")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]
+
+    def test_the_name_is_the_files(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, overlay="select: ['*']\nname: other")
+        assert places((fault,)) == [("CFG002", "environments/development.yaml:2")]
+
+
+class TestWrongValues:
+    @pytest.mark.parametrize(
+        ("written", "line"),
+        [
+            ("select: all", 1),
+            ("policy:\n  prune: 'yes'", 2),
+            ("policy:\n  delete_share: 3", 2),
+            ("concurrency_limits:\n  database: 0", 2),
+            ("concurrency_limits:\n  database: three", 2),
+            ("prefect_api_url: localhost:4200", 1),
+            ("resource_limits:\n  memory: lots", 2),
+            ("image_pull_policy: Sometimes", 1),
+            ("deployer:\n  scheduled_mode: maybe", 2),
+            ("templates:\n  python:\n    parameters: '{flow.name}'", 3),
+        ],
+    )
+    def test_are_faults_with_file_and_line(self, tmp_path: Path, written: str, line: int) -> None:
+        assert ("CFG003", f"environments/base.yaml:{line}") in places(faults(tmp_path, written))
+
+    def test_in_the_overlay(self, tmp_path: Path) -> None:
+        found = faults(tmp_path, "policy: {prune: true}", "select: ['*']\npolicy: {prune: 1}")
+        assert places(found) == [("CFG003", "environments/development.yaml:2")]
+
+    def test_a_missing_required_key(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "work_pools:\n  python:\n    name: x")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]
+        assert "work_pools.python.type" in fault.message
+
+    def test_a_local_worker_needs_a_process_pool(self, tmp_path: Path) -> None:
+        text = "work_pools:\n  docker: {name: x, type: docker, local_worker: true}"
+        (fault,) = faults(tmp_path, text)
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]
+        assert "local_worker needs a pool of type process" in fault.message
+
+    def test_a_file_that_is_no_mapping(self, tmp_path: Path) -> None:
+        assert places(faults(tmp_path, "- a\n- b")) == [("CFG003", "environments/base.yaml:1")]
+
+    def test_all_faults_of_all_files_come_together(self, tmp_path: Path) -> None:
+        files = {
+            "environments/development.yaml": "selct: []\npolicy: {prune: 1}",
+            "prefect.yaml": "deployments:\n  - name: a\n    entrypoint: a.py:a\n    shcedules: []",
+        }
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(write_files(tmp_path, files), "development")
+        expected = [("CFG002", "environments/development.yaml:1"), ("CFG003", "environments/development.yaml:2")]
+        assert places(caught.value.faults) == [*expected, ("CFG002", "prefect.yaml:4")]
+
+
+class TestUnreadableFiles:
+    def test_broken_yaml(self, tmp_path: Path) -> None:
+        assert places(faults(tmp_path, "select: [a\npolicy: {}")) == [("CFG001", "environments/base.yaml:2")]
+
+    def test_a_key_written_twice(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "policy:\n  prune: true\n  prune: false")
+        assert places((fault,)) == [("CFG001", "environments/base.yaml:3")]
+        assert "'prune' stands here twice" in fault.message
+
+    def test_a_list_as_a_key(self, tmp_path: Path) -> None:
+        assert places(faults(tmp_path, "? [a, b]\n: 1")) == [("CFG001", "environments/base.yaml:1")]
+
+    def test_an_anchor_inside_itself(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "select: &a [*a]")
+        assert (fault.code, fault.file_path) == ("CFG001", "environments/base.yaml")
+
+    def test_text_that_is_no_utf8(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"environments/development.yaml": ""}).joinpath("environments/base.yaml").write_bytes(
+            b"\xe4"
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            ConfigurationManager(tmp_path).load_environment_config("development")
+        assert caught.value.faults[0].code == "CFG001"
+
+    def test_reading_runs_no_code(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "select: !!python/object/apply:os.getcwd []")
+        assert places((fault,)) == [("CFG001", "environments/base.yaml:1")]
+
+
+class TestEnvironmentThatDoesNotExist:
+    def load(self, root: Path, env: str) -> Fault:
+        write_files(root, {f"environments/{name}.yaml": "{}" for name in ("base", "staging", "production")})
+        with pytest.raises(ConfigurationError) as caught:
+            ConfigurationManager(root).load_environment_config(env)
+        return caught.value.faults[0]
+
+    def test_the_ones_that_do_are_named(self, tmp_path: Path) -> None:
+        fault = self.load(tmp_path, "nowhere")
+        assert fault.code == "CFG004"
+        assert "Environments here: production, staging." in fault.remediation
+
+    def test_the_nearest_is_suggested(self, tmp_path: Path) -> None:
+        assert self.load(tmp_path, "stagign").remediation.startswith("Did you mean 'staging'?")
+
+    def test_base_is_no_environment(self, tmp_path: Path) -> None:
+        assert self.load(tmp_path, "base").code == "CFG004"
+
+
+class TestPlaceholders:
+    def test_an_unknown_one_has_file_and_line(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "templates:\n  python:\n    name: x\n    tags:\n      - '{flow.nme}'")
+        assert places((fault,)) == [("CFG005", "environments/base.yaml:5")]
+        assert fault.remediation.startswith("Did you mean 'flow.name'?")
+
+    def test_a_pool_that_the_environment_does_not_have(self, tmp_path: Path) -> None:
+        text = POOLS + "    templates: {python: {work_pool: '{environment.work_pools.docker}'}}"
+        assert [fault.code for fault in faults(tmp_path, dedent(text))] == ["CFG005"]
+
+    def test_inside_job_variables(self, tmp_path: Path) -> None:
+        (fault,) = faults(
+            tmp_path, overlay="templates:\n  docker:\n    job_variables:\n      env:\n        X: '{nope}'"
+        )
+        assert places((fault,)) == [("CFG005", "environments/development.yaml:5")]
+
+    def test_those_of_prefect_are_left_alone(self, tmp_path: Path) -> None:
+        text = "templates: {python: {job_variables: {env: {X: '{{ prefect.blocks.secret.x }}'}}}}"
+        template = read(tmp_path, text).templates["python"]
+        assert fill(template.job_variables, {}) == {"env": {"X": "{{ prefect.blocks.secret.x }}"}}
+
+    def test_a_placeholder_alone_keeps_the_type_of_its_value(self) -> None:
+        assert fill({"a": "{x}", "b": ["is {x}"]}, {"x": {"k": 1}}) == {"a": {"k": 1}, "b": ["is {'k': 1}"]}
+
+
+class TestSchedules:
+    def test_exactly_one_rule(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "deployer:\n  schedule:\n    cron: '0 4 * * *'\n    interval: 5")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]
+
+    @pytest.mark.parametrize("written", ["5400", "'01:30:00'", "PT1H30M"])
+    def test_forms_of_an_interval(self, tmp_path: Path, written: str) -> None:
+        schedule = read(tmp_path, f"deployer: {{schedule: {{interval: {written}}}}}").deployer.schedule
+        assert schedule is not None and schedule.to_schedule().interval == 5400
+
+    @pytest.mark.parametrize("rule", ["interval: 60", "rrule: FREQ=DAILY"])
+    def test_without_a_time_zone_the_server_takes_utc(self, tmp_path: Path, rule: str) -> None:
+        schedule = read(tmp_path, f"deployer: {{schedule: {{{rule}}}}}").deployer.schedule
+        assert schedule is not None and schedule.to_schedule().timezone == "UTC"
+
+    @pytest.mark.parametrize(
+        ("written", "echoed"),
+        [
+            ("2024-01-01", "2024-01-01T00:00:00Z"),
+            ("2024-01-01 05:00:00", "2024-01-01T05:00:00Z"),
+            ("'2024-01-01T05:00:00+00:00'", "2024-01-01T05:00:00Z"),
+            ("'2024-01-01T05:00:00+02:00'", "2024-01-01T05:00:00+02:00"),
+        ],
+    )
+    def test_an_anchor_has_the_form_that_the_server_echoes(self, tmp_path: Path, written: str, echoed: str) -> None:
+        schedule = read(tmp_path, f"deployer: {{schedule: {{interval: 60, anchor_date: {written}}}}}").deployer.schedule
+        assert schedule is not None and schedule.anchor_date == echoed
+
+    def test_an_anchor_that_is_no_date(self, tmp_path: Path) -> None:
+        found = faults(tmp_path, "deployer:\n  schedule:\n    interval: 60\n    anchor_date: soon")
+        assert places(found) == [("CFG003", "environments/base.yaml:4")]
+
+
+class TestProject:
+    def test_without_pyproject_the_defaults_hold(self, tmp_path: Path) -> None:
+        found = ConfigurationManager(tmp_path).load_project()
+        assert (found.project, found.flows, found.environments) == (tmp_path.name, (".",), "environments")
+
+    def test_a_folder_called_flows_is_the_default_where_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "flows").mkdir()
+        assert ConfigurationManager(tmp_path).load_project().flows == ("flows",)
+
+    def test_what_is_written_holds(self, tmp_path: Path) -> None:
+        found = project(tmp_path, '[tool.orchestrator]\nproject = "shop"\nflows = ["jobs"]\nenvironments = "env"')
+        assert (found.project, found.flows, found.environments) == ("shop", ("jobs",), "env")
+
+    def test_an_unknown_key_has_its_line(self, tmp_path: Path) -> None:
+        (fault,) = project_faults(tmp_path, '[project]\nflow = 1\n\n[tool.orchestrator]\nflow = ["jobs"]')
+        assert places((fault,)) == [("CFG002", "pyproject.toml:5")]
+        assert fault.remediation.startswith("Did you mean 'flows'?")
+
+    def test_a_wrong_type_has_its_line(self, tmp_path: Path) -> None:
+        found = project_faults(tmp_path, '[tool.orchestrator]\nproject = "a b"\nexclude = "x"')
+        assert places(found) == [("CFG003", "pyproject.toml:2"), ("CFG003", "pyproject.toml:3")]
+
+    def test_broken_toml_has_its_line(self, tmp_path: Path) -> None:
+        found = project_faults(tmp_path, "[tool.orchestrator]\nflows = [")
+        assert places(found) == [("CFG001", "pyproject.toml:2")]
+
+    def test_the_environments_of_the_project_are_listed(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {f"environments/{name}.yaml": "" for name in ("base", "b", "a")})
+        assert ConfigurationManager(tmp_path).environments() == ("a", "b")

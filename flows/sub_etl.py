@@ -16,7 +16,8 @@ CLEANUPS = ("cleanup-flow-1/cleanup-flow-1-deployment", "cleanup-flow-2/cleanup-
 POLL_SECONDS = 2
 
 
-@flow(name="sub-etl-job")
+# One more try for the whole: the runs that completed are kept, only tables whose run failed or crashed run again.
+@flow(name="sub-etl-job", retries=1, retry_delay_seconds=5)
 async def sub_etl(tables: Annotated[int, Field(ge=1, le=20)] = 20) -> dict[str, str]:
     """Run process-table-etl for every table at once, wait for all, then clean up in two steps.
 

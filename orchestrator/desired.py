@@ -95,6 +95,8 @@ def desired_state(
     usable = [(item, flow) for item, flow in selected if flow is not None and flow.is_valid]
     usual = [flow for flow in discovery.flows if flow.is_valid and _is_in(flow.path, folders)]
     undeclared = [flow for flow in usual if flow.entrypoint not in mentioned]
+    unreadable = [problem.file_path for problem in problems if problem.skips and problem.file_path]
+    broken = [flow.path for flow in discovery.flows if not flow.is_valid]  # the fault may lie in what they import
     return Desired(
         owner=owner,
         deployments=(
@@ -103,7 +105,7 @@ def desired_state(
             *builder.deployer(),
         ),
         skipped_paths=tuple(left_out),
-        skipped_files=tuple(problem.file_path for problem in problems if problem.skips and problem.file_path),
+        skipped_files=tuple(dict.fromkeys([*unreadable, *broken])),
         problems=tuple(problems),
     )
 
@@ -294,7 +296,7 @@ def _overridden(config: DeploymentConfig, override: DeploymentOverride) -> Deplo
     """`config` with what an environment says about it; mappings merge, the rest is replaced, null empties."""
     empty: dict[str, Any] = {"description": "", "version": "", "paused": False}
     given = override.model_dump(exclude_unset=True)
-    written = {name: empty.get(name) if value is None else value for name, value in given.items()}
+    written: dict[str, Any] = {name: empty.get(name) if value is None else value for name, value in given.items()}
     for name in ("parameters", "job_variables"):
         if name in written:
             written[name] = merge(getattr(config, name), written[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from orchestrator.apply import apply_plan
@@ -23,6 +24,9 @@ from orchestrator.model import (
 from orchestrator.pipeline import narrowed
 from orchestrator.plan import make_plan
 from orchestrator.server import open_server
+
+
+SCHEDULER_TIME = timedelta(minutes=2)
 
 
 async def plan_changes(
@@ -89,8 +93,13 @@ def _why_not_ready(
     if pool and not workers.get(pool):
         yield f"no worker is online in the pool {pool}: start one with `prefect worker start --pool {pool}`"
     waits = any(schedule.active for schedule in live.config.schedules) and not live.config.paused
-    if waits and live.id not in scheduled:
+    if waits and live.id not in scheduled and _is_settled(live):
         yield "its schedule is active, but no run is scheduled: does the server's scheduler run? (its log says)"
+
+
+def _is_settled(live: LiveDeployment) -> bool:
+    """Whether the server's scheduler, which looks once a minute, has had its time since the last change."""
+    return datetime.now(UTC) - datetime.fromisoformat(live.changed_at) > SCHEDULER_TIME
 
 
 async def find_deployments(

@@ -268,7 +268,7 @@ class LiveDeployment:
     config: DeploymentConfig
     owner: Owner | None = None
     schedule_ids: tuple[str, ...] = ()  # in the order of config.schedules
-    ready: bool = False  # a worker has polled for it lately
+    changed_at: str = ""  # when it or one of its schedules was last written, ISO 8601
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

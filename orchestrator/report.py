@@ -213,7 +213,11 @@ def sync_text(run: RunReport) -> RenderableType:
 def plan_markdown(plan: Plan) -> str:
     """A plan as the artifact `plan-<environment>`."""
     rows = [
-        (f"`{SIGNS[change.action]}` {change.action}", _linked(change), "; ".join((*change.reasons, *change.kept)))
+        (
+            f"`{SIGNS[change.action]}` {change.action}",
+            _linked(change),
+            _cell("; ".join((*change.reasons, *change.kept))),
+        )
         for change in plan.changes
         if change.action != "unchanged" or change.kept
     ]

@@ -130,13 +130,14 @@ class PrefectServer:
 
     async def update_deployment(self, id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
         """Change the named fields of a deployment and nothing else: never its schedules, never un-pausing it."""
+        if "work_pool" in fields or "work_queue" in fields:
+            # A queue alone is looked up in Prefect's default pool, and takes the deployment there.
+            fields = (*fields, "work_pool", "work_queue")
         body = _writable(config, fields)
         if "version" in fields:
             body["version"] = config.version
         if "concurrency_limit" in fields:
             body["concurrency_limit"] = config.concurrency_limit
-        # The server resets these two to an empty mapping and list where a PATCH is silent about them.
-        body.setdefault("tags", list(config.tags))
         await self._request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
 
     async def pause_deployment(self, id_: str) -> None:
@@ -155,7 +156,7 @@ class PrefectServer:
 
     async def update_schedule(self, deployment_id: str, schedule_id: str, schedule: ScheduleConfig) -> None:
         """Change one schedule's rule and parameters; its `active` flag is only ever switched off."""
-        body = _schedule_body(schedule)
+        body = _schedule_body(schedule)  # with its parameters always: a PATCH that is silent about them empties them
         if schedule.active:
             del body["active"]
         route = "/deployments/{id}/schedules/{schedule_id}"
@@ -263,7 +264,7 @@ def _live(row: Mapping[str, Any], flow_name: str) -> LiveDeployment:
     return LiveDeployment(
         id=row["id"],
         owner=Owner.from_tags(tuple(row["tags"])),
-        ready=row.get("status") == "READY",
+        changed_at=max([row["updated"], *(item["updated"] for item in row["schedules"])]),
         schedule_ids=tuple(id_ for _, id_ in schedules),
         config=DeploymentConfig(
             flow_name=flow_name,

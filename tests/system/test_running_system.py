@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -15,9 +16,13 @@ ETL = "main-etl-job/main-etl-deployment"
 
 
 def sync(system: System, mode: str = "apply") -> dict[str, Any]:
-    """Run the deployer as a person would from the UI: through the API, on the worker; returns the ended run."""
-    answer = system.run("run", DEPLOYER, "--parameter", f"mode={mode}", "--output", "json")
-    return system.get(f"/flow_runs/{answer.document['id']}")
+    """Run the deployer through the API, on the worker, as the UI does; returns the ended run."""
+    deployment = system.deployments()[DEPLOYER]
+    run = system.post(f"/deployments/{deployment['id']}/create_flow_run", parameters={"mode": mode})
+    while run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+        time.sleep(0.3)
+        run = system.get(f"/flow_runs/{run['id']}")
+    return run
 
 
 def test_a_second_bootstrap_changes_nothing(system: System) -> None:
@@ -34,7 +39,7 @@ def test_a_second_bootstrap_changes_nothing(system: System) -> None:
 def test_a_changed_default_updates_exactly_one_deployment(system: System) -> None:
     before = system.stamps()
 
-    with system.edited("flows/sub_etl.py", "tables: int = 20", "tables: int = 7"):
+    with system.edited("flows/sub_etl.py", "] = 20", "] = 7"):
         run = sync(system)
         changed = {path for path, stamp in system.stamps().items() if before.get(path) != stamp}
         schema = system.deployments()["sub-etl-job/sub-etl-deployment"]["parameter_openapi_schema"]
@@ -49,7 +54,7 @@ def test_a_changed_default_updates_exactly_one_deployment(system: System) -> Non
 def test_a_quick_run_only_plans(system: System) -> None:
     before = system.stamps()
 
-    with system.edited("flows/sub_etl.py", "tables: int = 20", "tables: int = 9"):
+    with system.edited("flows/sub_etl.py", "] = 20", "] = 9"):
         run = sync(system, "plan")
 
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "ChangesPending")
@@ -82,21 +87,34 @@ def test_a_paused_deployment_and_a_switched_off_schedule_stay_as_people_left_the
     schedule = row["schedules"][0]["id"]
     patch(system, f"/deployments/{row['id']}/schedules/{schedule}", active=False)
 
-    with system.edited("flows/main_etl.py", "tables: int = 20", "tables: int = 19"):
+    with system.edited("flows/main_etl.py", "] = 20", "] = 19"):
         answer = system.run("apply", "--yes", "--output", "json")
     after = system.deployments()
     system.post(f"/deployments/{etl['id']}/resume_deployment")
     patch(system, f"/deployments/{row['id']}/schedules/{schedule}", active=True)
     system.run("apply", "--yes")
 
-    assert answer.document["summary"]["update"] == 1
+    # Two: the server empties a schedule's parameters when somebody switches it off, and they are set again.
+    assert answer.document["summary"]["update"] == 2
+    assert after[DEPLOYER]["schedules"][0]["parameters"] == {"mode": "plan"}
     assert after[ETL]["paused"] is True
     assert after[DEPLOYER]["schedules"][0]["active"] is False
 
 
+def test_a_changed_queue_stays_in_its_pool(system: System) -> None:
+    with system.edited("prefect.yaml", "work_queue_name: tables", "work_queue_name: default"):
+        system.run("apply", "--yes")
+        moved = system.deployments()["process-table-etl/process-table-etl-deployment"]
+    system.run("apply", "--yes")
+    back = system.deployments()["process-table-etl/process-table-etl-deployment"]
+
+    assert (moved["work_pool_name"], moved["work_queue_name"]) == ("development-process-pool", "default")
+    assert (back["work_pool_name"], back["work_queue_name"]) == ("development-process-pool", "tables")
+
+
 def test_status_is_good_and_says_what_is_not(system: System) -> None:
     good = system.run("status", "--output", "json")
-    with system.edited("flows/sub_etl.py", "tables: int = 20", "tables: int = 6"):
+    with system.edited("flows/sub_etl.py", "] = 20", "] = 6"):
         bad = system.run("status", "--output", "json")
 
     assert (good.code, bad.code) == (0, 1)
@@ -113,7 +131,7 @@ def test_status_is_good_and_says_what_is_not(system: System) -> None:
 
 def test_a_syntax_error_takes_out_its_file_and_nothing_else(system: System) -> None:
     before = system.stamps()
-    with system.edited(TABLE_FLOW, "", "\ndef broken(:\n"), system.edited("flows/sub_etl.py", "= 20", "= 8"):
+    with system.edited(TABLE_FLOW, "", "\ndef broken(:\n"), system.edited("flows/sub_etl.py", "] = 20", "] = 8"):
         answer = system.run("apply", "--yes")
         run = sync(system)
         after = system.stamps()

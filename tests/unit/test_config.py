@@ -105,7 +105,7 @@ class TestUnknownKeys:
             ("wrok_pools: {}", 1, "work_pools"),
             ("policy:\n  prunne: true", 2, "prune"),
             ("work_pools:\n  python:\n    nmae: x\n    name: x\n    type: process", 3, "name"),
-            ("work_pools:\n  python:\n    name: x\n    type: process\n    queues:\n      fast:\n        priorty: 1", 7, "priority"),
+            ("work_pools:\n  python:\n    name: x\n    type: process\n    queues: {q: {priorty: 1}}", 5, "priority"),
             ("templates:\n  python:\n    schedules:\n      - cron: '0 4 * * *'\n        slugg: n", 5, "slug"),
             ("deployments:\n  'etl-[ab]/*':\n    pausd: true", 3, "paused"),
             ("deployer:\n  schedule:\n    crn: '0 4 * * *'\n    cron: '0 4 * * *'", 3, "cron"),
@@ -312,7 +312,7 @@ class TestProject:
         assert places(found) == [("CFG003", "pyproject.toml:2"), ("CFG003", "pyproject.toml:3")]
 
     def test_broken_toml_has_its_line(self, tmp_path: Path) -> None:
-        found = project_faults(tmp_path, "[tool.orchestrator]\nflows = [")
+        found = project_faults(tmp_path, "[tool.orchestrator]\nflows = nope\n")
         assert places(found) == [("CFG001", "pyproject.toml:2")]
 
     def test_the_environments_of_the_project_are_listed(self, tmp_path: Path) -> None:

@@ -1,0 +1,472 @@
+"""The plan: what is done to each deployment, what is left alone, and what a plan may show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from orchestrator.config import Policy
+from orchestrator.desired import Selection, desired_state
+from orchestrator.discovery import discover
+from orchestrator.errors import RefusedError
+from orchestrator.model import (
+    Change,
+    DeploymentConfig,
+    Desired,
+    LiveDeployment,
+    Owner,
+    Plan,
+    ScheduleConfig,
+)
+from orchestrator.plan import HIDDEN, check_deletes, diff, make_plan, masked, pair_schedules
+from orchestrator.report import plan_json, plan_markdown, plan_text
+from orchestrator.validation import validate
+from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live
+
+REPOS = Path(__file__).parents[1] / "repos"
+DEPLOYER = deployment("deploy-everything/development")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+def plan_of(
+    wanted: Sequence[DeploymentConfig] = (),
+    there: Sequence[LiveDeployment] = (),
+    *,
+    policy: Policy | None = None,
+    **more: Any,
+) -> Plan:
+    left_out = {name: more.pop(name) for name in ("skipped_paths", "skipped_files") if name in more}
+    desired = Desired(owner=OWNER, deployments=tuple(wanted), **left_out)
+    return make_plan(desired, there, api_url=API_URL, policy=policy or Policy(), **more)
+
+
+def change(wanted: DeploymentConfig | None = None, there: LiveDeployment | None = None, **more: Any) -> Change:
+    """The one change of a plan."""
+    (found,) = plan_of([wanted] if wanted else [], [there] if there else [], **more).changes
+    return found
+
+
+def changed(**fields: Any) -> Change:
+    """What happens when the live deployment has other values than the repository's: name=(live, desired)."""
+    before = {name: pair[0] for name, pair in fields.items()}
+    after = {name: pair[1] for name, pair in fields.items()}
+    return change(deployment(**after), live(deployment(**before)))
+
+
+def differing(found: Change) -> list[tuple[str, Any, Any]]:
+    return [(each.path, each.before, each.after) for each in found.fields]
+
+
+class TestActions:
+    def test_create_what_the_server_has_not(self) -> None:
+        found = change(deployment(source="prefect.yaml:3"))
+        assert (found.action, found.deployment) == ("create", "etl/daily")
+        assert found.reasons == ("asked for by prefect.yaml:3",)
+
+    def test_nothing_where_nothing_differs(self) -> None:
+        found = change(deployment(), live(deployment()))
+        assert (found.action, found.fields, found.reasons, found.writes) == ("unchanged", (), (), False)
+
+    def test_update_what_differs(self) -> None:
+        found = changed(description=("old", "new"))
+        assert found.action == "update"
+        assert differing(found) == [("description", "old", "new")]
+
+    def test_an_update_says_why(self) -> None:
+        assert changed(version=("1", "2"), work_pool=("a", "b"), parameters=({}, {"a": 1, "b": 2})).reasons == (
+            "its code changed",
+            "work pool, parameters differ",
+        )
+
+    def test_delete_what_nothing_asks_for(self) -> None:
+        found = change(None, live(deployment("old/daily")))
+        assert (found.action, found.deployment) == ("delete", "old/daily")
+
+    def test_the_order_is_creates_and_updates_then_deletes_then_the_deployer(self) -> None:
+        wanted = [DEPLOYER, deployment("z/new"), deployment("b/changed")]
+        there = [live(deployment("a/old")), live(deployment("b/changed"), description="x"), live(DEPLOYER)]
+        found = [(each.action, each.deployment) for each in plan_of(wanted, there).changes]
+        assert found == [
+            ("update", "b/changed"),
+            ("create", "z/new"),
+            ("delete", "a/old"),
+            ("unchanged", "deploy-everything/development"),
+        ]
+
+    def test_the_summary_counts_every_action(self) -> None:
+        plan = plan_of([deployment("a/new"), deployment("b/same")], [live(deployment("b/same"))])
+        expected = {"create": 1, "update": 0, "unchanged": 1, "delete": 0, "adopt": 0, "conflict": 0}
+        assert plan.summary == expected
+
+
+class TestOwnership:
+    STAGING = Owner(project="shop", environment="staging")
+
+    def test_another_owners_deployment_of_the_same_name_is_a_conflict(self) -> None:
+        found = change(deployment(), live(deployment(), owner=self.STAGING, description="x"))
+        assert (found.action, found.writes) == ("conflict", False)
+        assert "belongs to shop in staging" in found.reasons[0]
+
+    def test_nobodys_deployment_of_the_same_name_is_a_conflict(self) -> None:
+        found = change(deployment(), live(deployment(), owner=None))
+        assert found.action == "conflict"
+        assert "--adopt 'etl/daily'" in found.reasons[0]
+
+    def test_nobodys_is_adopted_on_request(self) -> None:
+        found = change(deployment(), live(deployment(), owner=None, tags=("x",)), adopt=["etl/*"])
+        assert found.action == "adopt"
+        assert differing(found) == [("tags", ["x"], [OWNER.tag])]
+
+    def test_another_owners_is_never_adopted(self) -> None:
+        assert change(deployment(), live(deployment(), owner=self.STAGING), adopt=["*"]).action == "conflict"
+
+    def test_only_what_the_request_names_is_adopted(self) -> None:
+        assert change(deployment(), live(deployment(), owner=None), adopt=["other/*"]).action == "conflict"
+
+    @pytest.mark.parametrize("owner", [None, STAGING, Owner(project="other", environment="development")])
+    def test_only_what_is_ours_is_deleted(self, owner: Owner | None) -> None:
+        assert plan_of([], [live(deployment("old/daily"), owner=owner)]).changes == ()
+
+
+class TestPruning:
+    OLD = live(deployment("old/daily", entrypoint="flows/old.py:old"))
+
+    def kept(self, **more: Any) -> Change:
+        found = change(None, self.OLD, **more)
+        assert found.action == "unchanged"
+        return found
+
+    def test_never_the_deployer(self) -> None:
+        assert plan_of([], [live(DEPLOYER), live(deployment("deploy-everything/other"))]).changes == ()
+
+    def test_not_where_the_policy_says_no(self) -> None:
+        assert "does not prune" in self.kept(policy=Policy(prune=False)).kept[0]
+
+    def test_not_what_points_into_an_unreadable_file(self) -> None:
+        assert self.kept(skipped_files=("flows/old.py",)).kept == ("left as it is: flows/old.py cannot be read",)
+
+    def test_not_what_points_into_an_unreadable_file_from_its_own_folder(self) -> None:
+        assert self.kept(skipped_files=("jobs/flows/old.py",)).kept
+
+    def test_not_what_a_broken_flows_declaration_asks_for(self) -> None:
+        assert self.kept(skipped_paths=("old/daily",)).kept == ("left as it is: its flow cannot be read",)
+
+    def test_not_where_the_declared_flows_name_is_unknown(self) -> None:
+        assert self.kept(skipped_paths=("*/daily",)).kept
+
+    def test_brackets_in_names_are_no_patterns(self) -> None:
+        there = live(deployment("old/[nightly]"))
+        assert change(None, there, skipped_paths=("old/[nightly]",)).action == "unchanged"
+        assert change(None, there, skipped_paths=("*/[nightly]",)).action == "unchanged"
+
+    def test_another_files_fault_protects_nothing(self) -> None:
+        assert change(None, self.OLD, skipped_files=("flows/b.py",), skipped_paths=("b/daily",)).action == "delete"
+
+    @pytest.mark.parametrize(
+        "selection", [Selection(only=("a/*",)), Selection(kind="docker"), Selection(declared_only=True)]
+    )
+    def test_not_outside_of_the_selection(self, selection: Selection) -> None:
+        assert plan_of([], [self.OLD], selection=selection).changes == ()
+
+    def test_within_the_selection(self) -> None:
+        assert change(None, self.OLD, selection=Selection(only=("old/*",))).action == "delete"
+
+    def test_a_repository_with_broken_files_loses_none_of_their_deployments(self) -> None:
+        discovery = discover(REPOS / "broken_syntax", ["flows"])
+        where = environment(templates={"python": {}})
+        problems = validate(discovery).errors
+        desired = desired_state(
+            root=REPOS,
+            project="shop",
+            environment=where,
+            discovery=discovery,
+            declarations=(),
+            schemas={},
+            problems=problems,
+        )
+        there = [
+            live(deployment(f"{name}/development-python", entrypoint=f"flows/{name}.py:{name}"))
+            for name in ("broken", "needs_broken", "gone")
+        ]
+        plan = make_plan(desired, there, api_url=API_URL, policy=Policy())
+        assert [each.deployment for each in plan.changes if each.action == "delete"] == ["gone/development-python"]
+
+
+class TestDeleteLimit:
+    def plan(self, *, deletes: int, stays: int) -> Plan:
+        wanted = [deployment(f"stays/{number}") for number in range(stays)]
+        gone = [live(deployment(f"gone/{number}")) for number in range(deletes)]
+        return plan_of([*wanted, DEPLOYER], [*map(live, wanted), *gone, live(DEPLOYER)])
+
+    @pytest.mark.parametrize(
+        ("deletes", "stays"),
+        [(0, 0), (1, 0), (5, 1), (10, 5), (11, 100)],
+    )
+    def test_allows(self, deletes: int, stays: int) -> None:
+        check_deletes(self.plan(deletes=deletes, stays=stays), Policy(delete_limit=10, delete_share=0.3))
+
+    @pytest.mark.parametrize(("deletes", "stays"), [(11, 20), (2, 0), (8, 0)])
+    def test_refuses_much_of_what_we_own_and_everything(self, deletes: int, stays: int) -> None:
+        with pytest.raises(
+            RefusedError, match=f"would delete {deletes} of the {deletes + stays} deployments"
+        ) as caught:
+            check_deletes(self.plan(deletes=deletes, stays=stays), Policy(delete_limit=10, delete_share=0.3))
+        assert caught.value.exit_code == 5
+        assert "--allow-delete" in caught.value.remedy
+
+    def test_foreign_deployments_do_not_count(self) -> None:
+        wanted = [deployment(f"theirs/{number}") for number in range(50)]
+        theirs = [live(config, owner=None) for config in wanted]
+        ours = [live(deployment(f"gone/{number}")) for number in range(3)]
+        with pytest.raises(RefusedError):
+            check_deletes(plan_of(wanted, [*theirs, *ours]), Policy())
+
+
+class TestWhatPeopleChanged:
+    def test_a_paused_deployment_stays_paused(self) -> None:
+        found = change(deployment(), live(deployment(), paused=True))
+        assert (found.action, found.kept) == ("unchanged", ("paused: somebody paused it",))
+
+    def test_the_repository_may_pause(self) -> None:
+        assert differing(change(deployment(paused=True), live(deployment()))) == [("paused", False, True)]
+
+    def test_a_schedule_that_is_switched_off_stays_off(self) -> None:
+        found = changed(schedules=((cron(active=False, slug="n"),), (cron(slug="n"),)))
+        assert (found.action, found.kept) == ("unchanged", ("schedules[n].active: somebody switched it off",))
+
+    def test_the_repository_may_switch_a_schedule_off(self) -> None:
+        found = changed(schedules=((cron(slug="n"),), (cron(slug="n", active=False),)))
+        assert differing(found) == [("schedules[n].active", True, False)]
+
+    def test_other_differences_are_still_written(self) -> None:
+        found = change(deployment(description="new"), live(deployment(), paused=True))
+        assert (found.action, differing(found)) == ("update", [("description", "", "new")])
+
+
+class TestSchedules:
+    def pairs(self, there: Sequence[ScheduleConfig], wanted: Sequence[ScheduleConfig]) -> list[tuple[Any, Any]]:
+        """Which live schedule (by number) each desired one (by number) belongs to."""
+        pairs = pair_schedules(wanted, live(deployment(schedules=tuple(there))))
+        number = {f"schedule-{index}": index for index in range(len(there))}
+        return [
+            (
+                None if pair.live_id is None else number[pair.live_id],
+                None if pair.desired is None else wanted.index(pair.desired),
+            )
+            for pair in pairs
+        ]
+
+    def test_belong_together_by_slug(self) -> None:
+        there = [cron("1 * * * *", slug="a"), cron("2 * * * *", slug="b")]
+        assert self.pairs(there, [cron("9 * * * *", slug="b"), cron("8 * * * *", slug="a")]) == [(1, 0), (0, 1)]
+
+    def test_then_by_rule(self) -> None:
+        there = [cron("1 * * * *"), cron("2 * * * *")]
+        assert self.pairs(there, [cron("2 * * * *"), cron("1 * * * *")]) == [(1, 0), (0, 1)]
+
+    def test_then_in_order(self) -> None:
+        there = [cron("1 * * * *"), cron("2 * * * *")]
+        assert self.pairs(there, [cron("3 * * * *"), cron("1 * * * *")]) == [(0, 1), (1, 0)]
+
+    def test_what_is_left_is_created_or_deleted(self) -> None:
+        there = [cron("1 * * * *", slug="a")]
+        assert self.pairs(there, [cron("1 * * * *", slug="b")]) == [(None, 0), (0, None)]
+
+    def test_a_new_one(self) -> None:
+        assert differing(changed(schedules=((), (cron(slug="n"),)))) == [("schedules[n]", None, "cron 0 4 * * *")]
+
+    def test_one_too_many(self) -> None:
+        found = changed(schedules=((ScheduleConfig(interval=60),), ()))
+        assert differing(found) == [("schedules[every 60 s]", "every 60 s", None)]
+
+    def test_another_rule_and_other_parameters(self) -> None:
+        before, after = cron("1 * * * *", slug="n"), cron("2 * * * *", slug="n", parameters={"full": True})
+        assert differing(changed(schedules=((before,), (after,)))) == [
+            ("schedules[n].cron", "1 * * * *", "2 * * * *"),
+            ("schedules[n].parameters.full", None, True),
+        ]
+
+    def test_the_servers_own_anchor_is_no_difference(self) -> None:
+        there = ScheduleConfig(interval=60, anchor_date="2024-01-01T00:00:00Z")
+        assert changed(schedules=((there,), (ScheduleConfig(interval=60),))).action == "unchanged"
+
+    def test_an_anchor_that_is_asked_for_is_compared(self) -> None:
+        there, wanted = (
+            ScheduleConfig(interval=60, slug="n", anchor_date=f"2024-01-0{day}T00:00:00Z") for day in (1, 2)
+        )
+        assert [path for path, *_ in differing(changed(schedules=((there,), (wanted,))))] == [
+            "schedules[n].anchor_date"
+        ]
+
+    def test_the_order_makes_no_difference(self) -> None:
+        one, two = cron("1 * * * *", slug="a"), cron("2 * * * *", slug="b")
+        assert changed(schedules=((one, two), (two, one))).action == "unchanged"
+
+
+class TestDifferences:
+    def test_nested_values_are_named_by_their_path(self) -> None:
+        found = changed(job_variables=({"env": {"A": "1", "B": "2"}}, {"env": {"A": "1", "B": "3", "C": "4"}}))
+        assert differing(found) == [("job_variables.env.B", "2", "3"), ("job_variables.env.C", None, "4")]
+
+    def test_a_key_that_is_gone(self) -> None:
+        assert differing(changed(parameters=({"a": 1}, {}))) == [("parameters.a", 1, None)]
+
+    def test_lists_are_one_value(self) -> None:
+        assert differing(changed(tags=(("a", "b"), ("b", "a")))) == [("tags", ["a", "b"], ["b", "a"])]
+
+    @pytest.mark.parametrize(
+        ("there", "wanted"),
+        [((1, 2), [1, 2]), ({"x": (1,)}, {"x": [1]}), (1.0, 1), ({"b": 1, "a": 2}, {"a": 2, "b": 1})],
+    )
+    def test_values_that_the_server_holds_as_equal(self, there: Any, wanted: Any) -> None:
+        assert changed(parameters=({"p": there}, {"p": wanted})).action == "unchanged"
+
+    @pytest.mark.parametrize(
+        ("there", "wanted"), [(1, True), (0, False), ([1], [True]), ({"x": [0]}, {"x": [False]}), ("1", 1)]
+    )
+    def test_values_that_only_python_holds_as_equal(self, there: Any, wanted: Any) -> None:
+        assert changed(parameters=({"p": there}, {"p": wanted})).action == "update"
+
+    def test_where_a_deployment_comes_from_is_no_difference(self) -> None:
+        wanted = deployment(source="prefect.yaml:9", origin="template", environment="development")
+        assert change(wanted, live(deployment())).action == "unchanged"
+
+    @given(JSON)
+    def test_nothing_differs_from_itself(self, value: Any) -> None:
+        assert list(diff(value, value, "parameters")) == []
+
+    @given(JSON, JSON)
+    def test_every_difference_is_between_unequal_values(self, before: Any, after: Any) -> None:
+        found = list(diff(before, after, "x"))
+        assert bool(found) == bool(list(diff(after, before, "x")))
+
+    @given(st.dictionaries(st.text(), JSON), st.dictionaries(st.text(), JSON))
+    def test_what_is_on_the_server_already_is_unchanged(
+        self, parameters: dict[str, Any], variables: dict[str, Any]
+    ) -> None:
+        config = deployment(parameters=parameters, job_variables=variables, schedules=(cron(parameters=parameters),))
+        echoed = {name: json.loads(json.dumps(getattr(config, name))) for name in ("parameters", "job_variables")}
+        assert change(config, live(config, **echoed)).action == "unchanged"
+
+
+class TestSecrets:
+    SECRET = "hunter2"
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {"db_password": SECRET},
+            {"DB_PASSWD": SECRET},
+            {"pwd": SECRET},
+            {"API_KEY": SECRET},
+            {"x-api-key": SECRET},
+            {"PREFECT_API_AUTH_STRING": f"admin:{SECRET}"},
+            {"AWS_SECRET_ACCESS_KEY": SECRET},
+            {"env": {"GITHUB_TOKEN": SECRET}},
+            {"credentials": {"user": "me", "key": SECRET}},
+            {"credentials": [SECRET]},
+            {"tokens": [{"value": SECRET}]},
+            {"db.password.old": SECRET},
+            {"url": f"postgresql://me:{SECRET}@db.example/shop"},
+            {"url": f"redis://:{SECRET}@cache.example"},
+            {"url": f"postgresql://me:p@{SECRET}/x@db.example/shop"},
+            {"repository": f"https://{SECRET}@github.com/shop/etl"},
+            {"urls": [f"amqp://a:b@one,amqp://c:{SECRET}@two"]},
+        ],
+    )
+    def test_show_nowhere(self, value: dict[str, Any]) -> None:
+        other = json.loads(json.dumps(value).replace(self.SECRET, f"{self.SECRET}-new"))
+        plan = plan_of(
+            [
+                deployment(job_variables=other),
+                deployment("b/b", parameters=value),
+                deployment("c/c", pull_steps=(other,)),
+            ],
+            [
+                live(deployment(job_variables=value)),
+                live(deployment("b/b")),
+                live(deployment("c/c", pull_steps=(value,))),
+            ],
+        )
+        assert plan.summary["update"] == 3
+        shown = StringIO()
+        Console(file=shown, width=500).print(plan_text(plan))
+        everything = json.dumps(plan_json(plan)) + plan_markdown(plan) + shown.getvalue()
+        assert self.SECRET not in everything
+        assert HIDDEN in everything
+
+    def test_a_default_in_a_schema(self) -> None:
+        schema = {"properties": {"password": {"type": "string", "default": self.SECRET}}}
+        assert self.SECRET not in str(changed(parameter_schema=({"properties": {"password": {}}}, schema)).fields)
+
+    def test_a_schedules_parameters(self) -> None:
+        before, after = cron(slug="n"), cron(slug="n", parameters={"token": self.SECRET})
+        assert differing(changed(schedules=((before,), (after,)))) == [("schedules[n].parameters.token", None, HIDDEN)]
+
+    def test_that_one_changed_is_seen(self) -> None:
+        found = changed(parameters=({"password": "a"}, {"password": "b"}))
+        assert differing(found) == [("parameters.password", HIDDEN, HIDDEN)]
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("job_variables.env.PASSWORD", "{{ prefect.blocks.secret.db }}"),
+            ("parameters.url", "postgresql://db.example:5432/shop"),
+            ("parameters.author", "me"),
+            ("schedules[token-refresh].cron", "0 4 * * *"),
+            ("parameters.password", None),
+            ("parameters.use_token", True),
+        ],
+    )
+    def test_what_is_none_is_shown(self, path: str, value: Any) -> None:
+        assert masked(path, value) == value
+
+    def test_the_rest_of_a_url_is_shown(self) -> None:
+        assert masked("x", "postgresql://me:pw@db.example/shop") == f"postgresql://me:{HIDDEN}@db.example/shop"
+
+
+class TestChecksum:
+    PLAN = plan_of([deployment(parameters={"a": 1, "b": 2})], [live(deployment("old/x"))])
+
+    def test_equal_plans_have_the_same(self) -> None:
+        again = plan_of([deployment(parameters={"b": 2, "a": 1})], [live(deployment("old/x"))])
+        assert again.checksum == self.PLAN.checksum
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            plan_of([deployment(parameters={"a": 1, "b": 3})], [live(deployment("old/x"))]),
+            plan_of([deployment("etl/other", parameters={"a": 1, "b": 2})], [live(deployment("old/x"))]),
+            plan_of([deployment(parameters={"a": 1, "b": 2})], []),
+            plan_of([deployment(parameters={"a": 1, "b": 2})], [replace(live(deployment("old/x")), id="another")]),
+        ],
+    )
+    def test_different_plans_have_different_ones(self, other: Plan) -> None:
+        assert other.checksum != self.PLAN.checksum
+
+    def test_more_that_would_be_overwritten_makes_another_plan(self) -> None:
+        one = plan_of([deployment()], [live(deployment(), description="x")])
+        more = plan_of([deployment()], [live(deployment(), description="x", parameters={"a": 1})])
+        assert one.checksum != more.checksum
+
+    def test_what_is_not_written_makes_no_difference(self) -> None:
+        unchanged = plan_of([deployment(), deployment("b/b")], [live(deployment("b/b"))])
+        assert unchanged.checksum == plan_of([deployment()], []).checksum
+
+    def test_another_server_makes_another_plan(self) -> None:
+        desired = Desired(owner=OWNER, deployments=(deployment(),))
+        plans = [make_plan(desired, (), api_url=url, policy=Policy()) for url in ("http://a/api", "http://b/api")]
+        assert plans[0].checksum != plans[1].checksum

@@ -25,7 +25,6 @@ from orchestrator.pipeline import narrowed
 from orchestrator.plan import make_plan
 from orchestrator.server import open_server
 
-
 SCHEDULER_TIME = timedelta(minutes=2)
 
 

@@ -1,0 +1,224 @@
+"""The command line: one JSON document, exit codes, and no Prefect where none is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestrator
+from orchestrator.cli import run_command
+from orchestrator.errors import (
+    ConfigurationError,
+    DegradedError,
+    OrchestratorError,
+    RefusedError,
+    ServerMismatch,
+    ServerUnreachable,
+)
+from tests.unit.builders import write_files
+
+REPOS = Path(__file__).parents[1] / "repos"
+NOBODY_LISTENS = "http://127.0.0.1:9/api"
+FLOW = """
+    from prefect import flow
+    @flow(name="{name}")
+    def etl(rows: int = 5): ...
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A repository with one flow, one environment and one declared deployment."""
+    files = {
+        "flows/etl.py": FLOW.format(name="etl [main]"),
+        "environments/development.yaml": f"prefect_api_url: {NOBODY_LISTENS}\n",
+        "prefect.yaml": "deployments:\n  - {name: daily, entrypoint: 'flows/etl.py:etl'}\n",
+    }
+    return write_files(tmp_path, files)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    code = run_command([str(each) for each in arguments])
+    return code, *capsys.readouterr()
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, Any]:
+    """Exit code, and the one document on standard output."""
+    code, output, _ = run(capsys, *arguments, "--output", "json")
+    return code, json.loads(output)
+
+
+class TestDiscover:
+    def test_lists_flows(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        code, output, _ = run(capsys, "discover", "--root", shop)
+        assert code == 0
+        assert "flows/etl.py:etl" in output and "1 flows" in output
+
+    def test_drops_no_brackets(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        assert "etl [main]" in run(capsys, "discover", "--root", shop)[1]
+
+    def test_as_json(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        code, document = run_json(capsys, "discover", "--root", shop)
+        assert (code, document["problems"]) == (0, [])
+        assert [each["entrypoint"] for each in document["flows"]] == ["flows/etl.py:etl"]
+
+    def test_of_given_paths_only(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        write_files(shop, {"jobs/other.py": FLOW.format(name="other")})
+        _, document = run_json(capsys, "discover", "jobs", "--root", shop)
+        assert [each["name"] for each in document["flows"]] == ["other"]
+
+    def test_unreadable_files_fail(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, document = run_json(capsys, "discover", "--root", REPOS / "broken_syntax")
+        assert code == 1
+        assert "good" in [each["name"] for each in document["flows"]]
+        assert {each["code"] for each in document["problems"]} == {"FLW001"}
+
+    def test_does_not_read_environments(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        write_files(shop, {"environments/development.yaml": "broken: [", "prefect.yaml": "broken: ["})
+        assert run(capsys, "discover", "--root", shop)[0] == 0
+
+
+class TestValidate:
+    def test_a_sound_repository(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        code, document = run_json(capsys, "validate", "--root", shop)
+        assert (code, document) == (0, {"is_valid": True, "errors": [], "warnings": []})
+
+    def test_faults_of_flows_fail(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, document = run_json(capsys, "validate", "--root", REPOS / "duplicate_names")
+        assert (code, document["is_valid"]) == (1, False)
+
+    def test_warnings_do_not_fail(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        (shop / "environments" / "development.yaml").unlink()
+        code, document = run_json(capsys, "validate", "--root", shop)
+        assert (code, [each["code"] for each in document["warnings"]]) == (0, ["CFG007"])
+
+    def test_a_fault_is_told_with_file_line_and_remedy(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        write_files(shop, {"environments/development.yaml": "policy:\n  prunne: true\n"})
+        code, output, error = run(capsys, "validate", "--root", shop)
+        assert (code, output) == (2, "")
+        assert "environments/development.yaml:2: error CFG002: Unknown key 'policy.prunne'." in error
+        assert "Did you mean 'prune'?" in error
+
+
+class TestErrorsAsJson:
+    def test_of_the_configuration(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        code, document = run_json(capsys, "validate", "--root", shop, "--env", "stagging")
+        assert (code, document["error"]["type"]) == (2, "ConfigurationError")
+        assert [each["code"] for each in document["error"]["faults"]] == ["CFG004"]
+
+    @pytest.mark.parametrize("arguments", [["nonsense"], ["discover", "--nonsense"], ["validate", "--env"]])
+    def test_of_usage(self, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+        code, document = run_json(capsys, *arguments)
+        assert (code, document["error"]["exit_code"]) == (2, 2)
+
+    def test_in_either_spelling_of_the_option(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, output, _ = run(capsys, "nonsense", "--output=json")
+        assert (code, set(json.loads(output))) == (2, {"error"})
+
+    def test_of_a_server_that_does_not_answer(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        code, document = run_json(capsys, "plan", "--root", shop)
+        assert (code, document["error"]["type"]) == (1, "ServerUnreachable")
+        assert document["error"]["location"] == NOBODY_LISTENS
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [
+            (OrchestratorError, 1),
+            (ServerUnreachable, 1),
+            (ConfigurationError, 2),
+            (ServerMismatch, 2),
+            (DegradedError, 4),
+            (RefusedError, 5),
+        ],
+    )
+    def test_of_each_family_of_errors(self, error: type[OrchestratorError], code: int) -> None:
+        assert error("x").exit_code == code
+
+    def test_usage_without_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, output, error = run(capsys, "discover", "--output", "xml")
+        assert (code, output) == (2, "")
+        assert "xml" in error
+
+    def test_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, output, _ = run(capsys, "--help")
+        assert code == 0
+        for command in ("discover", "validate", "plan", "apply", "status", "clean", "bootstrap", "run", "down"):
+            assert f" {command} " in output
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(capsys, "--version")[:2] == (0, f"{orchestrator.__version__}\n")
+
+
+class TestWhichServer:
+    @pytest.mark.parametrize("command", [["apply", "--yes"], ["clean", "*", "--yes"], ["run", "etl/daily"]])
+    def test_a_writing_command_stops_where_two_are_named(
+        self, capsys: pytest.CaptureFixture[str], shop: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+    ) -> None:
+        monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.example/api")
+        code, document = run_json(capsys, *command, "--root", shop)
+        assert (code, document["error"]["type"]) == (2, "ServerMismatch")
+        assert "--api-url" in document["error"]["remediation"]
+
+    def test_the_option_settles_it(
+        self, capsys: pytest.CaptureFixture[str], shop: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.example/api")
+        code, document = run_json(capsys, "clean", "*", "--yes", "--root", shop, "--api-url", NOBODY_LISTENS)
+        assert (code, document["error"]["type"]) == (1, "ServerUnreachable")
+
+
+class TestDown:
+    def test_with_nothing_running(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert run_json(capsys, "down", "--root", tmp_path) == (0, {"stopped": []})
+        assert "nothing of ours is running" in run(capsys, "down", "--root", tmp_path)[1]
+
+    def test_leaves_nothing_behind(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        run(capsys, "down", "--root", tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestWithoutPrefect:
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["--version"], ["discover"], ["validate"], ["discover", "--nonsense"]]
+    )
+    def test_commands_that_only_read_source_import_none_of_it(self, shop: Path, arguments: list[str]) -> None:
+        command = [sys.executable, "-X", "importtime", "-m", "orchestrator", *arguments]
+        child = subprocess.run(command, cwd=shop, capture_output=True, text=True)
+        lines = [line.rpartition("|")[2].strip() for line in child.stderr.splitlines() if "import time:" in line]
+        assert "orchestrator.cli" in lines
+        assert {line.partition(".")[0] for line in lines} & {"prefect", "httpx", "docker", "sqlalchemy"} == set()
+
+    def test_importing_the_package_imports_none_of_it(self) -> None:
+        code = "import sys, orchestrator; dir(orchestrator); print('prefect' in sys.modules, 'pydantic' in sys.modules)"
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert child.stdout == "False False\n"
+
+    @pytest.mark.parametrize("name", orchestrator.__all__)
+    def test_public_names_are_there_when_asked_for(self, name: str) -> None:
+        assert getattr(orchestrator, name) is not None
+        assert name in dir(orchestrator)
+
+    def test_other_names_are_not(self) -> None:
+        with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+            orchestrator.nonsense  # noqa: B018
+
+
+class TestAsAProgram:
+    def test_standard_output_holds_one_document(self, shop: Path) -> None:
+        command = [sys.executable, "-m", "orchestrator", "validate", "--output", "json"]
+        child = subprocess.run(command, cwd=shop, capture_output=True, text=True)
+        assert (child.returncode, child.stderr) == (0, "")
+        assert json.loads(child.stdout)["is_valid"] is True
+
+    def test_a_reader_that_goes_away_is_no_crash(self, shop: Path) -> None:
+        command = f"{sys.executable} -m orchestrator discover --output json | true"
+        child = subprocess.run(["bash", "-c", command], cwd=shop, capture_output=True, text=True)
+        assert "Traceback" not in child.stderr

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -103,11 +104,11 @@ class LocalState:
     def stop(self, process: LocalProcess, *, grace_seconds: float = 15.0) -> bool:
         """End a process of ours and forget it.
 
-         A worker is asked twice: the first SIGTERM lets it finish what it reports, the second one ends it
-        . Whatever is left of its process group is killed.
+        A worker is asked twice: the first SIGTERM lets it finish what it reports, the second one ends it. Whatever is
+        left of it and of its children is killed.
 
-         Returns:
-             True if it ran, False if it had ended before.
+        Returns:
+            True if it ran, False if it had ended before.
         """
         running = process.find()
         if running is not None:
@@ -116,13 +117,14 @@ class LocalState:
         return running is not None
 
     def _end(self, process: psutil.Process, grace_seconds: float) -> None:
-        family = [process, *process.children(recursive=True)]
-        for wait_seconds in (grace_seconds / 2, grace_seconds / 2):
-            if process.is_running():
+        family = [process]
+        with suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
+            family += process.children(recursive=True)
+            for wait_seconds in (grace_seconds / 2, grace_seconds / 2):
                 process.terminate()
                 psutil.wait_procs([process], timeout=wait_seconds)
         for member in family:
-            if member.is_running():
+            with suppress(psutil.NoSuchProcess):
                 member.kill()
         psutil.wait_procs(family, timeout=5.0)
 

@@ -20,6 +20,7 @@ from orchestrator.errors import (
     ServerMismatch,
     ServerUnreachable,
 )
+from orchestrator.pipeline import same_server
 from tests.unit.builders import write_files
 
 REPOS = Path(__file__).parents[1] / "repos"
@@ -173,6 +174,19 @@ class TestWhichServer:
         monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.example/api")
         code, document = run_json(capsys, "clean", "*", "--yes", "--root", shop, "--api-url", NOBODY_LISTENS)
         assert (code, document["error"]["type"]) == (1, "ServerUnreachable")
+
+    @pytest.mark.parametrize(
+        ("one", "other", "same"),
+        [
+            ("http://localhost:4270/api", "http://127.0.0.1:4270/api/", True),
+            ("https://prefect.example/api", "https://prefect.example:443/api", True),
+            ("http://localhost:4270/api", "http://localhost:4271/api", False),
+            ("http://a.example/api", "http://b.example/api", False),
+            ("http://a.example/one/api", "http://a.example/two/api", False),
+        ],
+    )
+    def test_two_names_of_one_server(self, one: str, other: str, same: bool) -> None:
+        assert same_server(one, other) is same
 
 
 class TestDown:

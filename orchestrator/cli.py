@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from cyclopts import App, CycloptsError
 
@@ -89,12 +90,12 @@ def _fail(error: OrchestratorError, terminal: Terminal) -> int:
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return any(one == "--output=json" or (one, following) == ("--output", "json") for one, following in pairs)
+    return "--output=json" in arguments or ("--output", "json") in pairwise(arguments)
 
 
 def main() -> None:
     """The console script."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's usage statistics, and its notice about them, are not ours
     try:
         code = run_command(sys.argv[1:])
     except KeyboardInterrupt:

@@ -31,7 +31,7 @@ from orchestrator.terminal import (
     Terminal,
 )
 
-Patterns = Annotated[tuple[str, ...], Parameter(help="Only deployments that match: patterns on flow/deployment.")]
+Patterns = tuple[str, ...]
 
 
 @Parameter(name="*")
@@ -39,10 +39,10 @@ Patterns = Annotated[tuple[str, ...], Parameter(help="Only deployments that matc
 class Scope:
     """Which part of the environment a command is about."""
 
-    only: Patterns = ()
+    only: Annotated[Patterns, Parameter(help="Only what matches: patterns on flow/deployment.", negative="")] = ()
     kind: Annotated[Kind | None, Parameter(help="Only deployments of this kind.")] = None
     declared_only: Annotated[bool, Parameter(help="Only what a prefect.yaml declares.", negative="")] = False
-    adopt: Annotated[tuple[str, ...], Parameter(help="Take over unowned deployments that match.")] = ()
+    adopt: Annotated[Patterns, Parameter(help="Take over unowned deployments that match.", negative="")] = ()
 
     @property
     def selection(self) -> Selection:

@@ -133,7 +133,7 @@ class LocalState:
         try:
             with log.open("ab") as output:
                 child = subprocess.Popen(
-                    [sys.executable, "-m", *command],
+                    [sys.executable, "-P", "-m", *command],  # -P: a prefect.py in the repository must not hide Prefect
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -34,6 +34,7 @@ from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, l
 
 REPOS = Path(__file__).parents[1] / "repos"
 DEPLOYER = deployment("deploy-everything/development")
+ANY_SPEED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -344,15 +345,18 @@ class TestDifferences:
         wanted = deployment(source="prefect.yaml:9", origin="template", environment="development")
         assert change(wanted, live(deployment())).action == "unchanged"
 
+    @ANY_SPEED
     @given(JSON)
     def test_nothing_differs_from_itself(self, value: Any) -> None:
         assert list(diff(value, value, "parameters")) == []
 
+    @ANY_SPEED
     @given(JSON, JSON)
     def test_every_difference_is_between_unequal_values(self, before: Any, after: Any) -> None:
         found = list(diff(before, after, "x"))
         assert bool(found) == bool(list(diff(after, before, "x")))
 
+    @ANY_SPEED
     @given(st.dictionaries(st.text(), JSON), st.dictionaries(st.text(), JSON))
     def test_what_is_on_the_server_already_is_unchanged(
         self, parameters: dict[str, Any], variables: dict[str, Any]

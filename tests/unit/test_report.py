@@ -172,7 +172,8 @@ class TestText:
         item = ChangeResult(deployment="etl/[bold]x[/bold]", action="create", status="failed", error="[red] no")
         assert "+ etl/[bold]x[/bold]  failed: [red] no" in text_of(report.result_text(result(item)))
         assert "[a] b [/a]" in text_of(report.problems_text([problem(message="[a] b [/a]")]))
-        assert "[x]" in text_of(report.flows_text(Discovery(flows=(flow("[x]"),))))
+        assert "[x]" in text_of(report.flows_text(Discovery(flows=(flow(name="[x]", path="a.py", function_name="a"),))))
+        assert "[y]" in text_of(report.plan_text(plan_of(deployment(), there=[live(deployment(), description="[y]")])))
         assert "error: [a]: [b]" in text_of(report.error_text(RefusedError("[b]", location="[a]")))
 
     def test_of_an_error_has_every_fault_and_remedy(self) -> None:

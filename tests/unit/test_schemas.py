@@ -131,9 +131,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
 
 
 @pytest.fixture
-def no_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interpreter that cannot be started: whoever needs a child gets none."""
-    monkeypatch.setattr(sys, "executable", "/does/not/exist")
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The interpreter is a program that fails, and writes this file when it is started."""
+    started = tmp_path / "started"
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\ntouch '{started}'\nexit 1\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    return started
 
 
 class TestImportedFlows:
@@ -211,18 +216,20 @@ class TestFlowsThatCannotBeImported:
         assert "importing it took more than 0.01 s" in warnings[0].message
 
 
-@pytest.mark.usefixtures("no_children")
+@pytest.mark.usefixtures("children")
 class TestCache:
-    def test_an_unchanged_flow_starts_no_child(self, answers: Answers) -> None:
+    def test_an_unchanged_flow_starts_no_child(self, answers: Answers, children: Path) -> None:
         sound = [each for each in answers.subjects if "typed" in each.entrypoint]
         found, warnings = read_schemas(answers.root, sound, cache_file=answers.cache_file)
         assert warnings == ()
         assert found["flows/typed.py:typed"] == answers.schemas["flows/typed.py:typed"]
+        assert not children.exists()
 
-    def test_changed_code_is_asked_again(self, answers: Answers) -> None:
+    def test_changed_code_is_asked_again(self, answers: Answers, children: Path) -> None:
         changed = [replace(each, digest="other") for each in answers.subjects if "typed" in each.entrypoint]
         _, warnings = read_schemas(answers.root, changed, cache_file=answers.cache_file)
         assert len(warnings) == len(changed)
+        assert children.exists()
 
     def test_what_failed_is_asked_again(self, answers: Answers) -> None:
         missing = [each for each in answers.subjects if "missing" in each.entrypoint]

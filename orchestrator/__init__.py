@@ -7,7 +7,27 @@ read source) never pay for importing Prefect.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ below does it
+    from orchestrator.config import ConfigurationManager as ConfigurationManager
+    from orchestrator.config import DeploymentTemplate as DeploymentTemplate
+    from orchestrator.config import EnvironmentConfig as EnvironmentConfig
+    from orchestrator.config import ResourceLimits as ResourceLimits
+    from orchestrator.config import WorkPoolConfig as WorkPoolConfig
+    from orchestrator.discovery import FlowDiscovery as FlowDiscovery
+    from orchestrator.model import CleanupResult as CleanupResult
+    from orchestrator.model import DeploymentConfig as DeploymentConfig
+    from orchestrator.model import DeploymentResult as DeploymentResult
+    from orchestrator.model import FlowMetadata as FlowMetadata
+    from orchestrator.model import ValidationError as ValidationError
+    from orchestrator.model import ValidationResult as ValidationResult
+    from orchestrator.submission import FlowSubmission as FlowSubmission
+    from orchestrator.submission import flow_submitter as flow_submitter
+    from orchestrator.submission import trigger_multiple_subflows as trigger_multiple_subflows
+    from orchestrator.submission import trigger_subflow as trigger_subflow
+    from orchestrator.submission import wait_for_flow_runs as wait_for_flow_runs
+    from orchestrator.validation import FlowValidator as FlowValidator
 
 __version__ = "0.1.0"
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from orchestrator import __version__, report
 from orchestrator.config import ConfigurationManager
@@ -25,6 +25,7 @@ app = App(
     help="GitOps for Prefect, run by Prefect itself: deploy every flow of a repository, and only what changed.",
     version=__version__,
     help_flags=["--help", "-h"],
+    default_parameter=Parameter(negative=""),  # no --no-yes; where a "no" means something, the command says so
 )
 
 _LATER = {

@@ -39,10 +39,10 @@ Patterns = tuple[str, ...]
 class Scope:
     """Which part of the environment a command is about."""
 
-    only: Annotated[Patterns, Parameter(help="Only what matches: patterns on flow/deployment.", negative="")] = ()
+    only: Annotated[Patterns, Parameter(help="Only what matches: patterns on flow/deployment.")] = ()
     kind: Annotated[Kind | None, Parameter(help="Only deployments of this kind.")] = None
-    declared_only: Annotated[bool, Parameter(help="Only what a prefect.yaml declares.", negative="")] = False
-    adopt: Annotated[Patterns, Parameter(help="Take over unowned deployments that match.", negative="")] = ()
+    declared_only: Annotated[bool, Parameter(help="Only what a prefect.yaml declares.")] = False
+    adopt: Annotated[Patterns, Parameter(help="Take over unowned deployments that match.")] = ()
 
     @property
     def selection(self) -> Selection:
@@ -81,7 +81,7 @@ def apply(
     server: OnServer = OnServer(),  # noqa: B008
     scope: Scope = Scope(),
     yes: bool = False,
-    prune: bool | None = None,
+    prune: Annotated[bool | None, Parameter(negative="--no-prune")] = None,
     allow_delete: bool = False,
 ) -> int:
     """Change what differs between the repository and the server.

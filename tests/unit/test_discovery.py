@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.discovery import FlowDiscovery, discover, flows_in, module_path
+from orchestrator.discovery import FlowDiscovery, discover, module_path
 from orchestrator.errors import ConfigurationError
+from orchestrator.flow_source import flows_in
 from orchestrator.model import FlowMetadata, Parameter
 
 REPOS = Path(__file__).parents[1] / "repos"

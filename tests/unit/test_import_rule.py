@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import orchestrator
+
 PACKAGE = Path(__file__).parents[2] / "orchestrator"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
@@ -28,7 +30,8 @@ OURS: dict[str, set[str]] = {
     "prefect_yaml": {"config", "strict", "yaml_source"},
     # reading the repository
     "closure": set(),
-    "discovery": {"closure"},
+    "flow_source": set(),
+    "discovery": {"closure", "flow_source"},
     "validation": {"closure", "discovery"},
     "schemas": set(),  # starts schema_child, never imports it
     "schema_child": set(),
@@ -68,7 +71,15 @@ DOORS: dict[str, tuple[set[str], str]] = {
 
 
 def tree_of(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    """The source of a module; of `__init__` without what only type checkers see."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    if module == "__init__":
+        tree.body = [statement for statement in tree.body if statement not in typing_only(tree)]
+    return tree
+
+
+def typing_only(tree: ast.Module) -> list[ast.stmt]:
+    return [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -139,3 +150,11 @@ def test_nobody_prints(module: str) -> None:
 
 def test_the_standard_library_shadows_none_of_ours() -> None:
     assert set(MODULES) & sys.stdlib_module_names == set()
+
+
+def test_type_checkers_see_the_public_names_that_the_package_resolves() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    seen = {name for block in typing_only(tree) for name in imported(block)}
+
+    assert seen == {f"orchestrator.{home}.{name}" for name, home in orchestrator._HOME_OF.items()}
+    assert all(getattr(orchestrator, name) for name in orchestrator._HOME_OF)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from orchestrator.errors import OrchestratorError, ServerUnreachable
@@ -23,7 +24,7 @@ from orchestrator.model import (
     ResultStatus,
     ScheduleConfig,
 )
-from orchestrator.plan import COMPARED_FIELDS, pair_schedules
+from orchestrator.plan import COMPARED_FIELDS, SchedulePair, pair_schedules, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,9 @@ async def apply_plan(plan: Plan, server: DeploymentWriter) -> DeploymentResult:
             results.append(await _carry_out(change, plan, server))
         except OrchestratorError as error:
             gone = error if isinstance(error, ServerUnreachable) else None
-            logger.error("%s %s failed: %s", change.action, change.deployment, error)
-            results.append(_result(change, "failed", str(error)))
+            reason = without_secrets(str(error), change.desired) if change.desired else str(error)
+            logger.error("%s %s failed: %s", change.action, change.deployment, reason)
+            results.append(_result(change, "failed", reason))
     return DeploymentResult(
         environment=plan.environment, api_url=plan.api_url, results=tuple(results), problems=plan.problems
     )
@@ -97,7 +99,14 @@ async def _update_schedules(desired: DeploymentConfig, live: LiveDeployment, ser
         elif pair.desired is not None and pair.live_id is None:
             await server.create_schedule(live.id, pair.desired)
         elif pair.desired is not None and pair.live_id is not None and pair.differs:
-            await server.update_schedule(live.id, pair.live_id, pair.desired)
+            await server.update_schedule(live.id, pair.live_id, _in_rhythm(pair.desired, pair))
+
+
+def _in_rhythm(desired: ScheduleConfig, pair: SchedulePair) -> ScheduleConfig:
+    """An interval without an anchor of its own keeps the one it has: the server would let it start anew, from now."""
+    if desired.interval is None or desired.anchor_date is not None or pair.live is None:
+        return desired
+    return replace(desired, anchor_date=pair.live.anchor_date)
 
 
 def _labels(config: DeploymentConfig, plan: Plan) -> dict[str, str]:

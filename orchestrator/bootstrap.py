@@ -31,7 +31,7 @@ from orchestrator.errors import (
     RunFailed,
     ServerUnreachable,
 )
-from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder
+from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder, server_key, worker_key
 from orchestrator.model import BootstrapResult, Desired, Plan, RunReport, Step
 from orchestrator.pipeline import Settings
 from orchestrator.runs import find_deployment, follow, latest_completed, start_run
@@ -134,10 +134,8 @@ async def _address(environment: EnvironmentConfig, given: str | None) -> tuple[s
 
 async def _ensure_server(api_url: str, state: LocalState) -> tuple[str, bool, None]:
     if await is_healthy(api_url):
-        own = state.running("server")
-        whose = (
-            f"started earlier (pid {own.pid}, log {own.log})" if own and own.name == api_url else "not started by us"
-        )
+        own = state.running("server", server_key(api_url))
+        whose = f"started earlier (pid {own.pid}, log {own.log})" if own else "not started by us"
         return f"answers; {whose}", False, None
     if not is_loopback(api_url):
         raise ServerUnreachable(
@@ -234,12 +232,13 @@ async def ensure_limits(server: PrefectServer, environment: EnvironmentConfig) -
 
 async def _ensure_worker(server: PrefectServer, pool: WorkPoolConfig, state: LocalState) -> tuple[str, bool, None]:
     """Start a local worker, unless one is online that is not just the echo of ours that died."""
-    own = state.running("worker")
-    dead = state.read("worker")
-    online = await server.online_workers(pool.name) - ({dead.name} if dead and not own else set())
+    key = worker_key(pool.name, server.api_url)
+    own, recorded = state.running("worker", key), state.read("worker", key)
+    dead = {recorded.name} if recorded and not own else set()
+    online = await server.online_workers(pool.name) - dead
     if online:
         return f"online: {', '.join(sorted(online))}", False, None
-    if own is not None:  # ours runs for another server or lost its connection: a pool needs one that is online
+    if own is not None:  # it runs, but lost the server: a pool needs one that is online
         state.stop(own)
     name = f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
     process = state.start_worker(pool=pool.name, name=name, api_url=server.api_url)

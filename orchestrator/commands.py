@@ -228,16 +228,21 @@ def _exit_code(result: BootstrapResult) -> int:
 def _with_steps(terminal: Terminal, request: Request) -> BootstrapResult:
     """Run bootstrap and tell each step; if it ends early, say what is running now."""
     try:
-        with terminal.working("bootstrap") as doing:
+        with LocalState(request.root).alone(), terminal.working("bootstrap") as doing:
             progress = Progress(doing.now, lambda step: terminal.tell(_step_line(step)), doing.tell)
             return anyio.run(bring_up, request, progress)
-    except BaseException:
-        running = [process for role in ("server", "worker") if (process := LocalState(request.root).running(role))]
-        left = ", ".join(f"{process.role} (pid {process.pid})" for process in running) or "nothing"
-        terminal.tell(
-            Text(f"bootstrap did not finish; running now: {left}. `orchestrator down` stops it.", style="yellow")
-        )
+    except BaseException as error:
+        _say_what_runs(terminal, LocalState(request.root), interrupted=isinstance(error, KeyboardInterrupt))
         raise
+
+
+def _say_what_runs(terminal: Terminal, state: LocalState, *, interrupted: bool) -> None:
+    """After an early end: which processes of ours there are now."""
+    running = [process for process in state.processes() if process.find() is not None]
+    if running or interrupted:
+        left = ", ".join(f"{process.role} (pid {process.pid})" for process in running) or "nothing"
+        words = f"bootstrap did not finish; running now: {left}. `orchestrator down` stops it."
+        terminal.tell(Text(words, style="yellow"))
 
 
 def _step_line(step: Step) -> Text:
@@ -290,9 +295,8 @@ def down(*, common: Common = Common()) -> int:  # noqa: B008
     """Stop the server and the worker that bootstrap started, and only those."""
     terminal = Terminal(common.output)
     state = LocalState(common.root.resolve())
-    # The worker first: it reports the end of its runs to the server.
-    known = [process for role in ("worker", "server") if (process := state.read(role))]
-    stopped = [process for process in known if state.stop(process)]
+    with state.alone():
+        stopped = [process for process in state.processes() if state.stop(process)]
     lines = [Text(f"stopped {process.role} {process.name} (pid {process.pid})") for process in stopped]
     text = Group(*lines) if lines else Text("nothing of ours is running")
     terminal.show(text, {"stopped": [_process_json(process) for process in stopped]})

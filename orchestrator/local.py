@@ -8,16 +8,19 @@ touched.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import psutil
@@ -41,12 +44,16 @@ _INHERITED_SETTINGS = (
 )
 
 
+Role = Literal["server", "worker"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalProcess:
     """A background process that we started."""
 
-    role: str  # "server" or "worker"
-    name: str  # the server's address; the worker's name on the server
+    role: Role
+    serves: str  # what it is there for: the server's host:port; the worker's pool@host:port. One process each
+    name: str  # the server's API address; the worker's name on the server
     pid: int
     started_at: float  # seconds since the epoch, as the system tells it
     log: str
@@ -68,17 +75,38 @@ class LocalState:
         self.folder = root / STATE_FOLDER
         self.prefect_home = self.folder / "prefect"
 
-    def read(self, role: str) -> LocalProcess | None:
-        """The recorded process of that role, running or not."""
-        try:
-            return LocalProcess(**json.loads(self._record(role).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+    def processes(self) -> tuple[LocalProcess, ...]:
+        """Every recorded process, running or not; workers before servers, since they report to them."""
+        files = sorted((self.folder / "run").glob("*.json"), reverse=True)
+        return tuple(process for process in map(_read_record, files) if process is not None)
 
-    def running(self, role: str) -> LocalProcess | None:
-        """The recorded process of that role, if it runs."""
-        record = self.read(role)
+    def read(self, role: Role, serves: str) -> LocalProcess | None:
+        """The process recorded for that, running or not."""
+        return _read_record(self._file("run", role, serves, "json"))
+
+    def running(self, role: Role, serves: str) -> LocalProcess | None:
+        """The process recorded for that, if it runs."""
+        record = self.read(role, serves)
         return record if record is not None and record.find() is not None else None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other commands that start and stop processes here out, for the length of a block.
+
+        Raises:
+            LocalProcessError: another one is at work. The lock is the system's: it ends with its holder.
+        """
+        self._prepare()
+        with (self.folder / "run" / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise LocalProcessError(
+                    "Another bootstrap or down is at work here.",
+                    location=str(self.folder),
+                    remedy="Wait until it is done.",
+                ) from error
+            yield
 
     def start_server(self, api_url: str) -> LocalProcess:
         """Start `prefect server start` at a loopback address; returns at once, before the server answers.
@@ -88,8 +116,8 @@ class LocalState:
         """
         address = urlsplit(api_url)
         command = ["prefect", "server", "start", "--host", address.hostname or "127.0.0.1"]
-        command += ["--port", str(address.port or 4200), "--analytics-off"]
-        return self._start("server", api_url, command, {"PREFECT_API_URL": api_url})
+        command += ["--port", str(address.port or 80), "--analytics-off"]
+        return self._start("server", server_key(api_url), api_url, command, {"PREFECT_API_URL": api_url})
 
     def start_worker(self, *, pool: str, name: str, api_url: str) -> LocalProcess:
         """Start `prefect worker start` on a process pool; returns at once, before the worker is online.
@@ -99,7 +127,8 @@ class LocalState:
         """
         command = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name]
         # Prefect asks for new runs every 10 s; on one machine, people wait for that.
-        return self._start("worker", name, command, {"PREFECT_API_URL": api_url, "PREFECT_WORKER_QUERY_SECONDS": "2"})
+        settings = {"PREFECT_API_URL": api_url, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+        return self._start("worker", worker_key(pool, api_url), name, command, settings)
 
     def stop(self, process: LocalProcess, *, grace_seconds: float = 15.0) -> bool:
         """End a process of ours and forget it.
@@ -113,7 +142,7 @@ class LocalState:
         running = process.find()
         if running is not None:
             self._end(running, grace_seconds)
-        self._record(process.role).unlink(missing_ok=True)
+        self._file("run", process.role, process.serves, "json").unlink(missing_ok=True)
         return running is not None
 
     def _end(self, process: psutil.Process, grace_seconds: float) -> None:
@@ -128,39 +157,61 @@ class LocalState:
                 member.kill()
         psutil.wait_procs(family, timeout=5.0)
 
-    def _start(self, role: str, name: str, command: list[str], settings: Mapping[str, str]) -> LocalProcess:
-        log = self._prepare(role)
+    def _start(
+        self, role: Role, serves: str, name: str, command: list[str], settings: Mapping[str, str]
+    ) -> LocalProcess:
+        self._prepare()
+        log = self._file("logs", role, serves, "log")
         try:
-            with log.open("ab") as output:
-                child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", *command],  # -P: a prefect.py in the repository must not hide Prefect
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=self.folder.parent,
-                    env=self._environment(settings),
-                    start_new_session=True,  # Ctrl-C in the terminal must not reach it
-                    preexec_fn=_default_signals,
-                )
+            child = self._launch(command, settings, log)
             started_at = psutil.Process(child.pid).create_time()
         except (OSError, psutil.Error) as error:
             raise LocalProcessError(f"The {role} could not be started: {error}.", remedy=f"See {log}.") from error
-        process = LocalProcess(role=role, name=name, pid=child.pid, started_at=started_at, log=str(log))
-        self._record(role).write_text(json.dumps(asdict(process)), encoding="utf-8")
+        process = LocalProcess(role=role, serves=serves, name=name, pid=child.pid, started_at=started_at, log=str(log))
+        self._file("run", role, serves, "json").write_text(json.dumps(asdict(process)), encoding="utf-8")
         return process
 
-    def _prepare(self, role: str) -> Path:
+    def _launch(self, command: list[str], settings: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", *command],  # -P: a prefect.py in the repository must not hide Prefect
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder.parent,
+                env=self._environment(settings),
+                start_new_session=True,  # Ctrl-C in the terminal must not reach it
+                preexec_fn=_default_signals,
+            )
+
+    def _prepare(self) -> None:
         for folder in (self.prefect_home, self.folder / "logs", self.folder / "run"):
             folder.mkdir(parents=True, exist_ok=True)
         (self.folder / ".gitignore").write_text("*\n", encoding="utf-8")
-        return self.folder / "logs" / f"{role}.log"
 
-    def _record(self, role: str) -> Path:
-        return self.folder / "run" / f"{role}.json"
+    def _file(self, folder: str, role: Role, serves: str, ending: str) -> Path:
+        return self.folder / folder / f"{role}-{re.sub(r'[^A-Za-z0-9.]+', '-', serves)}.{ending}"
 
     def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if _is_inherited(key)}
         return {**kept, "PREFECT_HOME": str(self.prefect_home), "DO_NOT_TRACK": "1", **settings}
+
+
+def server_key(api_url: str) -> str:
+    """What a local server is recorded for: one address holds one server."""
+    return urlsplit(api_url).netloc
+
+
+def worker_key(pool: str, api_url: str) -> str:
+    """What a local worker is recorded for: one worker for each pool of each server."""
+    return f"{pool}@{server_key(api_url)}"
+
+
+def _read_record(file: Path) -> LocalProcess | None:
+    try:
+        return LocalProcess(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _is_inherited(key: str) -> bool:

@@ -47,6 +47,7 @@ COMPARED_FIELDS = (
     "parameter_schema",
 )
 SCHEDULE_RULE = ("cron", "interval", "rrule", "timezone", "day_or", "parameters")
+NO_SCHEMA = {"type": "object", "properties": {}}  # what the server keeps for a deployment without a parameter schema
 HIDDEN = "********"
 _SECRET_KEY = re.compile(
     r"(?i)(passw|passphrase|pwd|secret|token|auth(?!or)|credential|(api|access|account|private)[_-]?key)"
@@ -54,6 +55,7 @@ _SECRET_KEY = re.compile(
 # A password may hold any character, even those that a URL should escape: rather too much is hidden than too little.
 _URL_PASSWORD = re.compile(r"(://[^:/?#@\s]*:)\S+@")
 _URL_TOKEN = re.compile(r"(https?://)[^:/?#@\s]+@")
+_RRULE_START = re.compile(r"^DTSTART:\d{8}T\d{6}\n")
 _SCHEDULE_LABEL = re.compile(r"^schedules\[.*?\]")
 
 
@@ -251,9 +253,7 @@ def differences(config: DeploymentConfig, live: LiveDeployment) -> tuple[tuple[F
         The field differences, and the kept overrides in words.
     """
     fields = [
-        found
-        for name in COMPARED_FIELDS
-        for found in diff(_comparable(getattr(live.config, name)), _comparable(getattr(config, name)), name)
+        found for name in COMPARED_FIELDS for found in diff(_field(live.config, name), _field(config, name), name)
     ]
     kept: list[str] = []
     if config.paused and not live.config.paused:
@@ -298,17 +298,45 @@ def masked(path: str, value: Any) -> Any:
     return [masked(path, inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+def without_secrets(text: str, config: DeploymentConfig) -> str:
+    """A text about a deployment, such as the server's reason to refuse it, without the secrets that it quotes."""
+    fields = ("parameters", "job_variables", "pull_steps")
+    for secret in sorted({each for name in fields for each in _secrets(name, getattr(config, name))}, key=len)[::-1]:
+        text = text.replace(secret, HIDDEN)
+    return str(masked("", text))
+
+
+def _secrets(path: str, value: Any) -> Iterator[str]:
+    """The values in a field that a plan would hide; what is very short hides nothing and would cut words."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _secrets(f"{path}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secrets(path, inner)
+    elif masked(path, value) == HIDDEN and len(str(value)) > 3:
+        yield str(value)
+
+
+def _field(config: DeploymentConfig, name: str) -> Any:
+    value = _comparable(getattr(config, name))
+    return value or NO_SCHEMA if name == "parameter_schema" else value
+
+
 def _comparable(value: Any) -> Any:
     """JSON's view of a value: the server makes no difference between tuples and lists, nor between 1 and 1.0."""
     return json.loads(json.dumps(value, default=str)) if isinstance(value, Mapping | tuple | list) else value
 
 
 def pair_schedules(desired: Sequence[ScheduleConfig], live: LiveDeployment) -> tuple[SchedulePair, ...]:
-    """Match desired schedules with live ones: by slug, then by rule, then in order."""
+    """Match desired schedules with live ones: by slug, then what is the same, then by rule, then in order.
+
+    The order is the weakest sign: the server gives schedules in no order that means anything.
+    """
     left = list(zip(live.config.schedules, live.schedule_ids, strict=True))
     unpaired = list(desired)
     pairs: list[SchedulePair] = []
-    for same in (_same_slug, _same_rule, _both_without_slug):
+    for same in (_same_slug, _same_schedule, _same_rule, _both_without_slug):
         for wanted in list(unpaired):
             found = next((item for item in left if same(wanted, item[0])), None)
             if found is not None:
@@ -323,8 +351,19 @@ def _same_slug(one: ScheduleConfig, other: ScheduleConfig) -> bool:
     return one.slug is not None and one.slug == other.slug
 
 
-def _same_rule(one: ScheduleConfig, other: ScheduleConfig) -> bool:
-    return one.slug == other.slug and one.rule == other.rule
+def _same_schedule(wanted: ScheduleConfig, live: ScheduleConfig) -> bool:
+    return _same_rule(wanted, live) and wanted.active == live.active and wanted.parameters == live.parameters
+
+
+def _same_rule(wanted: ScheduleConfig, live: ScheduleConfig) -> bool:
+    return wanted.slug == live.slug and wanted.rule == _as_written(live, wanted).rule
+
+
+def _as_written(live: ScheduleConfig, wanted: ScheduleConfig) -> ScheduleConfig:
+    """A live schedule without the start that the server puts before an rrule which names none."""
+    if wanted.rrule is None or live.rrule is None or "DTSTART" in wanted.rrule.upper():
+        return live
+    return replace(live, rrule=_RRULE_START.sub("", live.rrule))
 
 
 def _both_without_slug(one: ScheduleConfig, other: ScheduleConfig) -> bool:
@@ -338,7 +377,7 @@ def _schedule_differences(pair: SchedulePair) -> tuple[list[FieldDiff], list[str
         assert known is not None  # a pair has at least one side
         path = f"schedules[{known.label}]"
         return [FieldDiff(path=path, before=live and live.rule, after=wanted and wanted.rule)], []
-    path = f"schedules[{wanted.label}]"
+    path, live = f"schedules[{wanted.label}]", _as_written(live, wanted)
     fields = [
         found
         for name in SCHEDULE_RULE

@@ -85,14 +85,20 @@ class PrefectServer:
         Raises:
             ServerUnreachable, ServerError: the server did not answer, or not with deployments.
         """
-        flows = {flow["id"]: flow["name"] for flow in await self._pages("/flows/filter")}
+        # Flows come second: one that somebody adds meanwhile would be missing for its deployment. A deployment whose
+        # flow is gone by then is gone too.
+        rows = await self._pages("/deployments/filter", {"sort": "CREATED_DESC"})
+        flows = {flow["id"]: flow["name"] for flow in await self._pages("/flows/filter", {"sort": "NAME_ASC"})}
         self._flow_ids = {name: id_ for id_, name in flows.items()}
-        return tuple(_live(row, flows[row["flow_id"]]) for row in await self._pages("/deployments/filter"))
+        found = {row["id"]: _live(row, flows[row["flow_id"]]) for row in rows if row["flow_id"] in flows}
+        return tuple(sorted(found.values(), key=lambda item: item.config.deployment_path))
 
-    async def _pages(self, route: Any, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    async def _pages(self, route: Any, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All rows, in pages. What is sorted by must be unique: many deployments share a name, and a database may
+        order equals differently for each page. New ones come first, so that no page loses one to the next."""
         rows: list[dict[str, Any]] = []
         while True:
-            body = {"sort": "NAME_ASC", **(query or {}), "limit": PAGE, "offset": len(rows)}
+            body = {**query, "limit": PAGE, "offset": len(rows)}
             page = await self._request("POST", route, json=body)
             rows += page
             if len(page) < PAGE:
@@ -130,15 +136,40 @@ class PrefectServer:
 
     async def update_deployment(self, id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
         """Change the named fields of a deployment and nothing else: never its schedules, never un-pausing it."""
-        if "work_pool" in fields or "work_queue" in fields:
-            # A queue alone is looked up in Prefect's default pool, and takes the deployment there.
+        if {"work_pool", "work_queue", "job_variables"} & set(fields):
+            # A queue alone is looked up in Prefect's default pool, and takes the deployment there. Job variables
+            # alone are not checked against the pool's template.
             fields = (*fields, "work_pool", "work_queue")
         body = _writable(config, fields)
         if "version" in fields:
             body["version"] = config.version
         if "concurrency_limit" in fields:
             body["concurrency_limit"] = config.concurrency_limit
-        await self._request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
+        try:
+            await self._request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
+        except ServerError as error:
+            await self._require_pool(body.get("work_pool_name"), error)
+            raise
+        if config.schedules:
+            await self._restore_runs(id_)
+
+    async def _require_pool(self, name: str | None, error: ServerError) -> None:
+        """Name a missing pool: to an update the server answers 500 and no reason."""
+        if name and not isinstance(error, ServerUnreachable) and await self.read_pool(name) is None:
+            raise ServerError(
+                f"There is no work pool {name!r}.",
+                location=f"work pool {name}",
+                remedy="`orchestrator bootstrap` creates those of the environment's file.",
+            ) from error
+
+    async def _restore_runs(self, id_: str) -> None:
+        """Schedule a deployment's coming runs: the server drops them with every update of it or of a schedule.
+
+        Its scheduler would get to it within a minute, and leave out what was due in the meantime.
+        """
+        row = await self._request("GET", "/deployments/{id}", path_params={"id": id_})
+        if not row["paused"] and any(schedule["active"] for schedule in row["schedules"]):
+            await self._request("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json={})
 
     async def pause_deployment(self, id_: str) -> None:
         await self._request("POST", "/deployments/{id}/pause_deployment", path_params={"id": id_})
@@ -168,6 +199,7 @@ class PrefectServer:
 
     async def _schedule(self, method: Any, route: Any, body: Any, **ids: str) -> None:
         await self._request(method, route, path_params=ids, json=body)
+        await self._restore_runs(ids["id"])
 
     async def _flow_id(self, name: str) -> str:
         if name not in self._flow_ids:  # POST /flows/ gives the existing flow of that name
@@ -358,4 +390,16 @@ def _detail(response: httpx.Response) -> str:
         body = response.json()
     except ValueError:
         return response.text[:300]
-    return str(body.get("detail") or body.get("exception_message") or body)[:600] if isinstance(body, dict) else ""
+    if not isinstance(body, dict):
+        return ""
+    faults = body.get("exception_detail")  # of a request that the server could not take: what, and where in it
+    if isinstance(faults, list) and faults:
+        return "; ".join(_fault(item) for item in faults)[:600]
+    return str(body.get("detail") or body.get("exception_message") or body)[:600]
+
+
+def _fault(item: Any) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    place = ".".join(str(part) for part in item.get("loc", ()) if part != "body")
+    return f"{place}: {item.get('msg', '')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -19,9 +19,12 @@ class Api:
     """One Prefect server."""
 
     url: str
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60), repr=False)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=60)
+        answer = self.client.request(method, f"{self.url}{path}", json=body)
+        while answer.status_code == 503:  # SQLite is locked while the server's own services write
+            answer = self.client.request(method, f"{self.url}{path}", json=body)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
@@ -37,7 +40,7 @@ class Api:
     def ensure_pool(self, name: str, type_: str = "process", template: dict[str, Any] | None = None) -> str:
         """A work pool; one that is there already stays as it is."""
         pool = {"name": name, "type": type_, "base_job_template": template or {}}
-        answer = httpx.post(f"{self.url}/work_pools/", json=pool, timeout=60)
+        answer = self.client.post(f"{self.url}/work_pools/", json=pool)
         assert answer.is_success or answer.status_code == 409, answer.text
         return name
 
@@ -56,6 +59,11 @@ class Api:
 
     def deployments_of(self, flow: str) -> dict[str, dict[str, Any]]:
         return self.deployments(flows={"name": {"any_": [flow]}})
+
+    def delete_deployments_of(self, flow: str) -> None:
+        while rows := self.deployments_of(flow):
+            ids = [row["id"] for row in rows.values()][:50]  # the server takes no more at a time
+            self.post("/deployments/bulk_delete", deployments={"id": {"any_": ids}})
 
     def schedule_runs(self, deployment_id: str) -> None:
         """What the server's scheduler does when its turn comes."""

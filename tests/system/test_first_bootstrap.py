@@ -21,7 +21,7 @@ def test_it_shows_each_step_and_the_way_to_the_ui(first_bootstrap: tuple[System,
     for step in ("server", "work pool (python)", "task limits", "worker", "deployer", "sync", "run"):
         assert f"+ {step} " in answer.out
     assert "environment development" in answer.out
-    assert "server.log" in answer.out
+    assert ".orchestrator/logs/server-" in answer.out
     assert f"Prefect UI: {system.api_url.removesuffix('/api')}" in answer.out
 
 

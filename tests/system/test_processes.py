@@ -122,7 +122,7 @@ def test_a_server_that_cannot_start_points_to_its_log(fresh: System) -> None:
     answer = fresh.run("bootstrap")
 
     assert answer.code == 1
-    assert "server.log" in answer.text
+    assert ".orchestrator/logs/server-" in answer.text
     assert processes(fresh) == {}
 
 

@@ -15,8 +15,11 @@ import psutil
 import pytest
 
 from orchestrator.errors import LocalProcessError
-from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder
+from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder, worker_key
 from tests.unit.builders import API_URL, write_files
+
+SERVER = "here"
+WORKER = worker_key("processes", API_URL)
 
 # Stands where Prefect would: tells its environment and arguments, then ends at once or waits for a signal.
 STAND_IN = """
@@ -35,7 +38,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalStat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     state = LocalState(tmp_path / "root")
     yield state
-    for left in filter(None, map(state.read, ("server", "worker"))):
+    for left in state.processes():
         state.stop(left, grace_seconds=0.0)
 
 
@@ -51,11 +54,13 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def record_of(child: subprocess.Popen[bytes], *, age: float = 0.0) -> LocalProcess:
     """A record that names this process, as if it had started `age` seconds earlier."""
     started_at = psutil.Process(child.pid).create_time() - age
-    return LocalProcess(role="server", name=API_URL, pid=child.pid, started_at=started_at, log="server.log")
+    return LocalProcess(
+        role="server", serves=SERVER, name=API_URL, pid=child.pid, started_at=started_at, log="server.log"
+    )
 
 
 def write_record(state: LocalState, record: LocalProcess) -> None:
-    write_files(state.folder, {f"run/{record.role}.json": json.dumps(asdict(record))})
+    write_files(state.folder, {f"run/{record.role}-{record.serves}.json": json.dumps(asdict(record))})
 
 
 def started_worker(state: LocalState) -> LocalProcess:
@@ -82,7 +87,7 @@ class TestStarting:
         process = started_worker(state)
         psutil.Process(process.pid).wait(timeout=30)
         assert Path(process.log).read_text() == "started\n"
-        assert state.read("worker") == process
+        assert state.read("worker", WORKER) == process
 
     def test_keeps_its_folder_out_of_git(self, state: LocalState) -> None:
         told(state, started_worker(state))
@@ -90,9 +95,9 @@ class TestStarting:
 
     def test_that_fails_says_where_to_look(self, state: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "executable", "/does/not/exist")
-        with pytest.raises(LocalProcessError, match=r"The worker could not be started.*worker\.log"):
+        with pytest.raises(LocalProcessError, match=r"The worker could not be started.*worker-.*\.log"):
             started_worker(state)
-        assert state.read("worker") is None
+        assert state.read("worker", WORKER) is None
 
 
 class TestEnvironmentOfChildren:
@@ -128,31 +133,31 @@ class TestRunning:
     def test_while_it_runs(self, state: LocalState, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WAITS", "1")
         process = started_worker(state)
-        assert state.running("worker") == process
+        assert state.running("worker", WORKER) == process
 
     def test_not_after_it_has_ended(self, state: LocalState) -> None:
         process = started_worker(state)
         psutil.Process(process.pid).wait(timeout=30)
-        assert state.running("worker") is None
-        assert state.read("worker") == process
+        assert state.running("worker", WORKER) is None
+        assert state.read("worker", WORKER) == process
 
     def test_not_while_it_waits_to_be_buried(self, state: LocalState) -> None:
         process = started_worker(state)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, but is still in the process table
         assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
-        assert state.running("worker") is None
+        assert state.running("worker", WORKER) is None
 
     def test_not_where_another_process_has_its_pid(self, state: LocalState, sleeper: subprocess.Popen[bytes]) -> None:
         write_record(state, record_of(sleeper, age=60))
-        assert state.running("server") is None
+        assert state.running("server", SERVER) is None
 
     @pytest.mark.parametrize("damage", ["", "{", "[]", '{"pid": 1}', "null"])
     def test_not_where_the_record_is_damaged(self, state: LocalState, damage: str) -> None:
-        write_files(state.folder, {"run/server.json": damage})
-        assert state.running("server") is None
+        write_files(state.folder, {f"run/server-{SERVER}.json": damage})
+        assert state.running("server", SERVER) is None
 
     def test_not_where_nothing_was_started(self, state: LocalState) -> None:
-        assert state.read("server") is None
+        assert state.read("server", SERVER) is None
 
 
 class TestStopping:
@@ -161,7 +166,7 @@ class TestStopping:
         process = started_worker(state)
         assert state.stop(process) is True
         assert not psutil.pid_exists(process.pid)
-        assert state.read("worker") is None
+        assert state.read("worker", WORKER) is None
 
     def test_leaves_another_process_with_the_same_pid_alone(
         self, state: LocalState, sleeper: subprocess.Popen[bytes]
@@ -170,20 +175,20 @@ class TestStopping:
         write_record(state, record)
         assert state.stop(record) is False
         assert sleeper.poll() is None
-        assert state.read("server") is None
+        assert state.read("server", SERVER) is None
 
     def test_of_what_has_ended_only_forgets(self, state: LocalState) -> None:
         process = started_worker(state)
         psutil.Process(process.pid).wait(timeout=30)
         assert state.stop(process) is False
-        assert state.read("worker") is None
+        assert state.read("worker", WORKER) is None
 
     def test_leaves_the_other_role_alone(self, state: LocalState, sleeper: subprocess.Popen[bytes]) -> None:
         write_record(state, record_of(sleeper))
         worker = started_worker(state)
         psutil.Process(worker.pid).wait(timeout=30)
         state.stop(worker)
-        assert state.running("server") == record_of(sleeper)
+        assert state.running("server", SERVER) == record_of(sleeper)
 
     def test_takes_the_children_along(self, state: LocalState) -> None:
         text = 'import subprocess, sys; c = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]); '
@@ -229,3 +234,27 @@ class TestAddresses:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         assert port_holder(f"http://127.0.0.1:{port}/api") is None
+
+
+class TestOneProcessForEachPurpose:
+    def test_workers_of_two_servers_are_recorded_apart(self, state: LocalState) -> None:
+        started = [state.start_worker(pool="processes", name="w", api_url=f"http://127.0.0.1:{n}/api") for n in (1, 2)]
+        assert set(state.processes()) == set(started)
+
+    def test_workers_come_before_servers(self, state: LocalState) -> None:
+        state.start_server("http://127.0.0.1:4271/api")
+        started_worker(state)
+        assert [process.role for process in state.processes()] == ["worker", "server"]
+
+    def test_a_second_command_is_kept_out_while_one_is_at_work(self, state: LocalState) -> None:
+        with (
+            state.alone(),
+            pytest.raises(LocalProcessError, match="Another bootstrap"),
+            LocalState(state.folder.parent).alone(),
+        ):
+            pass
+
+    def test_the_lock_ends_with_its_holder(self, state: LocalState) -> None:
+        for _ in range(2):
+            with state.alone():
+                pass

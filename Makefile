@@ -7,20 +7,18 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-ROOT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
 PYTHON ?= python3
-VENV := $(ROOT)/.venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
 ENVIRONMENT ?= development
 ARGS ?=
 RUN ?= main-etl-job/main-etl-deployment
 
 # A home of our own under the repository: a developer's Prefect profile and database stay untouched.
-export PREFECT_HOME := $(ROOT)/.orchestrator/prefect
+export PREFECT_HOME := $(CURDIR)/.orchestrator/prefect
 export DO_NOT_TRACK := 1
 
 ON_SERVER := $(if $(API_URL),--api-url $(API_URL))
-ORCHESTRATOR := cd $(ROOT) && $(BIN)/python -m orchestrator
+ORCHESTRATOR := $(BIN)/python -m orchestrator
 COMMON := --env $(ENVIRONMENT) $(ON_SERVER) $(ARGS)
 
 .PHONY: help install bootstrap down run-distributed discover-flows validate-flows build-deployments \
@@ -28,21 +26,22 @@ COMMON := --env $(ENVIRONMENT) $(ON_SERVER) $(ARGS)
         validate-deployments test-deployments check-ui test check bench format clean
 
 help: ## List all targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-22s %s\n", $$1, $$2}' $(ROOT)/Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-22s %s\n", $$1, $$2}' Makefile
 
 # ----- the environment -----------------------------------------------------------------------------------
 
-# Made again when the dependencies change. The stamp holds them, so that a branch switch back costs nothing.
-$(VENV)/.installed: $(ROOT)/pyproject.toml $(ROOT)/constraints.txt
+# Made again when the dependencies change.
+.venv/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install it, or say PYTHON=/path/to/python"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; $(PYTHON) is `$(PYTHON) --version`. Say which one: make PYTHON=python3.11 ..."; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(ROOT)/constraints.txt -e '$(ROOT)[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-install: $(VENV)/.installed ## Make .venv with everything that is needed
+install: .venv/.installed ## Make .venv with everything that is needed
+	@mkdir -p "$$PREFECT_HOME"
 
 bootstrap: install ## From nothing to a running deployer, and the ETL run once
 	@$(ORCHESTRATOR) bootstrap --run $(RUN) $(COMMON)
@@ -71,13 +70,13 @@ deploy-all: install ## Deploy everything that differs
 	@$(ORCHESTRATOR) apply --yes $(COMMON)
 
 deploy-dev: ## Deploy everything to development
-	@$(MAKE) --no-print-directory -C $(ROOT) deploy-all ENVIRONMENT=development
+	@$(MAKE) --no-print-directory deploy-all ENVIRONMENT=development
 
 deploy-staging: ## Deploy everything to staging
-	@$(MAKE) --no-print-directory -C $(ROOT) deploy-all ENVIRONMENT=staging
+	@$(MAKE) --no-print-directory deploy-all ENVIRONMENT=staging
 
 deploy-prod: ## Deploy everything to production
-	@$(MAKE) --no-print-directory -C $(ROOT) deploy-all ENVIRONMENT=production
+	@$(MAKE) --no-print-directory deploy-all ENVIRONMENT=production
 
 clean-deployments: install ## Delete all deployments of ours in the environment
 	@$(ORCHESTRATOR) clean '*' --yes $(COMMON)
@@ -85,8 +84,8 @@ clean-deployments: install ## Delete all deployments of ours in the environment
 validate-deployments: install ## Check the deployments' configuration without the server
 	@$(ORCHESTRATOR) validate --env $(ENVIRONMENT) $(ARGS)
 
-test-deployments: install ## Plan without writing; exit code 3 if there are changes
-	@$(ORCHESTRATOR) plan --detailed-exitcode $(COMMON)
+test-deployments: install ## Plan against the server without writing
+	@$(ORCHESTRATOR) plan $(COMMON)
 
 check-ui: install ## Are the deployments on the server, in sync and ready?
 	@$(ORCHESTRATOR) status $(COMMON)
@@ -94,17 +93,17 @@ check-ui: install ## Are the deployments on the server, in sync and ready?
 # ----- the project itself --------------------------------------------------------------------------------
 
 test: install ## Run all tests that this machine can run
-	@cd $(ROOT) && $(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: install ## Lint, format and types
-	@cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: install ## Run the benchmarks
-	@cd $(ROOT) && $(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 format: install ## Format the code
-	@cd $(ROOT) && $(BIN)/ruff format . && $(BIN)/ruff check --fix .
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean: ## Remove .venv, caches and the local state (run `make down` first)
-	@test ! -d $(ROOT)/.orchestrator/run || test -z "`ls $(ROOT)/.orchestrator/run`" || { echo "a server or worker may run: make down first"; exit 1; }
-	rm -rf $(ROOT)/.venv $(ROOT)/.orchestrator $(ROOT)/data $(ROOT)/.mypy_cache $(ROOT)/.ruff_cache $(ROOT)/.pytest_cache
+	@test -z "`ls .orchestrator/run/*.json 2>/dev/null`" || { echo "a server or worker may run: make down first"; exit 1; }
+	rm -rf .venv .orchestrator data .mypy_cache .ruff_cache .pytest_cache

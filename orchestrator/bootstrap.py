@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ import httpx
 
 from orchestrator import live, pipeline
 from orchestrator.config import EnvironmentConfig, WorkPoolConfig
-from orchestrator.desired import DEPLOYER_FLOW, Selection
+from orchestrator.desired import DEFAULT_QUEUE, DEPLOYER_FLOW, Selection
 from orchestrator.errors import (
     ConfigurationError,
     DegradedError,
@@ -35,7 +35,7 @@ from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holde
 from orchestrator.model import BootstrapResult, Desired, Plan, RunReport, Step
 from orchestrator.pipeline import Settings
 from orchestrator.runs import find_deployment, follow, latest_completed, start_run
-from orchestrator.server import PrefectServer, open_server
+from orchestrator.server import PoolState, PrefectServer, open_server
 
 SERVER_START_SECONDS = 120.0  # the first start creates the database: 15 s on a small machine, longer on a busy one
 WORKER_START_SECONDS = 90.0
@@ -196,13 +196,18 @@ async def ensure_pool(server: PrefectServer, pool: WorkPoolConfig) -> tuple[str,
     found = await server.read_pool(pool.name)
     if found is None:
         await server.create_pool(pool)
+        if DEFAULT_QUEUE in pool.queues:  # a new pool brings it along
+            queue = pool.queues[DEFAULT_QUEUE]
+            await server.update_queue(
+                pool.name, DEFAULT_QUEUE, priority=queue.priority, concurrency_limit=queue.concurrency_limit
+            )
     elif found.type != pool.type:
         raise ConfigurationError(
             f"The work pool {pool.name!r} has the type {found.type!r}; this environment wants {pool.type!r}.",
             location=f"work pool {pool.name}",
             remedy="Give the pool another name in the environment's file, or delete the one on the server.",
         )
-    present = found.queues if found else {"default": {}}
+    present: Mapping[str, Mapping[str, object]] = found.queues if found else {DEFAULT_QUEUE: {}}
     missing = [name for name in pool.queues if name not in present]
     for name in missing:
         queue = pool.queues[name]
@@ -211,7 +216,18 @@ async def ensure_pool(server: PrefectServer, pool: WorkPoolConfig) -> tuple[str,
     words += [f"queues created: {', '.join(missing)}"] if missing else []
     if found is not None and found.concurrency_limit != pool.concurrency_limit:
         words.append(f"limit left at {found.concurrency_limit} (the file says {pool.concurrency_limit})")
+    if found is not None:
+        words += _queue_differences(pool, found)
     return "; ".join(words), found is None or bool(missing), None
+
+
+def _queue_differences(pool: WorkPoolConfig, found: PoolState) -> Iterator[str]:
+    """How the queues that are there differ from the file; where the file is silent, the server decides."""
+    for name, queue in pool.queues.items():
+        for field in ("priority", "concurrency_limit"):
+            written, live_value = getattr(queue, field), found.queues.get(name, {}).get(field)
+            if name in found.queues and written is not None and written != live_value:
+                yield f"queue {name}: {field.replace('_', ' ')} left at {live_value} (the file says {written})"
 
 
 async def ensure_limits(server: PrefectServer, environment: EnvironmentConfig) -> tuple[str, bool, None]:

@@ -10,15 +10,17 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from orchestrator import __version__, report
-from orchestrator.config import ConfigurationManager
+from orchestrator.config import DEFAULT_ENVIRONMENT, ConfigurationManager
 from orchestrator.errors import OrchestratorError
-from orchestrator.pipeline import discover_flows, load_settings
+from orchestrator.pipeline import about, discover_flows, load_settings
 from orchestrator.pipeline import validate as validate_repository
-from orchestrator.terminal import EXIT_FAILED, EXIT_USAGE, Common, ForEnvironment, Terminal
+from orchestrator.terminal import EXIT_FAILED, EXIT_USAGE, Common, Env, Root, Terminal
 
 app = App(
     name="orchestrator",
@@ -54,17 +56,30 @@ def discover(*paths: str, common: Common = Common()) -> int:  # noqa: B008 - fro
     return EXIT_FAILED if found.problems else 0
 
 
+ValidationOutput = Annotated[
+    Literal["text", "json", "sarif", "github"],
+    Parameter(help="json or sarif: one document on standard output; github: workflow annotations."),
+]
+
+
 @app.command
-def validate(*paths: str, common: ForEnvironment = ForEnvironment()) -> int:  # noqa: B008 - frozen
+def validate(
+    *paths: str, root: Root = Path(), env: Env = DEFAULT_ENVIRONMENT, output: ValidationOutput = "text"
+) -> int:
     """Check flows, prefect.yaml and environment files without the server.
 
     Args:
         paths: Files or folders to look into; default: the folders of [tool.orchestrator].
     """
-    settings = load_settings(common.root, common.env)
+    settings = load_settings(root, env)
+    settings = about(settings, paths) if paths else settings
     found = discover_flows(settings.root, settings.project, settings.declarations, paths or None)
     result = validate_repository(settings, found)
-    Terminal(common.output).show(report.validation_text(result), report.validation_json(result))
+    if output == "github":
+        Terminal().lines(report.github_annotations(result))
+    else:
+        document = report.sarif(result) if output == "sarif" else report.validation_json(result)
+        Terminal("text" if output == "text" else "json").show(report.validation_text(result), document)
     return 0 if result.is_valid else EXIT_FAILED
 
 
@@ -91,7 +106,8 @@ def _fail(error: OrchestratorError, terminal: Terminal) -> int:
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
-    return "--output=json" in arguments or ("--output", "json") in pairwise(arguments)
+    documents = ("json", "sarif")
+    return any(f"--output={form}" in arguments or ("--output", form) in pairwise(arguments) for form in documents)
 
 
 def main() -> None:

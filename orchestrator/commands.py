@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 from cyclopts import Parameter
+from pydantic import TypeAdapter
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -16,7 +18,7 @@ from orchestrator import live, pipeline, report
 from orchestrator.bootstrap import Progress, Request, run_and_follow
 from orchestrator.bootstrap import bootstrap as bring_up
 from orchestrator.desired import Selection
-from orchestrator.errors import RefusedError, RunFailed
+from orchestrator.errors import ConfigurationError, RefusedError, RunFailed
 from orchestrator.local import LocalProcess, LocalState
 from orchestrator.model import BootstrapResult, DeploymentResult, Desired, Kind, Plan, RunReport, Step
 from orchestrator.pipeline import Settings
@@ -58,11 +60,13 @@ def plan(
     *,
     server: OnServer = OnServer(),  # noqa: B008 - frozen
     scope: Scope = Scope(),
+    out: Path | None = None,
     detailed_exitcode: bool = False,
 ) -> int:
     """Show what would change on the server, and write nothing.
 
     Args:
+        out: Also write the plan to this file, for `apply --plan`.
         detailed_exitcode: Exit with 3 if there are changes.
     """
     terminal = Terminal(server.output)
@@ -70,7 +74,10 @@ def plan(
     api_url = pipeline.server_address(settings.environment, server.api_url, writes=False)
     found = anyio.run(_plan, settings, desired, api_url, scope)
     _say_where(terminal, settings, found.api_url)
-    terminal.show(Group(report.problems_text(found.problems), report.plan_text(found)), report.plan_json(found))
+    document = report.plan_json(found)
+    if out is not None:
+        out.write_text(json.dumps({**document, "scope": dataclasses.asdict(scope)}, indent=2), encoding="utf-8")
+    terminal.show(Group(report.problems_text(found.problems), report.plan_text(found)), document)
     if _is_broken(found):
         return EXIT_DEGRADED
     return EXIT_CHANGES_PENDING if detailed_exitcode and found.has_changes else 0
@@ -80,6 +87,7 @@ def apply(
     *,
     server: OnServer = OnServer(),  # noqa: B008
     scope: Scope = Scope(),
+    reviewed: Annotated[Path | None, Parameter(name="--plan")] = None,
     yes: bool = False,
     prune: Annotated[bool | None, Parameter(negative="--no-prune")] = None,
     allow_delete: bool = False,
@@ -87,6 +95,7 @@ def apply(
     """Change what differs between the repository and the server.
 
     Args:
+        reviewed: Apply exactly this plan, written by `plan --out`; refuse if anything has moved since.
         yes: Do not ask.
         prune: Delete what nothing asks for any more; default: the environment's policy.
         allow_delete: Delete even more than the environment's policy allows at a time.
@@ -95,11 +104,14 @@ def apply(
     settings, desired = read_repository(server, terminal)
     api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
     settings = _with_prune(settings, prune)
-    found = anyio.run(_plan, settings, desired, api_url, scope)
+    review = None if reviewed is None else _read_review(reviewed)
+    found = anyio.run(_plan, settings, desired, api_url, review.scope if review else scope)
     _say_where(terminal, settings, found.api_url)
+    if review is not None:
+        review.check(found)
     if not allow_delete:
         check_deletes(found, settings.environment.policy)
-    if found.has_changes and not yes:
+    if found.has_changes and not yes and review is None:
         _ask(terminal, report.plan_text(found), "Apply this plan?")
     result = anyio.run(_apply, found, api_url)
     text = Group(report.problems_text(result.problems), report.result_text(result))
@@ -154,6 +166,39 @@ async def _plan(settings: Settings, desired: Desired, api_url: str | None, scope
 
 async def _apply(found: Plan, api_url: str | None) -> DeploymentResult:
     return await live.apply_changes(found, api_url=api_url)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Review:
+    """What `plan --out` keeps of a plan that a person looks at: which one it was, and what it was about."""
+
+    scope: Scope
+    checksum: str
+
+    def check(self, found: Plan) -> None:
+        """Refuse another plan than the one that was looked at.
+
+        Raises:
+            RefusedError: the checksums differ.
+        """
+        if found.checksum != self.checksum:
+            raise RefusedError(
+                "The server or the repository has moved since this plan was made; nothing was changed.",
+                location=found.owner.tag,
+                remedy="Plan again, and look at it again.",
+            )
+
+
+def _read_review(file: Path) -> Review:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        return TypeAdapter(Review).validate_python({name: document[name] for name in ("scope", "checksum")})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(
+            f"This is no plan: {type(error).__name__}.",
+            location=str(file),
+            remedy="Write one with `orchestrator plan --out FILE`.",
+        ) from error
 
 
 def _with_prune(settings: Settings, prune: bool | None) -> Settings:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,6 +89,14 @@ def discover_flows(
 ) -> Discovery:
     """Find the flows of the configured folders and of the files that declarations point to, or of the paths given."""
     return discover(root, project.flows, project.exclude, paths, () if paths else declared_files(declarations))
+
+
+def about(settings: Settings, paths: Sequence[str]) -> Settings:
+    """The settings with those declarations only whose flow lies in one of the paths."""
+    starts = [Path(path) for path in paths]
+    files = [(item, Path((item.entrypoint or "").rpartition(":")[0])) for item in settings.declarations]
+    kept = tuple(item for item, file in files if any(file.is_relative_to(start) for start in starts))
+    return replace(settings, declarations=kept)
 
 
 def validate(settings: Settings, discovery: Discovery) -> ValidationResult:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
@@ -46,9 +47,10 @@ LONGEST_VALUE = 100  # characters of a value in a diff; the rest is cut and said
 
 
 def headline(environment: str, summary: Mapping[Any, int]) -> str:
-    """`development: +8 ~0 -0`."""
+    """`development: +8 ~0 -0`, and ` !1` where deployments are in conflict."""
     created = summary["create"] + summary["adopt"]
-    return f"{environment}: +{created} ~{summary['update']} -{summary['delete']}"
+    conflicts = f" !{summary['conflict']}" if summary["conflict"] else ""
+    return f"{environment}: +{created} ~{summary['update']} -{summary['delete']}{conflicts}"
 
 
 def counts(summary: Mapping[Any, int]) -> str:
@@ -391,3 +393,52 @@ def bootstrap_json(result: BootstrapResult) -> dict[str, Any]:
         "run": dataclasses.asdict(result.run) if result.run else None,
         "problems": [fault_json(problem) for problem in result.problems],
     }
+
+
+# ---------------------------------------------------------------------------------------------------------
+# For code hosts
+# ---------------------------------------------------------------------------------------------------------
+
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def sarif(result: ValidationResult) -> dict[str, Any]:
+    """Faults as SARIF 2.1.0 (OASIS), which code hosts show beside the source."""
+    faults = (*result.errors, *result.warnings)
+    rules = [{"id": code} for code in sorted({each.code for each in faults})]
+    driver = {"name": "orchestrator", "rules": rules}
+    results = [_sarif_result(each) for each in faults]
+    return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def _sarif_result(fault: ValidationError) -> dict[str, Any]:
+    found: dict[str, Any] = {"ruleId": fault.code, "level": fault.severity, "message": {"text": _both(fault)}}
+    if fault.file_path is None:
+        return found
+    place: dict[str, Any] = {"artifactLocation": {"uri": quote(fault.file_path)}}
+    if fault.line_number:
+        place["region"] = {"startLine": fault.line_number}
+    return {**found, "locations": [{"physicalLocation": place}]}
+
+
+def github_annotations(result: ValidationResult) -> str:
+    """Faults as GitHub's workflow commands, one line each (docs.github.com, "workflow commands")."""
+    return "\n".join(_annotation(each) for each in (*result.errors, *result.warnings))
+
+
+def _annotation(fault: ValidationError) -> str:
+    properties = {"file": fault.file_path, "line": fault.line_number, "title": fault.code}
+    written = ",".join(f"{name}={_escaped(str(value), ':,')}" for name, value in properties.items() if value)
+    return f"::{fault.severity} {written}::{_escaped(_both(fault))}"
+
+
+def _both(fault: ValidationError) -> str:
+    """What is wrong, and on the next line what to do."""
+    return f"{fault.message}\n{fault.remediation}".strip()
+
+
+def _escaped(text: str, also: str = "") -> str:
+    """A text as a workflow command takes it: percent signs, line ends and what separates properties encoded."""
+    for character in ("%", "\r", "\n", *also):
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

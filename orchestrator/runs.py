@@ -131,7 +131,10 @@ async def _report(server: PrefectServer, run: FlowRun) -> RunReport:
     runs = [each for level in levels for each in level]
     parents = await _parents(server, runs[1:])
     flows = await _flow_names(server, {each.flow_id for each in runs})
-    below_of = {parent: [each for each in runs[1:] if parents.get(each.id) == parent] for parent in parents.values()}
+    below_of: dict[UUID, list[FlowRun]] = {}
+    for each in runs[1:]:
+        if each.id in parents:
+            below_of.setdefault(parents[each.id], []).append(each)
 
     def tree(each: FlowRun, depth: int) -> Iterator[RunReport]:
         yield _as_report(each, flows, depth)

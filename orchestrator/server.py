@@ -257,6 +257,12 @@ class PrefectServer:
                 name=name, work_pool_name=pool, priority=priority, concurrency_limit=concurrency_limit
             )
 
+    async def update_queue(self, pool: str, name: str, *, priority: int | None, concurrency_limit: int | None) -> None:
+        """Set a queue's priority and limit where given; what is None stays."""
+        body = _without_none({"priority": priority, "concurrency_limit": concurrency_limit})
+        path = {"work_pool_name": pool, "name": name}
+        await self._request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=path, json=body)
+
     async def online_workers(self, pool: str) -> frozenset[str]:
         """The names of the workers that have polled a pool lately."""
         with our_errors(self.api_url):

@@ -28,28 +28,25 @@ EXIT_DEGRADED = 4
 PIPED_WIDTH = 1000  # columns: lines are not folded where a program reads them
 
 
+Root = Annotated[Path, Parameter(help="The repository.")]
+Env = Annotated[str, Parameter(help="The environment.")]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """Options of every command."""
 
-    root: Annotated[Path, Parameter(help="The repository.")] = Path()
+    root: Root = Path()
     output: Annotated[Literal["text", "json"], Parameter(help="json: one document on standard output.")] = "text"
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ForEnvironment(Common):
-    """Options of commands about one environment."""
+class OnServer(Common):
+    """Options of commands about one environment and its server."""
 
-    env: Annotated[str, Parameter(help="The environment.")] = DEFAULT_ENVIRONMENT
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class OnServer(ForEnvironment):
-    """Options of commands that talk to the Prefect server."""
-
+    env: Env = DEFAULT_ENVIRONMENT
     api_url: Annotated[str | None, Parameter(help="The server's API; default: the environment's.")] = None
 
 
@@ -68,6 +65,10 @@ class Terminal:
             sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         else:
             self.out.print(text)
+
+    def lines(self, text: str) -> None:
+        """Write lines that a program reads, as they are."""
+        sys.stdout.write(f"{text}\n" if text else "")
 
     def tell(self, line: str | Text) -> None:
         """Write a line of progress."""

@@ -14,12 +14,17 @@ def unique(prefix: str = "t") -> str:
     return f"{prefix}-{uuid4().hex[:8]}"
 
 
+def _new_client() -> httpx.Client:
+    """A new connection for each request: the server closes idle ones when it likes."""
+    return httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 @dataclass(frozen=True)
 class Api:
     """One Prefect server."""
 
     url: str
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60), repr=False)
+    client: httpx.Client = field(default_factory=_new_client, repr=False)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         answer = self.client.request(method, f"{self.url}{path}", json=body)

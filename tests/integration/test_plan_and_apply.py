@@ -12,7 +12,8 @@ import pytest
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from orchestrator import live
-from orchestrator.config import Policy, ScheduleSection
+from orchestrator.bootstrap import ensure_pool
+from orchestrator.config import Policy, ScheduleSection, WorkPoolConfig
 from orchestrator.errors import ServerUnreachable
 from orchestrator.model import DeploymentConfig, DeploymentResult, Desired, Owner, Plan, ScheduleConfig
 from orchestrator.server import open_server
@@ -231,7 +232,9 @@ ROUND_TRIPS: dict[str, dict[str, Any]] = {
     },
     "a module as entrypoint": {"entrypoint": "shop.etl.main"},
     # Paused: the server need not make runs for every quarter of a second.
-    **{name: {"schedules": tuple(every(**rule) for rule in rules), "paused": True} for name, rules in SCHEDULES.items()},
+    **{
+        name: {"paused": True, "schedules": tuple(every(**rule) for rule in rules)} for name, rules in SCHEDULES.items()
+    },
 }
 
 
@@ -247,10 +250,7 @@ async def test_what_was_applied_reads_as_unchanged(repository: Repository, case:
 
 async def test_a_docker_deployment_reads_as_unchanged(api: Api, repository: Repository) -> None:
     async with open_server(api.url) as server:
-        if await server.read_pool(DOCKER_POOL) is None:
-            from orchestrator.config import WorkPoolConfig
-
-            await server.create_pool(WorkPoolConfig(name=DOCKER_POOL, type="docker"))
+        await ensure_pool(server, WorkPoolConfig(name=DOCKER_POOL, type="docker"))
     wanted = repository.wants(
         deployment_type="docker",
         work_pool=DOCKER_POOL,

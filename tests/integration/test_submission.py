@@ -29,6 +29,7 @@ from orchestrator.submission import (
 )
 
 from .conftest import PrefectServer, free_port
+from .proxy import Fault, proxy_to
 
 QUICK = 0.05  # seconds between polls: what is tested does not depend on it
 SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
@@ -275,64 +276,24 @@ async def test_a_submission_raises_for_its_failures_and_counts_beyond_ten(deploy
 # --- a server that fails ---------------------------------------------------------------------------------
 
 
-class FlakyProxy:
-    """Stands between client and server: passes bytes on, or answers 503, or hangs up."""
-
-    def __init__(self, server_port: int) -> None:
-        self.mode = "pass"
-        self.refused = 0
-        self._server_port = server_port
-        self._writers: list[asyncio.StreamWriter] = []
-
-    def break_with(self, mode: str) -> None:
-        """From now on fail in this way, on open connections too."""
-        self.mode = mode
-        for writer in self._writers:
-            writer.close()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.mode == "pass":
-            upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._server_port)
-            self._writers += [writer, upstream]
-            await asyncio.gather(
-                self._copy(reader, upstream), self._copy(upstream_reader, writer), return_exceptions=True
-            )
-            return
-        self.refused += 1
-        if self.mode == "503":
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            await writer.drain()
-        writer.close()
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-
 @pytest.mark.parametrize("fault", ["503", "hang up"])
 async def test_a_server_that_fails_for_a_while_loses_no_run(
-    prefect_server: PrefectServer, deployment: str, fault: str, caplog: pytest.LogCaptureFixture
+    prefect_server: PrefectServer, deployment: str, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_ids = await trigger_multiple_subflows(deployment, [{"table": 1}, {"table": 2}])
-    proxy, port = FlakyProxy(httpx.URL(prefect_server.api_url).port or 0), free_port()
-    listener = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
-    # Prefect's client would repeat each request for a minute before we hear of the fault.
-    settings = {PREFECT_API_URL: f"http://127.0.0.1:{port}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
-    with temporary_settings(settings):
-        waiting = asyncio.create_task(wait_for_flow_runs(run_ids, poll_interval=QUICK))
-        proxy.break_with(fault)
-        await until(lambda: proxy.refused >= 3)
-    for run_id in run_ids:
-        await end(run_id, Completed())
-    assert not waiting.done()
-    proxy.mode = "pass"
+    async with proxy_to(prefect_server.api_url) as proxy:
+        # Prefect's client would repeat each request for a minute before we hear of the fault.
+        with temporary_settings({PREFECT_API_URL: proxy.api_url, PREFECT_CLIENT_MAX_RETRIES: 0}):
+            waiting = asyncio.create_task(wait_for_flow_runs(run_ids, poll_interval=QUICK))
+            proxy.judge = lambda request: fault
+            await until(lambda: len(proxy.seen) >= 3)
+        for run_id in run_ids:
+            await end(run_id, Completed())
+        assert not waiting.done()
+        proxy.judge = lambda request: None
 
-    assert await waiting == dict.fromkeys(run_ids, "Completed")
+        assert await waiting == dict.fromkeys(run_ids, "Completed")
     assert any("Could not read 2 pending runs, trying again" in message for message in caplog.messages)
-    listener.close()
 
 
 # --- inside a run ----------------------------------------------------------------------------------------

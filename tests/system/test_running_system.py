@@ -236,3 +236,29 @@ def test_another_server_in_the_shell_must_be_settled(system: System) -> None:
 def patch(system: System, path: str, **body: Any) -> None:
     answer = httpx.patch(f"{system.api_url}{path}", json=body, timeout=60)
     answer.raise_for_status()
+
+
+def test_a_reviewed_plan_is_applied_exactly_or_refused(system: System) -> None:
+    file = str(system.root.parent / "plan.json")
+    with system.edited("flows/sub_etl.py", "] = 20", "] = 5"):
+        planned = system.run("plan", "--detailed-exitcode", "--out", file)
+        with system.edited("flows/main_etl.py", "] = 20", "] = 4"):
+            moved = system.run("apply", "--plan", file)
+        before = system.stamps()
+        applied = system.run("apply", "--plan", file, "--output", "json")
+        after = system.stamps()
+    system.run("apply", "--yes")
+
+    assert (planned.code, moved.code, applied.code) == (3, 5, 0)
+    assert "has moved since" in moved.text
+    assert [path for path in before if after[path] != before[path]] == ["sub-etl-job/sub-etl-deployment"]
+
+
+def test_nobody_to_ask_means_no(system: System) -> None:
+    before = system.stamps()
+    with system.edited("flows/sub_etl.py", "] = 20", "] = 3"):
+        answer = system.run("apply")
+
+    assert answer.code == 5
+    assert "--yes" in answer.text
+    assert system.stamps() == before

@@ -25,6 +25,7 @@ from orchestrator.model import (
     Plan,
     RunReport,
     Step,
+    ValidationError,
     ValidationResult,
 )
 from orchestrator.plan import make_plan
@@ -145,7 +146,7 @@ class TestJson:
 
 class TestHeadline:
     def test_counts_by_sign(self) -> None:
-        assert report.headline("development", plan_with_everything().summary) == "development: +1 ~1 -1"
+        assert report.headline("development", plan_with_everything().summary) == "development: +1 ~1 -1 !1"
 
     def test_in_words_says_what_there_is(self) -> None:
         plan = plan_with_everything()
@@ -246,3 +247,28 @@ class TestLines:
     def test_of_an_error_holds_all_faults(self) -> None:
         error = ConfigurationError("Two faults.", remedy="Correct.", faults=[problem(file_path="a.py", line_number=2)])
         assert report.error_line(error) == "Two faults. Correct.\na.py:2: FLW001 Something is wrong."
+
+
+class TestForCodeHosts:
+    RESULT = ValidationResult(
+        errors=(
+            ValidationError(
+                code="FLW001", message="100% wrong", file_path="flows/a,b.py", line_number=3, remediation="Mend it."
+            ),
+        ),
+        warnings=(ValidationError(code="CFG007", message="Defaults hold.", severity="warning"),),
+    )
+
+    def test_a_github_annotation_is_one_line_with_what_separates_encoded(self) -> None:
+        first, second = report.github_annotations(self.RESULT).splitlines()
+        assert first == "::error file=flows/a%2Cb.py,line=3,title=FLW001::100%25 wrong%0AMend it."
+        assert second == "::warning title=CFG007::Defaults hold."
+
+    def test_sarif_names_rule_level_and_place(self) -> None:
+        (run,) = report.sarif(self.RESULT)["runs"]
+        error, warning = run["results"]
+        assert (error["ruleId"], error["level"]) == ("FLW001", "error")
+        assert error["locations"][0]["physicalLocation"]["region"] == {"startLine": 3}
+        assert error["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "flows/a%2Cb.py"}
+        assert "locations" not in warning
+        assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["CFG007", "FLW001"]

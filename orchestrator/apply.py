@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from orchestrator.errors import OrchestratorError, ServerUnreachable
+from orchestrator.masking import without_secrets
 from orchestrator.model import (
     Change,
     ChangeResult,
@@ -24,7 +25,7 @@ from orchestrator.model import (
     ResultStatus,
     ScheduleConfig,
 )
-from orchestrator.plan import COMPARED_FIELDS, SchedulePair, pair_schedules, without_secrets
+from orchestrator.plan import COMPARED_FIELDS, SchedulePair, pair_schedules
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,11 @@ it works here, it works there. On a running system every step finds its work don
 
 from __future__ import annotations
 
-import socket
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import httpx
@@ -24,22 +22,24 @@ from orchestrator.config import EnvironmentConfig, WorkPoolConfig
 from orchestrator.desired import DEFAULT_QUEUE, DEPLOYER_FLOW, Selection
 from orchestrator.errors import (
     ConfigurationError,
-    DegradedError,
     LocalProcessError,
     OrchestratorError,
     PortTaken,
+    RefusedError,
     RunFailed,
     ServerUnreachable,
 )
 from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder, server_key, worker_key
+from orchestrator.masking import shown_url
 from orchestrator.model import BootstrapResult, Desired, Plan, RunReport, Step
 from orchestrator.pipeline import Settings
-from orchestrator.runs import find_deployment, follow, latest_completed, start_run
-from orchestrator.server import PoolState, PrefectServer, open_server
+from orchestrator.runs import end_lost_runs, find_deployment, follow, latest_completed, run_url, start_run, ui_url
+from orchestrator.server import PoolState, PrefectServer, active_api_url, open_server
 
 SERVER_START_SECONDS = 120.0  # the first start creates the database: 15 s on a small machine, longer on a busy one
 WORKER_START_SECONDS = 90.0
-DEFAULT_API_URL = "http://127.0.0.1:4200/api"
+DEFAULT_API_URL = "http://127.0.0.1:4270/api"  # not 4200: docs/decisions/0005-a-port-of-our-own.md
+NOTHING_TO_SYNC = "everything is as the repository says; no run needed"
 T = TypeVar("T")
 
 
@@ -54,22 +54,38 @@ class Request:
     again: bool = False  # run it even if its present version has completed already
 
 
-class Progress:
-    """Where the steps are told as they come; the command line draws them."""
+class RunListener(Protocol):
+    """Who hears how a run goes."""
 
-    def __init__(
-        self, on_start: Callable[[str], None], on_step: Callable[[Step], None], on_doing: Callable[[str], None]
-    ) -> None:
+    def doing(self, words: str) -> None: ...
+
+    def left(self, words: str) -> None:
+        """The following ends here, the run does not."""
+
+
+class Listener(RunListener, Protocol):
+    """Who hears how bootstrap goes; the command line draws it."""
+
+    def starting(self, name: str) -> None: ...
+
+    def done(self, step: Step) -> None: ...
+
+
+class Progress:
+    """The steps as they come."""
+
+    def __init__(self, listener: Listener) -> None:
         self.steps: list[Step] = []
-        self._on_start, self._on_step, self.doing = on_start, on_step, on_doing
+        self._listener = listener
+        self.doing, self.left = listener.doing, listener.left
 
     async def step(self, name: str, work: Awaitable[tuple[str, bool, T]]) -> T:
         """Do one step and tell what came of it (in words), and whether it changed anything."""
-        self._on_start(name)
+        self._listener.starting(name)
         started = time.monotonic()
         outcome, changed, value = await work
         self.steps.append(Step(name=name, outcome=outcome, seconds=time.monotonic() - started, changed=changed))
-        self._on_step(self.steps[-1])
+        self._listener.done(self.steps[-1])
         return value
 
 
@@ -79,8 +95,7 @@ async def bootstrap(request: Request, progress: Progress) -> BootstrapResult:
     Raises:
         ConfigurationError: what people wrote has faults. Nothing was changed.
         ServerUnreachable, PortTaken, LocalProcessError: there is no server, and none could be started.
-        DegradedError: the first sync could not do everything.
-        RunFailed: the run asked for did not complete.
+        RefusedError, RunFailed: the sync was refused, or failed altogether.
     """
     settings, desired = await progress.step("configuration", _read(request))
     api_url = await progress.step("address", _address(settings.environment, request.api_url))
@@ -92,24 +107,19 @@ async def bootstrap(request: Request, progress: Progress) -> BootstrapResult:
         await progress.step("task limits", ensure_limits(server, settings.environment))
         for pool in settings.environment.work_pools.values():
             if pool.local_worker:
-                await progress.step("worker", _ensure_worker(server, pool, state))
+                await progress.step("worker", _ensure_worker(server, pool, state, api_url))
         plan = await progress.step("deployer", _register_deployer(desired, settings, api_url))
         sync = await progress.step("sync", _sync(server, plan, settings.environment, progress))
         run = await progress.step("run", _run(server, request, progress)) if request.run else None
     return BootstrapResult(
         environment=request.environment,
-        api_url=api_url,
-        ui_url=ui_url(api_url),
+        api_url=shown_url(api_url),
+        ui_url=ui_url(shown_url(api_url)),
         steps=tuple(progress.steps),
         sync=sync,
         run=run,
         problems=desired.problems,
     )
-
-
-def ui_url(api_url: str) -> str:
-    """Where people look: the API's address without its path."""
-    return api_url.rstrip("/").removesuffix("/api")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -122,14 +132,24 @@ async def _read(request: Request) -> tuple[str, bool, tuple[Settings, Desired]]:
     discovery = pipeline.discover_flows(settings.root, settings.project, settings.declarations)
     validation = pipeline.validate(settings, discovery)
     desired = await anyio.to_thread.run_sync(pipeline.work_out, settings, discovery, validation)
+    if "python" not in settings.environment.work_pools:
+        raise ConfigurationError(
+            f"The environment {request.environment!r} has no work pool of kind python to run the deployer.",
+            location=f"{settings.project.environments}/{request.environment}.yaml",
+            remedy="Name one there: work_pools: {python: {name: my-pool, type: process, local_worker: true}}.",
+        )
     found = f"{len(discovery.flows)} flows, {len(desired.deployments)} deployments in {request.environment}"
     return found, False, (settings, desired)
 
 
 async def _address(environment: EnvironmentConfig, given: str | None) -> tuple[str, bool, str]:
-    api_url = pipeline.server_address(environment, given, writes=True) or DEFAULT_API_URL
+    named = pipeline.server_address(environment, given, writes=True)
     source = "--api-url" if given else f"environment {environment.name}"
-    return f"{api_url} ({source})", False, api_url
+    if named is None:
+        named, source = active_api_url(), "Prefect's active profile"
+    if named is None:
+        named, source = DEFAULT_API_URL, "nothing names one: the embedded default"
+    return f"{shown_url(named)} ({source})", False, named
 
 
 async def _ensure_server(api_url: str, state: LocalState) -> tuple[str, bool, None]:
@@ -140,7 +160,7 @@ async def _ensure_server(api_url: str, state: LocalState) -> tuple[str, bool, No
     if not is_loopback(api_url):
         raise ServerUnreachable(
             "The Prefect server does not answer.",
-            location=api_url,
+            location=shown_url(api_url),
             remedy="Check that it runs, that the address in the environment's file is right (it ends in /api), "
             "and that no proxy or firewall stands between.",
         )
@@ -151,9 +171,21 @@ async def _ensure_server(api_url: str, state: LocalState) -> tuple[str, bool, No
             location=api_url,
             remedy="Stop that process, or give another address in the environment's file or with --api-url.",
         )
+    _refuse_second_server(state)
     process = state.start_server(api_url)
     await _until_healthy(api_url, process, state)
     return f"started Prefect's own server on SQLite (pid {process.pid}, log {process.log})", True, None
+
+
+def _refuse_second_server(state: LocalState) -> None:
+    """One folder holds one database: two servers on it would undo each other's work."""
+    for process in state.processes():
+        if process.role == "server" and process.find() is not None:
+            raise LocalProcessError(
+                f"This checkout's own server runs at another address already (pid {process.pid}).",
+                location=process.name,
+                remedy="Use that one with --api-url, or stop it with `orchestrator down`.",
+            )
 
 
 async def is_healthy(api_url: str) -> bool:
@@ -197,10 +229,7 @@ async def ensure_pool(server: PrefectServer, pool: WorkPoolConfig) -> tuple[str,
     if found is None:
         await server.create_pool(pool)
         if DEFAULT_QUEUE in pool.queues:  # a new pool brings it along
-            queue = pool.queues[DEFAULT_QUEUE]
-            await server.update_queue(
-                pool.name, DEFAULT_QUEUE, priority=queue.priority, concurrency_limit=queue.concurrency_limit
-            )
+            await server.update_queue(pool.name, DEFAULT_QUEUE, pool.queues[DEFAULT_QUEUE])
     elif found.type != pool.type:
         raise ConfigurationError(
             f"The work pool {pool.name!r} has the type {found.type!r}; this environment wants {pool.type!r}.",
@@ -210,8 +239,7 @@ async def ensure_pool(server: PrefectServer, pool: WorkPoolConfig) -> tuple[str,
     present: Mapping[str, Mapping[str, object]] = found.queues if found else {DEFAULT_QUEUE: {}}
     missing = [name for name in pool.queues if name not in present]
     for name in missing:
-        queue = pool.queues[name]
-        await server.create_queue(pool.name, name, priority=queue.priority, concurrency_limit=queue.concurrency_limit)
+        await server.create_queue(pool.name, name, pool.queues[name])
     words = [f"{pool.name}: {'created' if found is None else 'there'}"]
     words += [f"queues created: {', '.join(missing)}"] if missing else []
     if found is not None and found.concurrency_limit != pool.concurrency_limit:
@@ -246,20 +274,27 @@ async def ensure_limits(server: PrefectServer, environment: EnvironmentConfig) -
     return ", ".join(words) or "none asked for", changed, None
 
 
-async def _ensure_worker(server: PrefectServer, pool: WorkPoolConfig, state: LocalState) -> tuple[str, bool, None]:
-    """Start a local worker, unless one is online that is not just the echo of ours that died."""
-    key = worker_key(pool.name, server.api_url)
-    own, recorded = state.running("worker", key), state.read("worker", key)
-    dead = {recorded.name} if recorded and not own else set()
-    online = await server.online_workers(pool.name) - dead
-    if online:
-        return f"online: {', '.join(sorted(online))}", False, None
+async def _ensure_worker(
+    server: PrefectServer, pool: WorkPoolConfig, state: LocalState, api_url: str
+) -> tuple[str, bool, None]:
+    """Start a local worker, unless one is online.
+
+    The server takes a worker for online until its heartbeat has been missing for a while. Of a worker that was started
+    from here we know better: it lives as long as its process.
+    """
+    own = state.running("worker", worker_key(pool.name, api_url))
+    online = await server.online_workers(pool.name)
+    alive = sorted(name for name in online if not state.is_ours(name) or (own is not None and name == own.name))
+    if alive:
+        return f"online: {', '.join(alive)}", False, None
     if own is not None:  # it runs, but lost the server: a pool needs one that is online
         state.stop(own)
-    name = f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
-    process = state.start_worker(pool=pool.name, name=name, api_url=server.api_url)
+    lost = await end_lost_runs(server, pool.name)
+    name = state.new_worker_name()
+    process = state.start_worker(pool=pool.name, name=name, api_url=api_url)
     await _until_online(server, pool, process, state)
-    return f"started {name} (pid {process.pid}, log {process.log})", True, None
+    words = f"started {name} (pid {process.pid}, log {process.log})"
+    return f"{words}; marked as crashed, their process is gone: {', '.join(lost)}" if lost else words, True, None
 
 
 async def _until_online(server: PrefectServer, pool: WorkPoolConfig, process: LocalProcess, state: LocalState) -> None:
@@ -289,12 +324,6 @@ async def _register_deployer(desired: Desired, settings: Settings, api_url: str)
     own = Selection(only=(path,))
     policy = settings.environment.policy
     plan = await live.plan_changes(desired, policy, api_url=api_url, selection=own)
-    if not plan.changes:
-        raise ConfigurationError(
-            f"The environment {settings.environment.name!r} has no work pool of kind python to run the deployer.",
-            location=f"environments/{settings.environment.name}.yaml",
-            remedy="Add one under work_pools.",
-        )
     result = await live.apply_changes(plan, api_url=api_url)
     if result.failed:
         raise OrchestratorError(str(result.failed[0].error), location=path)
@@ -306,38 +335,45 @@ async def _register_deployer(desired: Desired, settings: Settings, api_url: str)
 async def _sync(
     server: PrefectServer, plan: Plan, environment: EnvironmentConfig, progress: Progress
 ) -> tuple[str, bool, RunReport | None]:
-    """Run deploy-everything in apply mode, unless there is nothing for it to do."""
+    """Run deploy-everything in apply mode, unless there is nothing for it to do.
+
+    A sync that could do only a part (a flow file is broken) is no reason to stop: the rest is deployed.
+
+    Raises:
+        RefusedError: a safety rule forbids the sync.
+        RunFailed: the sync did nothing.
+    """
+    broken = sum(problem.severity == "error" for problem in plan.problems)
+    left_out = f"; left out: {broken} with faults, see below" if broken else ""
     if not plan.has_changes and not plan.summary["conflict"]:
-        return "everything is as the repository says; no run needed", False, None
-    deployment = await find_deployment(server, f"{DEPLOYER_FLOW}/{environment.deployer_name}")
-    run_id = await start_run(server, deployment.id, {"mode": "apply"})
-    progress.doing(f"sync: {ui_url(server.api_url)}/runs/flow-run/{run_id}")
-    report = await follow(server, run_id, lambda words: progress.doing(f"sync: {words}"))
-    if not report.succeeded:
-        kind = DegradedError if report.state_name == "Degraded" else RunFailed
-        raise kind(
-            f"deploy-everything ended as {report.state_name}: {report.message}",
-            location=f"{ui_url(server.api_url)}/runs/flow-run/{run_id}",
-            remedy="Correct what it names and run bootstrap again.",
-        )
-    return f"{report.name} ({report.state_name})", True, report
+        return f"everything else is as the repository says{left_out}" if broken else NOTHING_TO_SYNC, False, None
+    path = f"{DEPLOYER_FLOW}/{environment.deployer_name}"
+    report = await run_and_follow(server, path, {"mode": "apply"}, progress)
+    if report.succeeded or report.state_name == "Degraded":
+        return f"{report.name} ({report.state_name}){left_out}", True, report
+    kind = RefusedError if report.state_name == "Refused" else RunFailed
+    raise kind(
+        f"deploy-everything ended as {report.state_name}: {report.message}",
+        location=run_url(server, report.id),
+        remedy="Correct what it names and run bootstrap again.",
+    )
 
 
 async def _run(server: PrefectServer, request: Request, progress: Progress) -> tuple[str, bool, RunReport | None]:
     """Run one deployment, unless its present version has completed before."""
-    deployment = await find_deployment(server, request.run or "")
-    before = None if request.again else await latest_completed(server, deployment)
+    path = request.run or ""
+    before = None if request.again else await latest_completed(server, await find_deployment(server, path))
     if before is not None:
-        return f"{request.run} completed before ({before.name}); `orchestrator run` runs it again", False, None
-    report = await run_and_follow(server, request.run or "", {}, progress.doing)
-    return f"{request.run}: {report.name} {report.state_name}", True, report
+        return f"{path} completed before ({before.name}); `orchestrator run` runs it again", False, None
+    report = await run_and_follow(server, path, {}, progress)
+    return f"{path}: {report.name} {report.state_name}", True, report
 
 
 async def run_and_follow(
-    server: PrefectServer, path: str, parameters: dict[str, object], on_change: Callable[[str], None]
+    server: PrefectServer, path: str, parameters: dict[str, object], listener: RunListener
 ) -> RunReport:
     """Start a run of a deployment and follow it to its end, whatever that is."""
     deployment = await find_deployment(server, path)
     run_id = await start_run(server, deployment.id, parameters)
-    on_change(f"{path}: {ui_url(server.api_url)}/runs/flow-run/{run_id}")
-    return await follow(server, run_id, lambda words: on_change(f"{path}: {words}"))
+    listener.doing(f"{path}: {run_url(server, run_id)}")
+    return await follow(server, run_id, lambda words: listener.doing(f"{path}: {words}"), listener.left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ from orchestrator.terminal import (
     EXIT_DEGRADED,
     EXIT_FAILED,
     Common,
+    Doing,
     OnServer,
     Terminal,
 )
@@ -274,8 +275,7 @@ def _with_steps(terminal: Terminal, request: Request) -> BootstrapResult:
     """Run bootstrap and tell each step; if it ends early, say what is running now."""
     try:
         with LocalState(request.root).alone(), terminal.working("bootstrap") as doing:
-            progress = Progress(doing.now, lambda step: terminal.tell(_step_line(step)), doing.tell)
-            return anyio.run(bring_up, request, progress)
+            return anyio.run(bring_up, request, Progress(Teller(terminal, doing)))
     except BaseException as error:
         _say_what_runs(terminal, LocalState(request.root), interrupted=isinstance(error, KeyboardInterrupt))
         raise
@@ -288,6 +288,20 @@ def _say_what_runs(terminal: Terminal, state: LocalState, *, interrupted: bool) 
         left = ", ".join(f"{process.role} (pid {process.pid})" for process in running) or "nothing"
         words = f"bootstrap did not finish; running now: {left}. `orchestrator down` stops it."
         terminal.tell(Text(words, style="yellow"))
+
+
+class Teller:
+    """Tells on a terminal how bootstrap, or one run, goes."""
+
+    def __init__(self, terminal: Terminal, doing: Doing) -> None:
+        self._terminal = terminal
+        self.starting, self.doing = doing.now, doing.tell
+
+    def done(self, step: Step) -> None:
+        self._terminal.tell(_step_line(step))
+
+    def left(self, words: str) -> None:
+        self._terminal.tell(Text(words, style="yellow"))
 
 
 def _step_line(step: Step) -> Text:
@@ -313,16 +327,14 @@ def run(
     settings = pipeline.load_settings(server.root, server.env)
     api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
     with terminal.working(f"{deployment}: starting") as doing:
-        found = anyio.run(_run, deployment, api_url, _parameters(parameter), doing.tell)
+        found = anyio.run(_run, deployment, api_url, _parameters(parameter), Teller(terminal, doing))
     terminal.show(report.run_text(found), report.run_json(found))
     return 0 if found.succeeded else RunFailed.exit_code
 
 
-async def _run(
-    deployment: str, api_url: str | None, parameters: dict[str, Any], tell: Callable[[str], None]
-) -> RunReport:
+async def _run(deployment: str, api_url: str | None, parameters: dict[str, Any], teller: Teller) -> RunReport:
     async with open_server(api_url) as server:
-        return await run_and_follow(server, deployment, parameters, tell)
+        return await run_and_follow(server, deployment, parameters, teller)
 
 
 def _parameters(written: Sequence[str]) -> dict[str, Any]:
@@ -340,8 +352,10 @@ def down(*, common: Common = Common()) -> int:  # noqa: B008
     """Stop the server and the worker that bootstrap started, and only those."""
     terminal = Terminal(common.output)
     state = LocalState(common.root.resolve())
-    with state.alone():
-        stopped = [process for process in state.processes() if state.stop(process)]
+    stopped: list[LocalProcess] = []
+    if state.processes():
+        with state.alone():
+            stopped = [process for process in state.processes() if state.stop(process)]
     lines = [Text(f"stopped {process.role} {process.name} (pid {process.pid})") for process in stopped]
     text = Group(*lines) if lines else Text("nothing of ours is running")
     terminal.show(text, {"stopped": [_process_json(process) for process in stopped]})

@@ -17,8 +17,7 @@ from typing import Any, Literal
 from prefect import flow, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
@@ -32,9 +31,12 @@ from orchestrator.errors import (
     ServerMismatch,
     ServerUnreachable,
 )
-from orchestrator.model import DeploymentResult, Owner, Plan
+from orchestrator.masking import shown_url
+from orchestrator.model import DeploymentResult, Plan
 from orchestrator.plan import check_deletes
 from orchestrator.report import counts, error_line, headline, plan_markdown, problem_line, result_markdown
+from orchestrator.runs import rename_run
+from orchestrator.server import open_server
 
 logger = logging.getLogger(__name__)
 
@@ -129,17 +131,16 @@ async def _require_right_server(environment: EnvironmentConfig) -> None:
     The deployer's own deployment of that environment was put on this server by `bootstrap`, which settled the
     question; the address may read differently here (in a container, behind a proxy). Otherwise addresses are compared.
     """
-    async with get_client() as client:
-        run = FlowRunContext.get()
-        deployment_id = run.flow_run.deployment_id if run and run.flow_run else None
-        if deployment_id is not None:
-            owner = Owner.from_tags(tuple((await client.read_deployment(deployment_id)).tags))
+    run = _own_run()
+    async with open_server() as server:
+        if run is not None and run.deployment_id is not None:
+            owner = await server.read_owner(run.deployment_id)
             if owner is not None and owner.environment == environment.name:
                 return
-        own, here = environment.prefect_api_url, str(client.api_url)
+        own, here = environment.prefect_api_url, server.api_url
     if own is not None and not pipeline.same_server(own, here):
         raise ServerMismatch(
-            f"This run is on {here}, but the environment {environment.name!r} is at {own}.",
+            f"This run is on {here}, but the environment {environment.name!r} is at {shown_url(own)}.",
             location=f"environments/{environment.name}.yaml",
             remedy=f"Run {DEPLOYER_FLOW} on that server, or choose this server's environment.",
         )
@@ -147,11 +148,15 @@ async def _require_right_server(environment: EnvironmentConfig) -> None:
 
 async def _rename_run(name: str) -> None:
     """The run's name is what the artifact's history shows."""
-    run = FlowRunContext.get()
-    if run is None or run.flow_run is None:
-        return
-    async with get_client() as client:
-        await client.update_flow_run(run.flow_run.id, name=name)
+    run = _own_run()
+    if run is not None:
+        async with open_server() as server:
+            await rename_run(server, run.id, name)
+
+
+def _own_run() -> FlowRun | None:
+    context = FlowRunContext.get()
+    return context.flow_run if context else None
 
 
 def _artifact_key(kind: str, environment: str) -> str:

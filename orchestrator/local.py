@@ -9,6 +9,7 @@ touched.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -74,6 +76,18 @@ class LocalState:
     def __init__(self, root: Path) -> None:
         self.folder = root / STATE_FOLDER
         self.prefect_home = self.folder / "prefect"
+
+    def new_worker_name(self) -> str:
+        """A name for the next worker of this folder, which `is_ours` recognises."""
+        return f"{self._worker_prefix}{uuid.uuid4().hex[:6]}"
+
+    def is_ours(self, worker_name: str) -> bool:
+        """Whether a worker, running or long ended, was started from this folder."""
+        return worker_name.startswith(self._worker_prefix)
+
+    @property
+    def _worker_prefix(self) -> str:
+        return f"{socket.gethostname()}-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:6]}-"
 
     def processes(self) -> tuple[LocalProcess, ...]:
         """Every recorded process, running or not; workers before servers, since they report to them."""

@@ -30,6 +30,7 @@ from orchestrator.desired import (
 from orchestrator.discovery import discover
 from orchestrator.errors import ConfigurationError, ServerMismatch
 from orchestrator.local import STATE_FOLDER, is_loopback
+from orchestrator.masking import shown_url
 from orchestrator.model import Declaration, Desired, Discovery, Owner, ValidationError, ValidationResult
 from orchestrator.prefect_yaml import read_declarations
 from orchestrator.schemas import Subject, read_schemas
@@ -156,8 +157,9 @@ def server_address(environment: EnvironmentConfig, given: str | None, *, writes:
     if given or own is None:
         return given
     if writes and ambient and not same_server(ambient, own):
+        here, there = shown_url(ambient), shown_url(own)
         raise ServerMismatch(
-            f"PREFECT_API_URL is {ambient}, but the environment {environment.name!r} is at {own}.",
+            f"PREFECT_API_URL is {here}, but the environment {environment.name!r} is at {there}.",
             location=f"environments/{environment.name}.yaml",
             remedy="Say which one with --api-url, or unset PREFECT_API_URL.",
         )

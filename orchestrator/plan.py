@@ -18,6 +18,7 @@ from typing import Any
 from orchestrator.config import Policy
 from orchestrator.desired import DEPLOYER_FLOW, Selection
 from orchestrator.errors import RefusedError
+from orchestrator.masking import masked
 from orchestrator.model import (
     Change,
     DeploymentConfig,
@@ -48,15 +49,7 @@ COMPARED_FIELDS = (
 )
 SCHEDULE_RULE = ("cron", "interval", "rrule", "timezone", "day_or", "parameters")
 NO_SCHEMA = {"type": "object", "properties": {}}  # what the server keeps for a deployment without a parameter schema
-HIDDEN = "********"
-_SECRET_KEY = re.compile(
-    r"(?i)(passw|passphrase|pwd|secret|token|auth(?!or)|credential|(api|access|account|private)[_-]?key)"
-)
-# A password may hold any character, even those that a URL should escape: rather too much is hidden than too little.
-_URL_PASSWORD = re.compile(r"(://[^:/?#@\s]*:)\S+@")
-_URL_TOKEN = re.compile(r"(https?://)[^:/?#@\s]+@")
 _RRULE_START = re.compile(r"^DTSTART:\d{8}T\d{6}\n")
-_SCHEDULE_LABEL = re.compile(r"^schedules\[.*?\]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +92,9 @@ def make_plan(
     wanted = [
         _change(config, by_path.get(config.deployment_path), desired.owner, adopt) for config in desired.deployments
     ]
-    unwanted = [_removal(item, desired, policy) for item in live if _is_unwanted(item, desired, selection)]
+    paths = {config.deployment_path for config in desired.deployments}
+    left_over = [item for item in live if item.config.deployment_path not in paths]
+    unwanted = [_removal(item, desired, policy) for item in left_over if _is_unwanted(item, desired, selection)]
     changes = tuple(sorted([*wanted, *unwanted], key=_order))
     plan = Plan(owner=desired.owner, api_url=api_url, changes=changes, problems=desired.problems)
     return replace(plan, checksum=checksum(plan))
@@ -186,12 +181,11 @@ def _foreign(config: DeploymentConfig, live: LiveDeployment, adopt: Sequence[str
 
 
 def _is_unwanted(item: LiveDeployment, desired: Desired, selection: Selection | None) -> bool:
+    """Whether something that nothing asks for is ours to delete, and within what the command is about."""
     path = item.config.deployment_path
     if item.owner != desired.owner or item.config.flow_name == DEPLOYER_FLOW:
         return False
-    if selection is not None and (selection.declared_only or not selection.takes(path, kind_of(item.config))):
-        return False
-    return path not in {config.deployment_path for config in desired.deployments}
+    return selection is None or (not selection.declared_only and selection.takes(path, kind_of(item.config)))
 
 
 def _removal(item: LiveDeployment, desired: Desired, policy: Policy) -> Change:
@@ -283,39 +277,6 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def masked(path: str, value: Any) -> Any:
-    """A value as a plan may show it: what its key, a key around it or its form betrays as a secret is hidden."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Mapping):
-        return {key: masked(f"{path}.{key}", inner) for key, inner in value.items()}
-    if _SECRET_KEY.search(_SCHEDULE_LABEL.sub("", path)) and "{{" not in str(value):
-        return HIDDEN
-    if isinstance(value, str):
-        return _URL_TOKEN.sub(rf"\1{HIDDEN}@", _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value))
-    return [masked(path, inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def without_secrets(text: str, config: DeploymentConfig) -> str:
-    """A text about a deployment, such as the server's reason to refuse it, without the secrets that it quotes."""
-    fields = ("parameters", "job_variables", "pull_steps")
-    for secret in sorted({each for name in fields for each in _secrets(name, getattr(config, name))}, key=len)[::-1]:
-        text = text.replace(secret, HIDDEN)
-    return str(masked("", text))
-
-
-def _secrets(path: str, value: Any) -> Iterator[str]:
-    """The values in a field that a plan would hide; what is very short hides nothing and would cut words."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _secrets(f"{path}.{key}", inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _secrets(path, inner)
-    elif masked(path, value) == HIDDEN and len(str(value)) > 3:
-        yield str(value)
 
 
 def _field(config: DeploymentConfig, name: str) -> Any:

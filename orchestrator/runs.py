@@ -6,6 +6,7 @@ work, the children as they end.
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import psutil
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -21,22 +23,35 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterId,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     TaskRunFilter,
     TaskRunFilterId,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+    TaskRunFilterSubFlowRuns,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.model import RunReport
 from orchestrator.server import PAGE, PrefectServer, our_errors
 
 POLL_SECONDS = 1.0
+
+# What a state that people wait in means, where its name does not tell.
+WAITS = {
+    "AwaitingConcurrencySlot": "another run holds the deployment's only slot, or a killed one has not freed it yet",
+    "Late": "no worker has taken it: is one online in its pool?",
+}
 
 
 async def find_deployment(server: PrefectServer, path: str) -> DeploymentResponse:
@@ -63,40 +78,102 @@ async def start_run(server: PrefectServer, deployment_id: UUID, parameters: Mapp
     return str(run.id)
 
 
+async def rename_run(server: PrefectServer, run_id: UUID, name: str) -> None:
+    with our_errors(server.api_url):
+        await server.client.update_flow_run(run_id, name=name)
+
+
 async def latest_completed(server: PrefectServer, deployment: DeploymentResponse) -> FlowRun | None:
-    """The latest run of a deployment that completed on the deployment's present version."""
+    """The latest run of a deployment that completed on the deployment's present version, among its last 200."""
     completed = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
     with our_errors(server.api_url):
         runs = await server.client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
             flow_run_filter=FlowRunFilter(state=completed),
             sort=FlowRunSort.START_TIME_DESC,
-            limit=1,
+            limit=PAGE,
         )
     return next((run for run in runs if run.deployment_version == deployment.version), None)
 
 
-async def follow(server: PrefectServer, run_id: str, on_change: Callable[[str], None]) -> RunReport:
+async def end_lost_runs(server: PrefectServer, pool: str) -> tuple[str, ...]:
+    """Mark runs as Crashed whose process on this machine is gone.
+
+    A worker that is killed reports nothing: its runs stay Running on the server and keep their concurrency slots. A
+    process worker notes where a run's process is as `host:pid`; only what is surely dead here is touched.
+
+    Returns:
+        The names of the runs that were marked.
+    """
+    under_way = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+    with our_errors(server.api_url):
+        runs = await server.client.read_flow_runs(
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            flow_run_filter=FlowRunFilter(state=under_way),
+            limit=PAGE,
+        )
+        lost = [run for run in runs if _is_lost(run.infrastructure_pid)]
+        for run in lost:
+            await server.client.set_flow_run_state(
+                run.id, Crashed(message="Its process is gone: the worker was killed.")
+            )
+    return tuple(run.name for run in lost)
+
+
+def _is_lost(infrastructure_pid: str | None) -> bool:
+    host, _, pid = (infrastructure_pid or "").rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid))
+
+
+async def follow(
+    server: PrefectServer, run_id: str, on_change: Callable[[str], None], on_leave: Callable[[str], None]
+) -> RunReport:
     """Follow a run until it has ended.
 
     Args:
         server: where it runs.
         run_id: which one.
         on_change: told in words how it stands, each time that changes.
+        on_leave: told in words that the run goes on, if the following is interrupted.
 
     Returns:
         How it ended, with all runs that it started.
     """
     said = ""
-    while True:
-        run = await _read(server, run_id)
-        children = await _children(server, [run.id])
-        words = _in_words(run, children)
-        if words != said:
-            on_change(said := words)
-        if run.state is not None and run.state.is_final():
-            return await _report(server, run)
-        await anyio.sleep(POLL_SECONDS)
+    try:
+        while True:
+            run = await _read(server, run_id)
+            words = _in_words(run, await _tasks_at_work(server, run), await _children(server, [run.id]))
+            if words != said:
+                on_change(said := words)
+            if run.state is not None and run.state.is_final():
+                return await _report(server, run)
+            await anyio.sleep(POLL_SECONDS)
+    except anyio.get_cancelled_exc_class():
+        on_leave(f"The run goes on: {run_url(server, run_id)} ({said or 'just submitted'})")
+        raise
+
+
+def run_url(server: PrefectServer, run_id: str) -> str:
+    """Where a run is seen in the UI."""
+    return f"{ui_url(server.api_url)}/runs/flow-run/{run_id}"
+
+
+def ui_url(api_url: str) -> str:
+    """Where people look: the API's address without its path."""
+    return api_url.rstrip("/").removesuffix("/api")
+
+
+async def _tasks_at_work(server: PrefectServer, run: FlowRun) -> list[str]:
+    """The names of the tasks that run now, without the suffix that tells equal ones apart."""
+    running = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
+    with our_errors(server.api_url):
+        tasks = await server.client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+            task_run_filter=TaskRunFilter(state=running, subflow_runs=TaskRunFilterSubFlowRuns(exists_=False)),
+            limit=PAGE,
+        )
+    return sorted({task.name.rpartition("-")[0] or task.name for task in tasks})
 
 
 async def _read(server: PrefectServer, run_id: str) -> FlowRun:
@@ -186,8 +263,11 @@ async def _artifact(server: PrefectServer, run_id: UUID) -> str:
     return str(texts[-1].data) if texts else ""
 
 
-def _in_words(run: FlowRun, children: Sequence[FlowRun]) -> str:
-    """`Running; children: 12 Completed, 3 Running`."""
+def _in_words(run: FlowRun, tasks: Sequence[str], children: Sequence[FlowRun]) -> str:
+    """`Running; at work: Plan; children: 12 Completed, 3 Running`."""
     states = Counter(child.state_name or "unknown" for child in children)
     counted = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
-    return f"{run.state_name}; children: {counted}" if counted else str(run.state_name)
+    at_work = f"at work: {', '.join(tasks)}" if tasks else ""
+    below = f"children: {counted}" if counted else ""
+    waits = WAITS.get(run.state_name or "", "")
+    return "; ".join(part for part in (str(run.state_name), waits, at_work, below) if part)

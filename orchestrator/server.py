@@ -8,7 +8,7 @@ do to schedules and paused flags: docs/decisions/0004-gentle-writes.md.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from orchestrator.config import WorkPoolConfig
-from orchestrator.errors import ServerError, ServerUnreachable
+from orchestrator.config import QueueConfig, WorkPoolConfig
+from orchestrator.errors import ConfigurationError, ServerError, ServerUnreachable
+from orchestrator.masking import shown_url
 from orchestrator.model import DeploymentConfig, LiveDeployment, Owner, ScheduleConfig
 
 PAGE = 200  # rows: the server's own maximum
@@ -48,7 +49,6 @@ class PoolState:
 
     name: str
     type: str
-    description: str | None
     concurrency_limit: int | None
     queues: Mapping[str, Mapping[str, Any]]
 
@@ -60,10 +60,23 @@ async def open_server(api_url: str | None = None) -> AsyncIterator[PrefectServer
     Args:
         api_url: its API address; None takes the one that Prefect's settings name (inside a flow run: the server
             that runs it).
+
+    Raises:
+        ConfigurationError: neither names a server.
     """
     with temporary_settings(updates={PREFECT_API_URL: api_url} if api_url else {}):
+        if active_api_url() is None:  # Prefect would start a temporary server, which forgets what it is told
+            raise ConfigurationError(
+                "No Prefect server is named.",
+                remedy="Give one with --api-url, or as prefect_api_url in the environment's file.",
+            )
         async with get_client() as client:
             yield PrefectServer(client)
+
+
+def active_api_url() -> str | None:
+    """The API address that Prefect's settings name: its active profile, or PREFECT_API_URL."""
+    return PREFECT_API_URL.value() or None
 
 
 class PrefectServer:
@@ -75,7 +88,8 @@ class PrefectServer:
 
     @property
     def api_url(self) -> str:
-        return str(self.client.api_url).rstrip("/")
+        """Its address, as it may be shown."""
+        return shown_url(str(self.client.api_url)).rstrip("/")
 
     # ----- deployments: reading ------------------------------------------------------------------------
 
@@ -219,7 +233,6 @@ class PrefectServer:
         return PoolState(
             name=pool.name,
             type=pool.type,
-            description=pool.description,
             concurrency_limit=pool.concurrency_limit,
             queues={
                 queue.name: {"priority": queue.priority, "concurrency_limit": queue.concurrency_limit}
@@ -229,6 +242,8 @@ class PrefectServer:
 
     async def create_pool(self, config: WorkPoolConfig) -> None:
         """Create a work pool with the full job template of its type; queues are not created here.
+
+        A pool that somebody else created in the meantime is as good.
 
         Raises:
             ServerError: this installation of Prefect knows no such pool type.
@@ -240,7 +255,7 @@ class PrefectServer:
                 location=f"work pool {config.name}",
                 remedy=f"Install the integration that brings it, for example prefect-{config.type}.",
             )
-        with our_errors(self.api_url):
+        with our_errors(self.api_url), suppress(ObjectAlreadyExists):
             await self.client.create_work_pool(
                 WorkPoolCreate(
                     name=config.name,
@@ -251,16 +266,14 @@ class PrefectServer:
                 )
             )
 
-    async def create_queue(self, pool: str, name: str, *, priority: int | None, concurrency_limit: int | None) -> None:
+    async def create_queue(self, pool: str, name: str, queue: QueueConfig) -> None:
         with our_errors(self.api_url):
-            await self.client.create_work_queue(
-                name=name, work_pool_name=pool, priority=priority, concurrency_limit=concurrency_limit
-            )
+            await self.client.create_work_queue(name=name, work_pool_name=pool, **_without_none(queue.model_dump()))
 
-    async def update_queue(self, pool: str, name: str, *, priority: int | None, concurrency_limit: int | None) -> None:
-        """Set a queue's priority and limit where given; what is None stays."""
-        body = _without_none({"priority": priority, "concurrency_limit": concurrency_limit})
+    async def update_queue(self, pool: str, name: str, queue: QueueConfig) -> None:
+        """Set a queue's priority, limit and description where given; what is None stays."""
         path = {"work_pool_name": pool, "name": name}
+        body = _without_none(queue.model_dump())
         await self._request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=path, json=body)
 
     async def online_workers(self, pool: str) -> frozenset[str]:
@@ -278,6 +291,11 @@ class PrefectServer:
     async def create_tag_limit(self, tag: str, slots: int) -> None:
         with our_errors(self.api_url):
             await self.client.create_concurrency_limit(tag=tag, concurrency_limit=slots)
+
+    async def read_owner(self, deployment_id: Any) -> Owner | None:
+        """Who a deployment belongs to."""
+        row = await self._request("GET", "/deployments/{id}", path_params={"id": deployment_id})
+        return Owner.from_tags(tuple(row["tags"]))
 
     async def version(self) -> str:
         """The server's Prefect version."""

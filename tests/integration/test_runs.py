@@ -51,7 +51,8 @@ async def end(run_id: Any, state: Any) -> None:
 
 async def followed(run_id: Any, said: list[str] | None = None) -> RunReport:
     async with open_server() as server, asyncio.timeout(60):
-        return await runs.follow(server, str(run_id), (said if said is not None else []).append)
+        heard = (said if said is not None else []).append
+        return await runs.follow(server, str(run_id), heard, heard)
 
 
 async def child_of_this_run(path: str, state: Any = None) -> Any:

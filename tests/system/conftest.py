@@ -48,9 +48,10 @@ class System:
     environment: dict[str, str]
 
     def run(self, *arguments: str, at: str | None = None) -> Answer:
-        """Run `python -m orchestrator` in the clone, with its own .venv; `at`: another server."""
+        """Run `python -m orchestrator` in the clone, with its own .venv; `at`: another server, or "" for none."""
         python = self.root / ".venv" / "bin" / "python"
-        on = ["--api-url", at or self.api_url] if arguments[0] not in ("discover", "validate", "down") else []
+        url = self.api_url if at is None else at
+        on = ["--api-url", url] if url and arguments[0] not in ("discover", "validate", "down") else []
         return execute([str(python), "-m", "orchestrator", *arguments, *on], self.root, self.environment)
 
     def make(self, *arguments: str) -> Answer:

@@ -95,6 +95,39 @@ def test_ctrl_c_later_says_what_runs_and_down_stops_exactly_that(fresh: System) 
     bystander.communicate(b"\n")
 
 
+def test_ctrl_c_during_the_sync_names_the_run_that_goes_on(fresh: System) -> None:
+    process = start_bootstrap(fresh)
+
+    output = interrupt_when(process, "/runs/flow-run/")
+
+    assert process.returncode == 130
+    assert f"The run goes on: {fresh.api_url.removesuffix('/api')}/runs/flow-run/" in output
+    assert "running now: " in output and "worker (pid" in output
+
+
+def test_a_repository_without_any_configuration_says_what_it_needs(fresh: System) -> None:
+    empty = fresh.root.parent / "empty"
+    empty.mkdir()
+
+    bootstrap = fresh.run("bootstrap", "--root", str(empty))
+    status = fresh.run("status", "--root", str(empty), at="")
+
+    assert bootstrap.code == 2
+    assert "environments/development.yaml" in bootstrap.text and "work_pools" in bootstrap.text
+    assert status.code == 2
+    assert "No Prefect server is named" in status.text
+    assert list(empty.iterdir()) == []
+
+
+def test_credentials_in_an_address_are_never_shown(fresh: System) -> None:
+    secret = "hunter2secret"
+
+    answers = [fresh.run(command, at=f"http://bob:{secret}@127.0.0.1:9/api") for command in ("bootstrap", "plan")]
+
+    assert all(answer.code == 1 for answer in answers)
+    assert not any(secret in answer.text for answer in answers)
+
+
 def test_a_port_that_something_else_holds_is_named(fresh: System) -> None:
     with listening() as port:
         answer = fresh.run("bootstrap", at=f"http://127.0.0.1:{port}/api")

@@ -23,6 +23,7 @@ OURS: dict[str, set[str]] = {
     "__init__": set(),  # public names are resolved when they are asked for
     "model": set(),
     "errors": set(),
+    "masking": set(),
     # reading what people write
     "yaml_source": set(),
     "strict": {"yaml_source"},
@@ -37,22 +38,22 @@ OURS: dict[str, set[str]] = {
     "schema_child": set(),
     # deciding
     "desired": {"config", "validation"},
-    "plan": {"config", "desired"},
+    "plan": {"config", "desired", "masking"},
     # telling
     "report": set(),
     "terminal": {"config"},
     # this machine, and the server
     "local": set(),
-    "server": {"config"},
+    "server": {"config", "masking"},
     "runs": {"server"},
     "submission": set(),
     # writing: sees the server through a Protocol only
-    "apply": {"plan"},
+    "apply": {"masking", "plan"},
     # putting it together; pipeline knows no server, so that reading source never imports Prefect
-    "pipeline": {"config", "desired", "discovery", "local", "prefect_yaml", "schemas", "validation"},
+    "pipeline": {"config", "desired", "discovery", "local", "masking", "prefect_yaml", "schemas", "validation"},
     "live": {"apply", "config", "desired", "pipeline", "plan", "server"},
-    "deployer": {"config", "desired", "live", "pipeline", "plan", "report"},
-    "bootstrap": {"config", "desired", "live", "local", "pipeline", "runs", "server"},
+    "deployer": {"config", "desired", "live", "masking", "pipeline", "plan", "report", "runs", "server"},
+    "bootstrap": {"config", "desired", "live", "local", "masking", "pipeline", "runs", "server"},
     "commands": {"bootstrap", "desired", "live", "local", "pipeline", "plan", "report", "server", "terminal"},
     "cli": {"__init__", "config", "pipeline", "report", "terminal"},  # commands by its import path, when called
     "__main__": {"cli"},

@@ -18,6 +18,7 @@ from orchestrator.config import Policy
 from orchestrator.desired import Selection, desired_state
 from orchestrator.discovery import discover
 from orchestrator.errors import RefusedError
+from orchestrator.masking import HIDDEN, masked
 from orchestrator.model import (
     Change,
     DeploymentConfig,
@@ -27,7 +28,7 @@ from orchestrator.model import (
     Plan,
     ScheduleConfig,
 )
-from orchestrator.plan import HIDDEN, check_deletes, diff, make_plan, masked, pair_schedules
+from orchestrator.plan import check_deletes, diff, make_plan, pair_schedules
 from orchestrator.report import plan_json, plan_markdown, plan_text
 from orchestrator.validation import validate
 from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live

@@ -28,7 +28,7 @@ def schema_of(entrypoint: str) -> dict[str, Any]:
         reason = f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}"
     try:  # Prefect's reading that leaves out what fails
         return {"schema": parameter_schema_from_entrypoint(entrypoint).model_dump_for_openapi(), "warning": reason}
-    except BaseException:
+    except BaseException:  # as above
         return {"error": reason}
 
 

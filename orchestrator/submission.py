@@ -1,4 +1,4 @@
-"""Submit runs of deployments and learn what became of each: the only door to flow runs.
+"""Submit runs of deployments and learn what became of each.
 
     etl = flow_submitter("process-table-etl/process-table-etl-deployment")
     await asyncio.gather(*(etl.submit(table=table) for table in range(20)))

@@ -289,7 +289,7 @@ async def _ensure_worker(
         return f"online: {', '.join(alive)}", False, None
     if own is not None:  # it runs, but lost the server: a pool needs one that is online
         state.stop(own)
-    lost = await end_lost_runs(server, pool.name)
+    lost = await end_lost_runs(server, pool.name, state.is_ours)
     name = state.new_worker_name()
     process = state.start_worker(pool=pool.name, name=name, api_url=api_url)
     await _until_online(server, pool, process, state)

@@ -6,7 +6,6 @@ work, the children as they end.
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -96,11 +95,17 @@ async def latest_completed(server: PrefectServer, deployment: DeploymentResponse
     return next((run for run in runs if run.deployment_version == deployment.version), None)
 
 
-async def end_lost_runs(server: PrefectServer, pool: str) -> tuple[str, ...]:
+async def end_lost_runs(server: PrefectServer, pool: str, is_ours: Callable[[str], bool]) -> tuple[str, ...]:
     """Mark runs as Crashed whose process on this machine is gone.
 
-    A worker that is killed reports nothing: its runs stay Running on the server and keep their concurrency slots. A
-    process worker notes where a run's process is as `host:pid`; only what is surely dead here is touched.
+    A worker that is killed reports nothing: its runs stay Running on the server and keep their concurrency slots (seen
+    for ten minutes, after which nobody waited any longer). The worker's name stands in a run's labels, the pid of its
+    process beside it; only what is surely dead is touched.
+
+    Args:
+        server: where the runs are.
+        pool: whose runs.
+        is_ours: whether a worker of that name ran on this machine.
 
     Returns:
         The names of the runs that were marked.
@@ -112,17 +117,20 @@ async def end_lost_runs(server: PrefectServer, pool: str) -> tuple[str, ...]:
             flow_run_filter=FlowRunFilter(state=under_way),
             limit=PAGE,
         )
-        lost = [run for run in runs if _is_lost(run.infrastructure_pid)]
+        lost = [run for run in runs if is_ours(_worker_of(run)) and _is_gone(run.infrastructure_pid)]
         for run in lost:
-            await server.client.set_flow_run_state(
-                run.id, Crashed(message="Its process is gone: the worker was killed.")
-            )
+            await server.client.set_flow_run_state(run.id, Crashed(message="Its process is gone."))
     return tuple(run.name for run in lost)
 
 
-def _is_lost(infrastructure_pid: str | None) -> bool:
-    host, _, pid = (infrastructure_pid or "").rpartition(":")
-    return host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid))
+def _worker_of(run: FlowRun) -> str:
+    return str(run.labels.get("prefect.worker.name", ""))
+
+
+def _is_gone(infrastructure_pid: str | None) -> bool:
+    """Whether a process worker's run has no process any more; the worker notes `pid` or `host:pid`."""
+    pid = (infrastructure_pid or "").rpartition(":")[2]
+    return pid.isdigit() and not psutil.pid_exists(int(pid))
 
 
 async def follow(

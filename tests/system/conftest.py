@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 LONG_SECONDS = 900  # far more than it takes: a slow machine is no failure
+WAIT_SECONDS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +62,33 @@ class System:
         return execute(command, self.root.parent, self.environment)
 
     def post(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.api_url}{path}", json=body, timeout=60)
-        answer.raise_for_status()
-        return answer.json()
+        return self.request("POST", path, body)
+
+    def patch(self, path: str, **body: Any) -> Any:
+        return self.request("PATCH", path, body)
 
     def get(self, path: str) -> Any:
-        answer = httpx.get(f"{self.api_url}{path}", timeout=60)
+        return self.request("GET", path)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """One call of the API. SQLite may be busy with another writer: then the server asks to come again."""
+        answer = wait_until(lambda: self._answer(method, path, body))
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
+
+    def _answer(self, method: str, path: str, body: Any) -> httpx.Response | None:
+        answer = httpx.request(method, f"{self.api_url}{path}", json=body, timeout=60)
+        return None if answer.status_code == 503 else answer
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         """All deployments of the server by flow/deployment."""
         flows = {flow["id"]: flow["name"] for flow in self.post("/flows/filter")}
         return {f"{flows[row['flow_id']]}/{row['name']}": row for row in self.post("/deployments/filter")}
+
+    def ended_run(self, run_id: str) -> dict[str, Any] | None:
+        """A run, once it has ended."""
+        run = self.get(f"/flow_runs/{run_id}")
+        return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
     def stamps(self) -> dict[str, str]:
         """When each deployment was last written."""
@@ -96,6 +112,15 @@ def execute(command: list[str], folder: Path, environment: dict[str, str]) -> An
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LONG_SECONDS, check=False
     )
     return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """What the condition gives, once it gives something; fails where it never does."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (found := condition()) is None:
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    return found
 
 
 def clone(target: Path) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.system.conftest import System
+from tests.system.conftest import System, wait_until
 
 DEPLOYER = "deploy-everything/development"
 TABLE_FLOW = "flows/process_table_etl.py"
@@ -19,10 +17,7 @@ def sync(system: System, mode: str = "apply") -> dict[str, Any]:
     """Run the deployer through the API, on the worker, as the UI does; returns the ended run."""
     deployment = system.deployments()[DEPLOYER]
     run = system.post(f"/deployments/{deployment['id']}/create_flow_run", parameters={"mode": mode})
-    while run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-        time.sleep(0.3)
-        run = system.get(f"/flow_runs/{run['id']}")
-    return run
+    return wait_until(lambda: system.ended_run(run["id"]))
 
 
 def test_a_second_bootstrap_changes_nothing(system: System) -> None:
@@ -85,13 +80,13 @@ def test_a_paused_deployment_and_a_switched_off_schedule_stay_as_people_left_the
     etl = system.deployments()[ETL]
     system.post(f"/deployments/{etl['id']}/pause_deployment")
     schedule = row["schedules"][0]["id"]
-    patch(system, f"/deployments/{row['id']}/schedules/{schedule}", active=False)
+    system.patch(f"/deployments/{row['id']}/schedules/{schedule}", active=False)
 
     with system.edited("flows/main_etl.py", "] = 20", "] = 19"):
         answer = system.run("apply", "--yes", "--output", "json")
     after = system.deployments()
     system.post(f"/deployments/{etl['id']}/resume_deployment")
-    patch(system, f"/deployments/{row['id']}/schedules/{schedule}", active=True)
+    system.patch(f"/deployments/{row['id']}/schedules/{schedule}", active=True)
     system.run("apply", "--yes")
 
     # Two: the server empties a schedule's parameters when somebody switches it off, and they are set again.
@@ -213,10 +208,10 @@ def test_a_pool_of_another_type_under_the_same_name_is_not_touched(system: Syste
 
 
 def test_a_limit_that_a_person_changed_is_left_and_said(system: System) -> None:
-    patch(system, "/work_pools/development-process-pool", concurrency_limit=11)
+    system.patch("/work_pools/development-process-pool", concurrency_limit=11)
 
     answer = system.run("bootstrap")
-    patch(system, "/work_pools/development-process-pool", concurrency_limit=10)
+    system.patch("/work_pools/development-process-pool", concurrency_limit=10)
 
     assert answer.code == 0, answer.text
     assert "limit left at 11 (the file says 10)" in answer.out
@@ -231,11 +226,6 @@ def test_another_server_in_the_shell_must_be_settled(system: System) -> None:
 
     assert answer.code == 2
     assert "PREFECT_API_URL" in answer.text and "--api-url" in answer.text
-
-
-def patch(system: System, path: str, **body: Any) -> None:
-    answer = httpx.patch(f"{system.api_url}{path}", json=body, timeout=60)
-    answer.raise_for_status()
 
 
 def test_a_reviewed_plan_is_applied_exactly_or_refused(system: System) -> None:

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.system.conftest import System
+from tests.system.conftest import System, wait_until
 from tests.system.test_processes import processes
 from tests.system.test_running_system import DEPLOYER, sync
 
 # A flow whose import takes long keeps a sync at work for as long as a test needs.
 SLOW_FLOW = "import time\n\ntime.sleep(300)\nfrom prefect import flow\n\n\n@flow\ndef slow() -> None:\n    pass\n"
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    """What the condition gives, once it gives something."""
-    while not (found := condition()):
-        time.sleep(0.2)
-    return found
 
 
 def test_bootstrap_after_down_starts_server_and_worker_and_they_work(system: System) -> None:
@@ -74,7 +65,7 @@ def start_sync(system: System) -> dict[str, Any]:
     """Start a sync and wait until it imports flows; returns the run."""
     deployment = system.deployments()[DEPLOYER]
     run = system.post(f"/deployments/{deployment['id']}/create_flow_run", parameters={"mode": "apply"})
-    wait_until(lambda: is_importing(system))
+    wait_until(lambda: is_importing(system) or None)
     return wait_until(lambda: running(system, run["id"]))
 
 

@@ -120,7 +120,9 @@ async def test_the_children_are_counted_while_the_run_goes_on(path: str) -> None
         following.cancel()
 
     await top()
-    assert said == ["Running; children: 1 Completed, 1 Failed"]
+    assert said[0] == "Running; children: 1 Completed, 1 Failed"
+    assert said[1].startswith("The run goes on: http://")  # the following was interrupted
+    assert len(said) == 2
 
 
 async def test_a_failed_child_is_told_with_its_reason(path: str) -> None:

@@ -374,6 +374,6 @@ async def run_and_follow(
 ) -> RunReport:
     """Start a run of a deployment and follow it to its end, whatever that is."""
     deployment = await find_deployment(server, path)
-    run_id = await start_run(server, deployment.id, parameters)
+    run_id = await start_run(server, deployment, parameters)
     listener.doing(f"{path}: {run_url(server, run_id)}")
     return await follow(server, run_id, lambda words: listener.doing(f"{path}: {words}"), listener.left)

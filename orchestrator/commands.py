@@ -126,9 +126,11 @@ def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008
     settings, desired = read_repository(server, terminal)
     api_url = pipeline.server_address(settings.environment, server.api_url, writes=False)
     found = anyio.run(live.read_status, desired, settings.environment.policy, api_url)
-    terminal.show(report.status_text(found), report.status_json(found))
+    text = Group(report.problems_text(desired.problems), report.status_text(found))
+    terminal.show(text, report.status_json(found))
     healthy = all(item.in_sync and item.ready for item in found.deployments)
-    return 0 if healthy else EXIT_FAILED
+    whole = not any(problem.severity == "error" for problem in desired.problems)
+    return 0 if healthy and whole else EXIT_FAILED
 
 
 def clean(pattern: str, *, server: OnServer = OnServer(), yes: bool = False) -> int:  # noqa: B008
@@ -223,11 +225,11 @@ def _ask(terminal: Terminal, about: RenderableType, question: str) -> None:
     Raises:
         RefusedError: the answer was no, or nobody is there.
     """
+    terminal.progress.print(about)
     if terminal.is_json or not terminal.out.is_terminal:
         raise RefusedError(
             "This writes to the server, and nobody can be asked here.", remedy="Add --yes if it is meant."
         )
-    terminal.out.print(about)
     if terminal.out.input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         raise RefusedError("Not confirmed; nothing was changed.")
 
@@ -338,6 +340,9 @@ async def _run(deployment: str, api_url: str | None, parameters: dict[str, Any],
 
 
 def _parameters(written: Sequence[str]) -> dict[str, Any]:
+    for item in written:
+        if "=" not in item:
+            raise ConfigurationError(f"--parameter {item} has no value.", remedy="Write --parameter name=value.")
     return {name: _value(text) for name, _, text in (item.partition("=") for item in written)}
 
 

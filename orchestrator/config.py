@@ -190,6 +190,8 @@ class ConfigurationManager:
 
     def __init__(self, root: Path | str = ".") -> None:
         self.root = Path(root).resolve()
+        if not self.root.is_dir():
+            raise ConfigurationError("There is no such folder.", location=str(self.root), remedy="Correct --root.")
 
     def load_project(self) -> ProjectConfig:
         """Read [tool.orchestrator]; without pyproject.toml the defaults hold.

@@ -164,7 +164,7 @@ def flows_text(discovery: Discovery) -> RenderableType:
 
 
 def validation_text(result: ValidationResult) -> RenderableType:
-    end = f"{len(result.errors)} errors, {len(result.warnings)} warnings"
+    end = f"errors: {len(result.errors)}, warnings: {len(result.warnings)}"
     style = "bold green" if result.is_valid else "bold red"
     return Group(problems_text((*result.errors, *result.warnings)), Text(end, style=style))
 
@@ -199,7 +199,8 @@ def run_text(run: RunReport) -> RenderableType:
         if not each.succeeded and each.message:
             lines.append(Text("  " * each.depth + f"    {each.message}", style="red"))
     done = sum(each.succeeded for each in run.descendants)
-    return Group(*lines, Text(f"{done} of {len(run.descendants)} child runs completed", style="bold"))
+    end = [Text(f"{done} of {len(run.descendants)} child runs completed", style="bold")] if run.descendants else []
+    return Group(*lines, *end)
 
 
 def sync_text(run: RunReport) -> RenderableType:

@@ -40,9 +40,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import ConfigurationError, OrchestratorError
 from orchestrator.model import RunReport
 from orchestrator.server import PAGE, PrefectServer, our_errors
+from orchestrator.strict import did_you_mean
 
 POLL_SECONDS = 1.0
 
@@ -70,10 +71,22 @@ async def find_deployment(server: PrefectServer, path: str) -> DeploymentRespons
             ) from error
 
 
-async def start_run(server: PrefectServer, deployment_id: UUID, parameters: Mapping[str, Any]) -> str:
-    """Start a run through the server, as a person would from the UI; returns its id."""
+async def start_run(server: PrefectServer, deployment: DeploymentResponse, parameters: Mapping[str, Any]) -> str:
+    """Start a run through the server, as a person would from the UI; returns its id.
+
+    Raises:
+        ConfigurationError: a parameter that the flow does not have. The server takes it, and the run crashes.
+    """
+    known = list((deployment.parameter_openapi_schema or {}).get("properties", {}))
+    for name in parameters:
+        if name not in known:
+            raise ConfigurationError(
+                f"The flow has no parameter {name!r}.",
+                location=deployment.name,
+                remedy=f"{did_you_mean(name, known)}Parameters: {', '.join(known) or 'none'}.",
+            )
     with our_errors(server.api_url):
-        run = await server.client.create_flow_run_from_deployment(deployment_id, parameters=dict(parameters))
+        run = await server.client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters))
     return str(run.id)
 
 

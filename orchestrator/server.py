@@ -403,7 +403,7 @@ def our_errors(api_url: str) -> Iterator[None]:
         raise ServerUnreachable(
             f"The Prefect server does not answer ({type(error).__name__}).",
             location=api_url,
-            remedy="Is it running, and is the address right? `orchestrator status` tells when it is back.",
+            remedy="Is it running, and is the address right? `orchestrator bootstrap` starts a local one.",
         ) from error
     except (ObjectNotFound, ObjectAlreadyExists) as error:
         raise ServerError(str(error) or type(error).__name__) from error

@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def start(path: str) -> str:
     async with open_server() as server:
-        return await runs.start_run(server, (await runs.find_deployment(server, path)).id, {})
+        return await runs.start_run(server, await runs.find_deployment(server, path), {})
 
 
 async def end(run_id: Any, state: Any) -> None:

@@ -252,3 +252,22 @@ def test_nobody_to_ask_means_no(system: System) -> None:
     assert answer.code == 5
     assert "--yes" in answer.text
     assert system.stamps() == before
+
+
+@pytest.mark.parametrize(("written", "said"), [("tabels=2", "Did you mean 'tables'?"), ("tables", "name=value")])
+def test_a_wrong_parameter_is_named_before_anything_runs(system: System, written: str, said: str) -> None:
+    before = system.post("/flow_runs/count")
+
+    answer = system.run("run", ETL, "--parameter", written)
+
+    assert answer.code == 2
+    assert said in answer.text
+    assert system.post("/flow_runs/count") == before
+
+
+def test_status_is_not_good_while_a_flow_file_cannot_be_read(system: System) -> None:
+    with system.edited("flows/broken.py", "", "from prefect import flow\n\n\n@flow\ndef broken(:\n"):
+        answer = system.run("status")
+
+    assert answer.code == 1
+    assert "flows/broken.py:5" in answer.text

@@ -45,7 +45,7 @@ OURS: dict[str, set[str]] = {
     # this machine, and the server
     "local": set(),
     "server": {"config", "masking"},
-    "runs": {"server"},
+    "runs": {"server", "strict"},
     "submission": set(),
     # writing: sees the server through a Protocol only
     "apply": {"masking", "plan"},

@@ -8,8 +8,9 @@
     ├── LocalProcessError          1: a server or worker of ours could not be started or stopped
     │   └── PortTaken              1: something that is no Prefect server holds the address
     ├── RunFailed                  1: a flow run that we started or waited for did not complete
-    ├── DegradedError              4: a part of the work was done
     └── RefusedError               5: a safety rule forbids it
+
+Work that was done in part is no error but a result (exit code 4, "degraded").
 
 Every error says what happened (`message`), where (`location`: file:line or the object's name) and how to get out
 (`remedy`).
@@ -89,12 +90,6 @@ class PortTaken(LocalProcessError):
 
 class RunFailed(OrchestratorError):
     """A flow run that was started or waited for did not complete."""
-
-
-class DegradedError(OrchestratorError):
-    """A part of the work was done, another part was not."""
-
-    exit_code = 4
 
 
 class RefusedError(OrchestratorError):

@@ -14,7 +14,6 @@ import orchestrator
 from orchestrator.cli import run_command
 from orchestrator.errors import (
     ConfigurationError,
-    DegradedError,
     OrchestratorError,
     RefusedError,
     ServerMismatch,
@@ -136,7 +135,6 @@ class TestExitCodes:
             (ServerUnreachable, 1),
             (ConfigurationError, 2),
             (ServerMismatch, 2),
-            (DegradedError, 4),
             (RefusedError, 5),
         ],
     )

@@ -49,15 +49,15 @@ async def apply_plan(plan: Plan, server: DeploymentWriter) -> DeploymentResult:
         One result per change, in the plan's order. Nothing is raised for a change that fails: its result says why.
     """
     results: list[ChangeResult] = []
-    gone: ServerUnreachable | None = None
+    gone = False
     for change in plan.changes:
-        if gone is not None and change.writes:
-            results.append(_result(change, "skipped", f"not tried: {gone}"))
+        if gone and change.writes:
+            results.append(_result(change, "skipped", "not tried: the server did not answer any more"))
             continue
         try:
             results.append(await _carry_out(change, plan, server))
         except OrchestratorError as error:
-            gone = error if isinstance(error, ServerUnreachable) else None
+            gone = isinstance(error, ServerUnreachable)
             reason = without_secrets(str(error), change.desired) if change.desired else str(error)
             logger.error("%s %s failed: %s", change.action, change.deployment, reason)
             results.append(_result(change, "failed", reason))

@@ -151,7 +151,7 @@ class TestFailures:
         result = await apply_plan(plan_of([deployment(f"{name}/x") for name in "abcd"]), notebook)
         assert outcomes(result) == [("a/x", "applied"), ("b/x", "failed"), ("c/x", "skipped"), ("d/x", "skipped")]
         assert [call[1] for call in notebook.calls] == ["a/x", "b/x"]
-        assert result.results[2].error == "not tried: It does not answer."
+        assert result.results[2].error == "not tried: the server did not answer any more"
 
     async def test_a_half_written_update_is_failed(self) -> None:
         there, wanted = (cron(rule, slug="n") for rule in ("1 * * * *", "2 * * * *"))

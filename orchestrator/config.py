@@ -238,15 +238,20 @@ class ConfigurationManager:
         """
         folder = self.load_project().environments
         files = [f"{folder}/base.yaml", f"{folder}/{env}.yaml"]
-        self._require(env, files[1])
+        self.require_environment(env)
         documents = [read_yaml(self.root / file, shown_as=file) for file in files if (self.root / file).is_file()]
         return _environment_from(env, documents)
 
     def has_environment_files(self) -> bool:
         return any((self.root / self.load_project().environments).glob("*.yaml"))
 
-    def _require(self, env: str, file: str) -> None:
-        known = self.environments()
+    def require_environment(self, env: str) -> None:
+        """Make sure that there is an environment.
+
+        Raises:
+            ConfigurationError: there are environments, but none of that name (CFG004).
+        """
+        known, file = self.environments(), f"{self.load_project().environments}/{env}.yaml"
         if env in known or not self.has_environment_files():
             return
         message = f"There is no environment {env!r}."

@@ -23,6 +23,7 @@ from orchestrator.config import (
     fill,
     merge,
 )
+from orchestrator.entrypoints import resolve
 from orchestrator.model import (
     Declaration,
     DeploymentConfig,
@@ -34,7 +35,6 @@ from orchestrator.model import (
     ScheduleConfig,
     ValidationError,
 )
-from orchestrator.validation import resolve
 
 DEPLOYER_FLOW = "deploy-everything"
 DEPLOYER_ENTRYPOINT = "orchestrator.deployer.deploy_everything"  # a module path: it works from any folder

@@ -43,6 +43,10 @@ class ValidationError:
     remediation: str = ""
     severity: Severity = "error"
     skips: bool = False
+    flow: str | None = None  # entrypoint of the one flow that a fault which `skips` takes out; None: the whole file
+    column_number: int | None = None  # 1-based, in characters
+    end_column_number: int | None = None  # behind the last character
+    excerpt: str = ""  # the line of the source, with secrets masked
 
     @property
     def location(self) -> str:
@@ -81,6 +85,32 @@ class Parameter:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DeploymentCall:
+    """A call to a deployment whose path is written out: `run_deployment("etl/daily")`."""
+
+    deployment: str  # as written: flow/deployment, or a flow alone where the sibling deployment is meant
+    function: str  # what is called: run_deployment, trigger_subflow, flow_submitter, …
+    file_path: str
+    line_number: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutsideImport:
+    """An import, in a file that some flow needs, which leads out of the repository or to nothing in it."""
+
+    module: str  # dotted, as written: pandas.io, .helpers
+    file_path: str
+    line_number: int
+    is_optional: bool = False  # in a `try` that handles its failure, or for type checkers only
+    is_missing: bool = False  # it starts inside the repository and leads nowhere: it fails whatever is installed
+
+    @property
+    def top_level(self) -> str:
+        """The first part of the name; empty for a relative import."""
+        return self.module.split(".")[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FlowMetadata:
     """A flow found by reading source.
 
@@ -99,7 +129,10 @@ class FlowMetadata:
     description: str = ""  # the docstring, cleaned as inspect.getdoc does
     parameters: tuple[Parameter, ...] = ()
     signature_is_static: bool = True  # False: the function is not in this file, `parameters` is empty
-    dependencies: tuple[str, ...] = ()  # import names from outside the repository and the standard library
+    tags: tuple[str, ...] = ()  # none where they are not written out
+    retries: int | None = None
+    dependencies: tuple[str, ...] = ()  # third-party distributions that the closure needs, by normalised name
+    deployment_calls: tuple[DeploymentCall, ...] = ()
     dockerfile_path: str | None = None
     env_files: tuple[str, ...] = ()
     closure: tuple[str, ...] = ()  # paths of the flow's file and of every repository file that it imports
@@ -119,10 +152,11 @@ class FlowMetadata:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Discovery:
-    """What a scan found: the flows, and the files that could not be read."""
+    """What a scan found: the flows, the files that could not be read, and what the flows' files import."""
 
     flows: tuple[FlowMetadata, ...] = ()
     problems: tuple[ValidationError, ...] = ()
+    outside_imports: tuple[OutsideImport, ...] = ()  # of the files of all closures, sorted by file and line
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -187,10 +221,17 @@ class Declaration:
     concurrency_options: Mapping[str, Any] = field(default_factory=dict)
     enforce_parameter_schema: bool | None = None
     pull_steps: tuple[Mapping[str, Any], ...] | None = None
+    lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def location(self) -> str:
         return f"{self.file_path}:{self.line_number}"
+
+    def line(self, *place: str | int) -> int:
+        """The line of a value of the declaration (`"schedules", 0, "cron"`), or of the nearest thing around it."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, self.line_number)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

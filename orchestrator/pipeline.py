@@ -28,14 +28,16 @@ from orchestrator.desired import (
     select,
 )
 from orchestrator.discovery import discover
+from orchestrator.entrypoints import declared_files
 from orchestrator.errors import ConfigurationError, ServerMismatch
 from orchestrator.local import STATE_FOLDER, is_loopback
 from orchestrator.masking import shown_url
 from orchestrator.model import Declaration, Desired, Discovery, Owner, ValidationError, ValidationResult
 from orchestrator.prefect_yaml import read_declarations
+from orchestrator.repository import Repository
+from orchestrator.rules import Facts
 from orchestrator.schemas import Subject, read_schemas
-from orchestrator.validation import as_result, declared_files, validate_declarations
-from orchestrator.validation import validate as check_flows
+from orchestrator.validation import validate as check
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +48,11 @@ class Settings:
     project: ProjectConfig
     environment: EnvironmentConfig
     declarations: tuple[Declaration, ...] = ()
-    warnings: tuple[ValidationError, ...] = ()
+    problems: tuple[ValidationError, ...] = ()  # of the files that were read; what has an error counts as not written
+
+    @property
+    def errors(self) -> tuple[ValidationError, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == "error")
 
 
 def load_settings(root: Path, env: str) -> Settings:
@@ -55,23 +61,44 @@ def load_settings(root: Path, env: str) -> Settings:
     Raises:
         ConfigurationError: with every fault of all of them.
     """
+    settings = read_settings(root, env)
+    if settings.errors:
+        raise ConfigurationError("The configuration has faults; nothing was changed.", faults=settings.errors)
+    return settings
+
+
+def read_settings(root: Path, env: str) -> Settings:
+    """Read as much of them as can be read, for who wants to hear of all faults at once.
+
+    Returns:
+        The settings; in place of a file with errors stand the defaults, and its faults in `problems`.
+
+    Raises:
+        ConfigurationError: pyproject.toml has faults, or there is no such environment: nothing can be said then.
+    """
     manager = ConfigurationManager(root)
     project = manager.load_project()
-    faults: list[ValidationError] = []
+    manager.require_environment(env)
+    problems: list[ValidationError] = []
+    environment = EnvironmentConfig(name=env)
+    declarations: tuple[Declaration, ...] = ()
     try:
         environment = manager.load_environment_config(env)
     except ConfigurationError as error:
-        faults += error.faults  # type: ignore[arg-type]  # ours are ValidationErrors
+        problems += error.faults  # type: ignore[arg-type]  # ours are ValidationErrors
     try:
         declarations, warnings = read_declarations(manager.root, project.prefect_files)
+        problems += warnings
     except ConfigurationError as error:
-        faults += error.faults  # type: ignore[arg-type]
-    if faults:
-        raise ConfigurationError("The configuration has faults; nothing was changed.", faults=faults)
+        problems += error.faults  # type: ignore[arg-type]
     if not manager.has_environment_files():
-        warnings = (*warnings, _defaults_hold(project, env))
+        problems.append(_defaults_hold(project, env))
     return Settings(
-        root=manager.root, project=project, environment=environment, declarations=declarations, warnings=warnings
+        root=manager.root,
+        project=project,
+        environment=environment,
+        declarations=declarations,
+        problems=tuple(problems),
     )
 
 
@@ -101,11 +128,17 @@ def about(settings: Settings, paths: Sequence[str]) -> Settings:
 
 
 def validate(settings: Settings, discovery: Discovery) -> ValidationResult:
-    """Every rule over flows and declarations; all faults together, sorted by place."""
-    flows = check_flows(discovery)
-    provided = settings.environment.default_parameters
-    declared = validate_declarations(discovery.flows, discovery.problems, settings.declarations, provided)
-    return as_result((*flows.errors, *flows.warnings, *declared, *settings.warnings))
+    """Every rule over flows, declarations and configuration; all faults together, sorted by place."""
+    return check(
+        Facts(
+            repository=Repository(settings.root),
+            flows=discovery.flows,
+            problems=(*discovery.problems, *settings.problems),
+            declarations=settings.declarations,
+            outside_imports=discovery.outside_imports,
+            environment=settings.environment,
+        )
+    )
 
 
 def work_out(settings: Settings, discovery: Discovery, validation: ValidationResult) -> Desired:
@@ -116,6 +149,7 @@ def work_out(settings: Settings, discovery: Discovery, validation: ValidationRes
     """
     if validation.stopping:
         raise ConfigurationError("The repository has faults; nothing was changed.", faults=validation.errors)
+    discovery = without_faulty_flows(discovery, validation)
     subjects = [
         Subject(entrypoint=flow.entrypoint, digest=flow.closure_digest, flow=flow)
         for flow in discovery.flows
@@ -134,6 +168,19 @@ def work_out(settings: Settings, discovery: Discovery, validation: ValidationRes
         folders=settings.project.flows,
         problems=(*validation.errors, *validation.warnings, *warnings),
     )
+
+
+def without_faulty_flows(discovery: Discovery, validation: ValidationResult) -> Discovery:
+    """The discovery with the faults of single flows noted on them: later stages leave such flows out."""
+    reasons: dict[str, list[str]] = {}
+    for fault in validation.errors:
+        if fault.skips and fault.flow:
+            reasons.setdefault(fault.flow, []).append(f"{fault.location}: {fault.message}")
+    flows = (
+        replace(flow, validation_errors=(*flow.validation_errors, *reasons.get(flow.entrypoint, ())))
+        for flow in discovery.flows
+    )
+    return replace(discovery, flows=tuple(flows))
 
 
 def owner_of(settings: Settings) -> Owner:

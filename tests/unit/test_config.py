@@ -86,13 +86,13 @@ class TestDefaults:
         assert found == EnvironmentConfig(name="anything")
 
     def test_without_environment_files_a_warning_says_what_holds(self, tmp_path: Path) -> None:
-        warnings = load_settings(tmp_path, "development").warnings
+        warnings = load_settings(tmp_path, "development").problems
         assert [(each.code, each.severity) for each in warnings] == [("CFG007", "warning")]
         assert warnings[0].file_path == "environments/development.yaml"
 
     def test_with_environment_files_there_is_no_warning(self, tmp_path: Path) -> None:
         write_files(tmp_path, {"environments/development.yaml": "{}"})
-        assert load_settings(tmp_path, "development").warnings == ()
+        assert load_settings(tmp_path, "development").problems == ()
 
     def test_whole_cpus_may_be_written_as_a_number(self, tmp_path: Path) -> None:
         assert read(tmp_path, "resource_limits: {cpu: 2, memory: 512Mi}").resource_limits.cpu == "2"

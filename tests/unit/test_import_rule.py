@@ -13,7 +13,16 @@ import pytest
 import orchestrator
 
 PACKAGE = Path(__file__).parents[2] / "orchestrator"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`config` for config.py, `rules.flows` for rules/flows.py, `rules` for rules/__init__.py."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
+MODULES = sorted(FILES)
 
 # model and errors are what all stages share: everybody may import them, and they import nothing of ours.
 SHARED = {"model", "errors"}
@@ -30,14 +39,33 @@ OURS: dict[str, set[str]] = {
     "config": {"strict", "yaml_source"},
     "prefect_yaml": {"config", "strict", "yaml_source"},
     # reading the repository
+    "repository": set(),
     "closure": set(),
     "flow_source": set(),
     "discovery": {"closure", "flow_source"},
-    "validation": {"closure", "discovery"},
+    "entrypoints": set(),
+    # judging it
+    "rules.rule": {"config", "repository"},
+    "rules.flows": {"closure", "rules.rule"},
+    "rules.dependencies": {"rules.rule"},
+    "rules.declarations": {"entrypoints", "rules.rule"},
+    "rules.images": {"rules.rule"},
+    "rules.configuration": {"rules.rule"},
+    "rules.secrets": {"rules.rule"},
+    "rules": {
+        "rules.configuration",
+        "rules.declarations",
+        "rules.dependencies",
+        "rules.flows",
+        "rules.images",
+        "rules.rule",
+        "rules.secrets",
+    },
+    "validation": {"discovery", "repository", "rules"},
     "schemas": set(),  # starts schema_child, never imports it
     "schema_child": set(),
     # deciding
-    "desired": {"config", "validation"},
+    "desired": {"config", "entrypoints"},
     "plan": {"config", "desired", "masking"},
     # telling
     "report": set(),
@@ -50,7 +78,19 @@ OURS: dict[str, set[str]] = {
     # writing: sees the server through a Protocol only
     "apply": {"masking", "plan"},
     # putting it together; pipeline knows no server, so that reading source never imports Prefect
-    "pipeline": {"config", "desired", "discovery", "local", "masking", "prefect_yaml", "schemas", "validation"},
+    "pipeline": {
+        "config",
+        "desired",
+        "discovery",
+        "entrypoints",
+        "local",
+        "masking",
+        "prefect_yaml",
+        "repository",
+        "rules",
+        "schemas",
+        "validation",
+    },
     "live": {"apply", "config", "desired", "pipeline", "plan", "server"},
     "deployer": {"config", "desired", "live", "masking", "pipeline", "plan", "report", "runs", "server"},
     "bootstrap": {"config", "desired", "live", "local", "masking", "pipeline", "runs", "server"},
@@ -73,7 +113,7 @@ DOORS: dict[str, tuple[set[str], str]] = {
 
 def tree_of(module: str) -> ast.Module:
     """The source of a module; of `__init__` without what only type checkers see."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
     if module == "__init__":
         tree.body = [statement for statement in tree.body if statement not in typing_only(tree)]
     return tree
@@ -95,8 +135,15 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 def ours(tree: ast.AST) -> set[str]:
     """The modules of ours that a tree imports."""
-    found = {name.split(".")[1] for name in imported(tree) if name.split(".")[0] == "orchestrator" and "." in name}
-    return {name if name in MODULES else "__init__" for name in found}
+    found = {name.removeprefix("orchestrator.") for name in imported(tree) if name.startswith("orchestrator.")}
+    return {module_in(name) for name in found}
+
+
+def module_in(name: str) -> str:
+    """The module that a dotted name lies in: the longest one that it starts with."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in MODULES), "__init__")
 
 
 def test_every_module_has_a_row() -> None:

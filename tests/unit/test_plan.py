@@ -30,7 +30,7 @@ from orchestrator.model import (
 )
 from orchestrator.plan import check_deletes, diff, make_plan, pair_schedules
 from orchestrator.report import plan_json, plan_markdown, plan_text
-from orchestrator.validation import validate
+from orchestrator.validation import facts_of, validate
 from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live
 
 REPOS = Path(__file__).parents[1] / "repos"
@@ -189,7 +189,7 @@ class TestPruning:
     def test_a_repository_with_broken_files_loses_none_of_their_deployments(self) -> None:
         discovery = discover(REPOS / "broken_syntax", ["flows"])
         where = environment(templates={"python": {}})
-        problems = validate(discovery).errors
+        problems = validate(facts_of(REPOS, discovery)).errors
         desired = desired_state(
             root=REPOS,
             project="shop",

@@ -12,16 +12,32 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config import EnvironmentConfig
 from orchestrator.discovery import discover
+from orchestrator.entrypoints import declared_files, resolve
 from orchestrator.errors import ConfigurationError
 from orchestrator.model import Declaration, Discovery, FlowMetadata, ScheduleConfig, ValidationError, ValidationResult
-from orchestrator.validation import RULES, FlowValidator, declared_files, resolve, validate, validate_declarations
+from orchestrator.rules import RULES, Facts
+from orchestrator.validation import FlowValidator, facts_of, validate
 
 REPOS = Path(__file__).parents[1] / "repos"
 
 
 def faults_of(repo: str) -> ValidationResult:
-    return validate(discover(REPOS / repo, ["flows"]))
+    return validate(facts_of(REPOS / repo, discover(REPOS / repo, ["flows"])))
+
+
+def validate_declarations(
+    flows: Sequence[FlowMetadata],
+    problems: Sequence[ValidationError],
+    declarations: Sequence[Declaration],
+    provided: Sequence[str] = (),
+) -> tuple[ValidationError, ...]:
+    """The faults of declarations alone."""
+    environment = EnvironmentConfig(name="test", default_parameters=dict.fromkeys(provided))
+    facts = Facts(flows=flows, problems=problems, declarations=declarations, environment=environment)
+    result = validate(facts)
+    return tuple(each for each in (*result.errors, *result.warnings) if each.code.startswith("DPL"))
 
 
 def places(faults: Sequence[ValidationError]) -> list[tuple[str, str]]:

@@ -1,0 +1,23 @@
+"""All rules, one module for each family of codes. The table is what `orchestrator rules` lists."""
+
+from __future__ import annotations
+
+from orchestrator.rules import configuration, declarations, dependencies, flows, images, secrets
+from orchestrator.rules.rule import Facts, Finding, Rule
+
+__all__ = ["RULES", "Facts", "Finding", "Rule"]
+
+RULES: tuple[Rule, ...] = tuple(
+    sorted(
+        (
+            *flows.RULES,
+            *dependencies.RULES,
+            *declarations.RULES,
+            *images.RULES,
+            *configuration.RULES,
+            *secrets.RULES,
+        ),
+        key=lambda rule: rule.code,
+    )
+)
+"""Every rule, sorted by code."""

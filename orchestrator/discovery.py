@@ -1,23 +1,27 @@
 """Find the flows of a repository by reading its source. Nothing is imported or executed.
 
-python_files   which files to look at      (ignored folders pruned, links not followed)
-flows_in       source of one file → flows  (flow_source: a small interpreter of module-level bindings)
-discover       both, and what surrounds a flow: closure, dependencies, Dockerfile, env files
+Repository.files   which files to look at       (ignored folders pruned, links not followed)
+may_hold_flows     which of them to parse       (reading dismisses most)
+FlowReader         source of one file → flows   (flow_source: an interpreter of module-level bindings)
+discover           all of it, and what surrounds a flow: closure, dependencies, Dockerfile, env files
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from orchestrator.closure import ImportGraph, SourceFile, SourceFiles
+from orchestrator.closure import ImportGraph, SourceFiles
+from orchestrator.deployment_calls import deployment_calls_in, may_call_deployments
 from orchestrator.errors import ConfigurationError
-from orchestrator.flow_source import FoundFlow, flows_in
-from orchestrator.model import Discovery, FlowMetadata
+from orchestrator.flow_source import FlowReader, SourceFlow
+from orchestrator.model import DeploymentCall, Discovery, FlowMetadata
 
 # ---------------------------------------------------------------------------------------------------------
 # Finding flows
@@ -112,10 +116,13 @@ def discover(
     declared = [path for path in also if not path.startswith(("/", "../")) and path in sources]
     files = {*declared, *python_files(root, starts, _ignored(root, exclude))}
     named = [*declared, *(start for start in starts if start)]
-    candidates = [path for path in sorted(files) if _is_under(path, named) or _may_hold_flows(sources[path])]
-    found = [(path, flows_in(sources[path].parse())) for path in candidates]
-    surroundings = _Surroundings(sources)
-    flows = [flow for path, bound in found for flow in surroundings.describe_all(path, bound)]
+    graph = ImportGraph(sources)
+    makers = _Makers(sources, graph)
+    candidates = [path for path in sorted(files) if _is_under(path, named) or makers.may_make_flows(path)]
+    reader = FlowReader(sources, graph)
+    found = [(path, reader.flows_of(path)) for path in candidates if makers.may_make_flows(path)]
+    surroundings = _Surroundings(sources, graph)
+    flows = [surroundings.describe(path, flow) for path, flows_here in found for flow in flows_here]
     # A broken module that a flow imports breaks the flow, wherever the module lies. Elsewhere in a repository broken
     # files may well be templates, test data or Python 2, unless they speak of Prefect.
     relevant = {path for flow in flows for path in flow.closure}
@@ -150,12 +157,71 @@ def _is_under(path: str, named: Sequence[str]) -> bool:
     return any(path == place or path.startswith(f"{place}/") for place in named)
 
 
-def _may_hold_flows(source: SourceFile) -> bool:
-    """Is a file, met in a search of the whole repository, worth parsing? Reading it dismisses most.
+class _Makers:
+    """Says which files are worth parsing: those in which a flow can be made.
 
-    Whatever makes a flow contains the word.
+    Whatever makes a flow contains the word, or takes something from a module of the repository that does: reading
+    dismisses the rest.
     """
-    return b"flow" in source.content or b"Flow" in source.content
+
+    def __init__(self, sources: SourceFiles, graph: ImportGraph) -> None:
+        self._sources, self._graph = sources, graph
+        self._known: dict[str, bool] = {}
+
+    def may_make_flows(self, path: str) -> bool:
+        """Whether a file may hold flows. One that is not plain text may, too: parsing tells what is wrong with it."""
+        content = self._sources[path].content
+        return _speaks_of_flows(content) or b"\0" in content or not content or self._takes_from_makers(path)
+
+    def _takes_from_makers(self, path: str) -> bool:
+        if path not in self._known:
+            self._known[path] = False  # where modules import one another
+            self._known[path] = any(self._is_maker(target, path) for target in self._targets(path))
+        return self._known[path]
+
+    def _is_maker(self, target: str, importer: str) -> bool:
+        content = self._sources[target].content
+        return (b"prefect" in content and _speaks_of_flows(content)) or self._takes_from_makers(target)
+
+    def _targets(self, path: str) -> set[str]:
+        """The repository files that a file seems to import."""
+        folder = posixpath.dirname(path)
+        imports = rough_imports(self._sources[path].content)
+        places = (self._graph.locate(module, level, path, folder) for module, level in imports)
+        return {place[0] for place in places if place}
+
+
+def _speaks_of_flows(content: bytes) -> bool:
+    return b"flow" in content or b"Flow" in content
+
+
+_IMPORT = re.compile(
+    rb"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]+))", re.M
+)
+_NAME = re.compile(rb"[A-Za-z_][\w.]*")
+
+
+def rough_imports(content: bytes) -> set[tuple[str, int]]:
+    """What a source seems to import, without parsing it: more rather than less.
+
+    Args:
+        content: of the file.
+
+    Returns:
+        Dotted names, each with the number of leading dots; names of the standard library are left out.
+    """
+    found: set[tuple[str, int]] = set()
+    for dots, module, names, plain in _IMPORT.findall(content):
+        if plain:
+            found |= {(name, 0) for name in _names(plain)}
+            continue
+        prefix = f"{module.decode('ascii', 'replace')}." if module else ""
+        found |= {(prefix + name, len(dots)) for name in (*_names(names), "*")}
+    return {(name, level) for name, level in found if level or name.partition(".")[0] not in sys.stdlib_module_names}
+
+
+def _names(text: bytes) -> list[str]:
+    return [name.decode("ascii", "replace") for name in _NAME.findall(text)]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -217,39 +283,44 @@ def _ignored(root: Path, exclude: Sequence[str]) -> GitIgnoreSpec:
 class _Surroundings:
     """What a flow's place in the repository says about it."""
 
-    def __init__(self, sources: SourceFiles) -> None:
-        self._sources = sources
-        self._graph = ImportGraph(sources)
+    def __init__(self, sources: SourceFiles, graph: ImportGraph) -> None:
+        self._sources, self._graph = sources, graph
         self._env_files_of: dict[str, tuple[str, ...]] = {}
+        self._calls_of: dict[str, tuple[DeploymentCall, ...]] = {}
 
-    def describe_all(self, path: str, bound: Mapping[str, FoundFlow]) -> list[FlowMetadata]:
-        """The flows of one file, in the order of their lines."""
-        ordered = sorted(bound.items(), key=lambda item: item[1].line_number)
-        return [self._describe(path, function_name, flow) for function_name, flow in ordered]
-
-    def _describe(self, path: str, function_name: str, flow: FoundFlow) -> FlowMetadata:
+    def describe(self, path: str, flow: SourceFlow) -> FlowMetadata:
         closure = self._graph.closure_of(path)
         faults = [fault for member in closure.paths if (fault := self._sources[member].fault)]
         return FlowMetadata(
             name=flow.name,
             path=path,
             module_path=module_path(path),
-            function_name=function_name,
+            function_name=flow.function_name,
             line_number=flow.line_number,
             end_line_number=flow.end_line_number,
             is_async=flow.is_async,
             name_is_static=flow.name_is_static,
             description=flow.description,
-            parameters=flow.parameters or (),
-            signature_is_static=flow.parameters is not None,
+            parameters=flow.parameters,
+            signature_is_static=flow.signature_is_static,
+            tags=flow.tags,
+            retries=flow.retries,
             dependencies=closure.dependencies,
+            deployment_calls=tuple(call for member in closure.paths for call in self._calls(member)),
             dockerfile_path=self._dockerfile(path, flow.name),
             env_files=self._env_files(posixpath.dirname(path)),
             closure=closure.paths,
             closure_digest=closure.digest,
             validation_errors=tuple(f"{fault.location}: {fault.message}" for fault in faults),
-            metadata={name: option.shown for name, option in flow.options.items()},
+            metadata=flow.metadata,
         )
+
+    def _calls(self, path: str) -> tuple[DeploymentCall, ...]:
+        if path not in self._calls_of:
+            source = self._sources[path]
+            worth_it = may_call_deployments(source.content)
+            self._calls_of[path] = tuple(deployment_calls_in(source.parse(), path)) if worth_it else ()
+        return self._calls_of[path]
 
     def _dockerfile(self, path: str, flow_name: str) -> str | None:
         """The nearest Dockerfile: of the flow's folder, of those above it, or under the flow's name in docker/."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.closure import ImportGraph, SourceFiles
 from orchestrator.discovery import FlowDiscovery, discover, module_path
 from orchestrator.errors import ConfigurationError
-from orchestrator.flow_source import flows_in
+from orchestrator.flow_source import FlowReader
 from orchestrator.model import FlowMetadata, Parameter
 
 REPOS = Path(__file__).parents[1] / "repos"
@@ -80,7 +81,11 @@ def flows_of(repo: str, **options: Any) -> dict[str, FlowMetadata]:
 
 def read(source: str) -> dict[str, tuple[str, bool]]:
     """Names by binding, of flows in a source text."""
-    return {bound: (flow.name, flow.name_is_static) for bound, flow in flows_in(ast.parse(source)).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "source.py").write_bytes(source.encode("utf-8", "surrogatepass"))
+        sources = SourceFiles(Path(folder))
+        flows = FlowReader(sources, ImportGraph(sources)).flows_of("source.py")
+    return {flow.function_name: (flow.name, flow.name_is_static) for flow in flows}
 
 
 class TestAgainstPrefect:
@@ -134,7 +139,7 @@ class TestMetadata:
 
     def test_metadata_shows_source_where_there_is_no_literal(self) -> None:
         flows = flows_of("every_form")
-        assert flows["constant"].metadata == {"name": "NAME"}
+        assert flows["constant"].metadata == {"name": "acme-data-etl"}
         assert flows["unpacked"].metadata == {"name": "from-options", "retries": 3}
         assert flows["renamed"].metadata == {"name": "renamed", "description": "Another one."}
 
@@ -193,7 +198,7 @@ class TestNames:
             ("try:\n  N = 'a'\nexcept E:\n  N = 'b'", ("e", False)),
             ("N = 'a'\nfor i in x:\n  N = N + 'b'", ("e", False)),
             ("N = 'a'\nwith x as N: pass", ("e", False)),
-            ("N, M = 'a', 'b'", ("e", False)),
+            ("N, M = 'a', 'b'", ("a", True)),
             ("N = M = 'a'", ("a", True)),
             ("N: str", ("e", False)),
             ("N = 'a'\nN += 'b'", ("e", False)),

@@ -1,0 +1,295 @@
+"""The few kinds of values that reading source can know, and what a module's bindings are made of."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from orchestrator.model import Parameter
+
+FLOW_MAKERS = frozenset(
+    f"prefect.{name}" for name in ("flow", "flows.flow", "main.flow", "Flow", "flows.Flow", "main.Flow")
+)
+"""What turns a function into a flow, by its dotted name in Prefect."""
+
+FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Scopes
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Modules(Protocol):
+    """Where an interpreter asks for what other modules of the repository hold."""
+
+    def value_of(self, imported: Imported, module: ModulePlace) -> Value:
+        """What an imported name stands for; the name itself where it leads out of the repository."""
+        ...
+
+    def public_names(self, imported: Imported, module: ModulePlace) -> Sequence[str]:
+        """What `from imported import *` binds; nothing where it leads out of the repository."""
+        ...
+
+    def may_call(self) -> bool:
+        """Is there time left for one more call of a function? Asking counts as the call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePlace:
+    """Where a module lies, which says what its imports mean."""
+
+    modules: Modules
+    path: str  # relative to the root
+    entry_folder: str  # of the flow's file that it is loaded for: where absolute imports start
+
+
+@dataclass(slots=True)
+class Scope:
+    """The names that are bound in a module, a class or the call of a function, and around it."""
+
+    place: ModulePlace
+    outer: Scope | None = None
+    names: dict[str, Value] = field(default_factory=dict)
+    returned: list[Value] = field(default_factory=list)  # by a function's body, whichever branch it takes
+
+    def get(self, name: str) -> Value:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.names[name]
+            scope = scope.outer
+        return UNKNOWN
+
+    def inner(self, names: dict[str, Value] | None = None) -> Scope:
+        """The scope of something that stands in this one."""
+        return Scope(self.place, self, {} if names is None else names)
+
+    def branch(self) -> Scope:
+        """A copy in which one of several alternatives can be carried out."""
+        return Scope(self.place, self.outer, dict(self.names), self.returned)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Values
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Anything else."""
+
+
+UNKNOWN = Unknown()
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Something that an import brought, by its dotted name and, for a relative import, its leading dots."""
+
+    dotted: str
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that is written out in the source."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Several:
+    """A tuple or list that holds more than constants."""
+
+    items: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A function of the repository.
+
+    `wraps` is the function whose name and signature it took over by functools.wraps.
+    """
+
+    node: FunctionNode
+    scope: Scope
+    wraps: Function | None = None
+
+    @property
+    def shown(self) -> FunctionNode:
+        """The function whose name, signature and docstring Prefect sees."""
+        return self.wraps.shown if self.wraps else self.node
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """What functools.wraps(function) returns: a decorator."""
+
+    function: Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Class:
+    names: Mapping[str, Value]
+    has_bases: bool  # then its constants may be something else, as in an Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An argument of a call: what is known of its value, and how metadata shows it."""
+
+    value: Value
+    shown: Any  # the literal, else the source text
+
+    @property
+    def text(self) -> str:
+        """The value where it is text, else ""."""
+        return self.value.value if isinstance(self.value, Constant) and isinstance(self.value.value, str) else ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Prefect takes None and "" for no argument at all."""
+        return isinstance(self.value, Constant) and not self.value.value
+
+
+Options: TypeAlias = Mapping[str, Option]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keywords:
+    """What a function got as **keywords; `**` in it stands for those that are not known."""
+
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """functools.partial of something that can be called."""
+
+    callee: Value
+    arguments: tuple[Value, ...]
+    options: Options
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Maker:
+    """Prefect's `flow`, or what `flow(...)` returns when it is given options but no function yet."""
+
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundFlow:
+    """A flow.
+
+    Attributes:
+        fallback_name: what Prefect calls it by default; a guess where the function comes from elsewhere.
+        options: the arguments of `flow` and `with_options`, by name; `**` for an unpacked mapping.
+        parameters: of the function behind it; None where that comes from elsewhere.
+        docstring: of the function, cleaned.
+        is_async: whether the function is.
+        line_number, end_line_number: of the function, or of the call that makes the flow.
+    """
+
+    fallback_name: str
+    options: Options
+    parameters: tuple[Parameter, ...] | None
+    docstring: str
+    is_async: bool
+    line_number: int
+    end_line_number: int
+
+    @property
+    def name(self) -> str:
+        return self._text("name") or self.fallback_name
+
+    @property
+    def name_is_static(self) -> bool:
+        if (option := self.options.get("name")) is not None:
+            return (option.is_empty and self.parameters is not None) or self._text("name") != ""
+        return self.parameters is not None and "**" not in self.options
+
+    @property
+    def description(self) -> str:
+        return self._text("description") or self.docstring
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags, as far as they are written out."""
+        value = self._constant("tags")
+        items = value if isinstance(value, list | tuple | set | frozenset) else ()
+        return tuple(dict.fromkeys(item for item in items if isinstance(item, str)))
+
+    @property
+    def retries(self) -> int | None:
+        value = self._constant("retries")
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def _text(self, name: str) -> str:
+        option = self.options.get(name)
+        return option.text if option else ""
+
+    def _constant(self, name: str) -> Any:
+        option = self.options.get(name)
+        return option.value.value if option and isinstance(option.value, Constant) else None
+
+
+Value: TypeAlias = (
+    Unknown | Imported | Constant | Several | Function | Wrapping | Class | Keywords | Partial | Maker | FoundFlow
+)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Signatures
+# ---------------------------------------------------------------------------------------------------------
+
+
+def parameters_of(arguments: ast.arguments) -> Iterator[Parameter]:
+    """The parameters of a signature. `self` and `cls` are left out by name, as Prefect does."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    without_default: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    yield from _named(positional, [*without_default, *arguments.defaults])
+    if arguments.vararg:
+        yield _variadic(arguments.vararg, "*")
+    yield from _named(arguments.kwonlyargs, arguments.kw_defaults)
+    if arguments.kwarg:
+        yield _variadic(arguments.kwarg, "**")
+
+
+def _named(arguments: Sequence[ast.arg], defaults: Sequence[ast.expr | None]) -> Iterator[Parameter]:
+    for argument, default in zip(arguments, defaults, strict=True):
+        if argument.arg not in ("self", "cls"):
+            yield Parameter(
+                name=argument.arg,
+                annotation=source_text(argument.annotation),
+                default=source_text(default),
+                required=default is None,
+            )
+
+
+def _variadic(argument: ast.arg, stars: Literal["*", "**"]) -> Parameter:
+    annotation = source_text(argument.annotation)
+    return Parameter(name=argument.arg, annotation=annotation, required=False, variadic=stars)
+
+
+def source_text(node: ast.expr | None) -> str | None:
+    """An expression as Python writes it."""
+    try:
+        return None if node is None else ast.unparse(node)
+    except RecursionError:  # an expression of thousands of terms
+        return "…"
+
+
+def plain(value: Any) -> Any:
+    """The value in terms of JSON; what JSON does not have, as text."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return repr(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.closure import ImportGraph, SourceFiles
@@ -48,6 +48,21 @@ class SourceFlow:
     tags: tuple[str, ...] = ()
     retries: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def flow_to_json(flow: SourceFlow) -> dict[str, Any]:
+    """The flow in terms of JSON."""
+    parameters = [[each.name, each.annotation, each.default, each.required, each.variadic] for each in flow.parameters]
+    return {**{name: getattr(flow, name) for name in SourceFlow.__slots__}, "parameters": parameters}
+
+
+def flow_from_json(document: Mapping[str, Any]) -> SourceFlow:
+    """The flow that `flow_to_json` has written."""
+    parameters = tuple(
+        Parameter(name=name, annotation=annotation, default=default, required=required, variadic=variadic)
+        for name, annotation, default, required, variadic in document["parameters"]
+    )
+    return SourceFlow(**{**document, "tags": tuple(document["tags"]), "parameters": parameters})
 
 
 class FlowReader:
@@ -127,14 +142,23 @@ class FlowReader:
         found = self._locate(imported, module)
         if found is None:
             return imported
-        path, attributes = found
-        if not attributes:
-            return imported  # a module
         self._following.append(step)
         try:
-            return self._attribute(self._scope_of(path, module.entry_folder), attributes)
+            if found[1]:
+                return self._attribute(self._scope_of(found[0], module.entry_folder), found[1])
+            return self._instead_of_module(imported, module) or imported
         finally:
             self._following.pop()
+
+    def _instead_of_module(self, imported: Imported, module: ModulePlace) -> Value | None:
+        """What a package itself binds to the name of one of its modules: it hides the module."""
+        package, _, name = imported.dotted.rpartition(".")
+        found = self._locate(replace(imported, dotted=package), module) if package or imported.level else None
+        if found is None or found[1] or found[0] == module.path:
+            return None
+        scope = self._scope_of(found[0], module.entry_folder)
+        value = self._known(scope.names.get(name, UNKNOWN), scope.place)
+        return None if isinstance(value, Unknown | Imported) else value
 
     def _attribute(self, scope: Scope, attributes: Sequence[str]) -> Value:
         value = scope.names.get(attributes[0], UNKNOWN)

@@ -91,11 +91,22 @@ def _assign(statement: ast.Assign | ast.AnnAssign, scope: Scope) -> None:
 def _bind(target: ast.expr, value: Value, scope: Scope) -> None:
     if isinstance(target, ast.Name):
         scope.names[target.id] = value
-    elif isinstance(target, ast.Tuple | ast.List) and (parts := _items(value)) and len(parts) == len(target.elts):
+    elif isinstance(target, ast.Tuple | ast.List) and (parts := _dealt(_items(value), target.elts)):
         for element, part in zip(target.elts, parts, strict=True):
-            _bind(element, UNKNOWN if isinstance(element, ast.Starred) else part, scope)
+            _bind(element.value if isinstance(element, ast.Starred) else element, part, scope)
     else:
         _forget(target, scope)
+
+
+def _dealt(parts: tuple[Value, ...], targets: Sequence[ast.expr]) -> tuple[Value, ...]:
+    """What each of several targets gets; nothing where they do not match. A starred one takes what is left over."""
+    starred = next((index for index, target in enumerate(targets) if isinstance(target, ast.Starred)), None)
+    if starred is None:
+        return parts if len(parts) == len(targets) else ()
+    left_over = len(parts) - len(targets) + 1
+    if left_over < 0:
+        return ()
+    return (*parts[:starred], Several(parts[starred : starred + left_over]), *parts[starred + left_over :])
 
 
 def _items(value: Value) -> tuple[Value, ...]:
@@ -160,6 +171,7 @@ def _branch(statement: ast.If, scope: Scope) -> None:
     bodies: list[Sequence[ast.stmt]] = []
     rest: Sequence[ast.stmt] = [statement]
     while len(rest) == 1 and isinstance(step := rest[0], ast.If):  # a loop, since `elif` may go on for hundreds
+        _bind_inside(step.test, scope)
         holds = _truth(step.test, scope)
         if holds is not False:
             bodies.append(step.body)
@@ -169,6 +181,19 @@ def _branch(statement: ast.If, scope: Scope) -> None:
     else:
         bodies.append(rest)
     _choose(scope, *bodies)
+
+
+def _bind_inside(test: ast.expr, scope: Scope) -> None:
+    """The names that a condition binds: `if found := flow(work):`."""
+    if not isinstance(test, ast.Name | ast.Attribute | ast.Constant):
+        for node in ast.walk(test):
+            if isinstance(node, ast.NamedExpr):
+                evaluate(node, scope)
+
+
+def _expression(statement: ast.Expr, scope: Scope) -> None:
+    if isinstance(statement.value, ast.NamedExpr):
+        evaluate(statement.value, scope)
 
 
 def _truth(test: ast.expr, scope: Scope) -> bool | None:
@@ -224,6 +249,9 @@ def _choose(scope: Scope, *bodies: Sequence[ast.stmt]) -> None:
     A name that one of them binds to something of Prefect's keeps that: people write `except ImportError: flow = None`
     and mean the other branch. Constants count only where all alternatives agree.
     """
+    if len(bodies) == 1:
+        run(bodies[0], scope)
+        return
     outcomes = []
     for body in bodies:
         outcome = scope.branch()
@@ -252,6 +280,7 @@ _STATEMENTS: Mapping[type[ast.stmt], Callable[[Any, Scope], None]] = {
     ast.AnnAssign: _assign,
     ast.AugAssign: _augment,
     ast.Delete: _delete,
+    ast.Expr: _expression,
     ast.Return: _return,
     ast.FunctionDef: _define_function,
     ast.AsyncFunctionDef: _define_function,
@@ -317,6 +346,9 @@ def _evaluate(node: ast.expr, scope: Scope) -> Value:
             return _either(operands, scope, stops_at=isinstance(operator, ast.Or))
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return _chosen(_truth(test, scope), body, orelse, scope)
+        case ast.NamedExpr(target=ast.Name(id=name), value=value):
+            scope.names[name] = bound = evaluate(value, scope)
+            return bound
         case ast.Subscript(value=container, slice=key):
             return _item(known(evaluate(container, scope), scope), known(evaluate(key, scope), scope))
     literal = _literal(node)

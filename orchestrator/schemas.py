@@ -1,9 +1,8 @@
 """Parameter schemas of flows: what the server checks parameters against and draws its form from.
 
-A schema needs the flow's imports, and importing people's code is done in a child process: one per import root (two
-folders that each have a `helper.py` cannot share one), a whole batch in each, without the caller's secrets, and with
-a time limit. Answers are kept by the digest of all code that they depend on, so an unchanged flow costs nothing. A
-flow that cannot be imported gets the schema that its source tells, and a warning.
+A schema needs the flow's imports, and importing people's code is done in child processes (`children`). Answers are
+kept by the digest of all code that they depend on, so an unchanged flow costs nothing. A flow that cannot be imported
+gets the schema that its source tells, and a warning.
 """
 
 from __future__ import annotations
@@ -11,26 +10,21 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from orchestrator.children import Failure, ask, in_one_line
 from orchestrator.model import FlowMetadata, ValidationError
 
 Schema = Mapping[str, Any]
 
-TIME_LIMIT_SECONDS = 120.0
-_PARALLEL_CHILDREN = 2
-_CHILD_ENVIRONMENT = re.compile(r"(PATH|HOME|LANG|LC_\w+|TMPDIR|TZ|VIRTUAL_ENV|PYTHON\w*|LD_LIBRARY_PATH|SYSTEMROOT)")
+TIME_LIMIT_SECONDS = 120.0  # for one flow
 _SIMPLE_TYPES = {
     "str": "string",
     "int": "integer",
@@ -48,11 +42,6 @@ class Subject:
     entrypoint: str  # relative to the root, or a dotted module path
     digest: str  # of all code that the schema depends on
     flow: FlowMetadata | None = None  # for the schema from source
-
-    @property
-    def import_root(self) -> str:
-        """Flows of one folder share a child: the folder is on their import path."""
-        return PurePosixPath(self.entrypoint.rpartition(":")[0]).parent.as_posix()
 
     @property
     def key(self) -> str:
@@ -76,7 +65,7 @@ def read_schemas(
     """
     cache = _read_cache(cache_file)
     missing = [subject for subject in subjects if subject.key not in cache]
-    answers = _ask_children(root, missing)
+    answers = _ask(root, [subject.entrypoint for subject in missing])
     # An answer with a reason may be better next time, when what the flow imports has been installed.
     learned = {item.key: answers[item.entrypoint] for item in missing if not _reason(answers[item.entrypoint])}
     if learned:
@@ -86,6 +75,14 @@ def read_schemas(
     return {
         item.entrypoint: known[item.entrypoint].get("schema") or static_schema(item.flow) for item in subjects
     }, warnings
+
+
+def _ask(root: Path, entrypoints: Sequence[str]) -> dict[str, dict[str, Any]]:
+    answers = ask(root, "schema", entrypoints, seconds=TIME_LIMIT_SECONDS)
+    return {
+        entrypoint: {"error": answer.reason} if isinstance(answer, Failure) else answer
+        for entrypoint, answer in answers.items()
+    }
 
 
 def static_schema(flow: FlowMetadata | None) -> dict[str, Any]:
@@ -118,58 +115,15 @@ def _reason(answer: Mapping[str, Any]) -> str | None:
 
 def _warning(subject: Subject, answer: Mapping[str, Any]) -> ValidationError:
     path = subject.entrypoint.rpartition(":")[0] or None
+    reason = in_one_line(_reason(answer) or "")
     return ValidationError(
         code="SCH001",
-        message=f"The flow could not be imported ({_reason(answer)}); its parameter form comes from its source.",
+        message=f"The flow could not be imported ({reason}); its parameter form comes from its source.",
         file_path=path,
         line_number=subject.flow.line_number if subject.flow else None,
         remediation="Install what the flow imports beside the orchestrator, or leave it: the flow still deploys.",
         severity="warning",
     )
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Child processes
-# ---------------------------------------------------------------------------------------------------------
-
-
-def _ask_children(root: Path, subjects: Iterable[Subject]) -> dict[str, dict[str, Any]]:
-    batches: defaultdict[str, list[str]] = defaultdict(list)
-    for subject in subjects:
-        batches[subject.import_root].append(subject.entrypoint)
-    with ThreadPoolExecutor(_PARALLEL_CHILDREN) as pool:
-        answers = pool.map(lambda batch: _ask_child(root, batch), batches.values())
-        return {entrypoint: answer for batch in answers for entrypoint, answer in batch.items()}
-
-
-def _ask_child(root: Path, entrypoints: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One child's answers; a child that dies or hangs answers for none."""
-    # -P: the folder itself is not put on the import path; Prefect adds what a run would have there.
-    command = [sys.executable, "-P", "-m", "orchestrator.schema_child"]
-    with tempfile.TemporaryDirectory(prefix="orchestrator-") as home:
-        try:
-            child = subprocess.run(
-                command,
-                input=json.dumps(list(entrypoints)),
-                capture_output=True,
-                text=True,
-                timeout=TIME_LIMIT_SECONDS,
-                cwd=root,
-                env=_child_environment(home),
-                check=True,
-            )
-            answers: dict[str, dict[str, Any]] = json.loads(child.stdout)
-            return answers
-        except subprocess.TimeoutExpired:
-            reason = f"importing it took more than {TIME_LIMIT_SECONDS:g} s"
-        except (subprocess.CalledProcessError, ValueError, OSError) as error:
-            reason = f"the importing process failed: {error}"
-    return {entrypoint: {"error": reason} for entrypoint in entrypoints}
-
-
-def _child_environment(home: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if _CHILD_ENVIRONMENT.fullmatch(key)}
-    return {**kept, "PREFECT_HOME": home, "PREFECT_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "1"}
 
 
 # ---------------------------------------------------------------------------------------------------------

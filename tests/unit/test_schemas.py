@@ -68,7 +68,7 @@ FILES = {
         from prefect import flow
         @flow
         def raises(a: int = 1): ...
-        raise RuntimeError("no database here")
+        raise RuntimeError("no database here: postgresql://admin:hunter2@db")
     """,
     "flows/missing.py": """
         import not_installed_anywhere
@@ -111,6 +111,10 @@ class Answers:
     def warning(self, path: str) -> ValidationError:
         (found,) = [each for each in self.warnings if each.file_path == path]
         return found
+
+
+def unimported(reason: str) -> str:
+    return f"The flow could not be imported ({reason}); its parameter form comes from its source."
 
 
 def subjects_of(root: Path) -> tuple[Subject, ...]:
@@ -182,7 +186,7 @@ class TestFlowsThatCannotBeImported:
         [
             ("flows/missing.py", "ModuleNotFoundError: No module named 'not_installed_anywhere'"),
             ("flows/exits.py", "SystemExit: no server here"),
-            ("flows/raises.py", "RuntimeError: no database here"),
+            ("flows/raises.py", "RuntimeError: no database here: postgresql://admin:********@db"),
         ],
     )
     def test_are_warned_about_with_the_reason(self, answers: Answers, path: str, reason: str) -> None:
@@ -202,18 +206,20 @@ class TestFlowsThatCannotBeImported:
         assert schema["required"] == ["rows", "when"]
         assert schema["properties"]["name"]["default"] == "x"
 
-    def test_a_child_that_dies_answers_for_none(self, tmp_path: Path) -> None:
-        text = "import os\nfrom prefect import flow\n@flow\ndef dies(a: int): ...\nos._exit(3)"
-        root = write_files(tmp_path, {"flows/dies.py": text})
+    def test_a_child_that_dies_or_hangs_costs_only_the_flow_that_did_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(schemas, "TIME_LIMIT_SECONDS", 5.0)
+        text = "import os\nfrom prefect import flow\n@flow\ndef f(a: list[int]): ...\n"
+        ends = {"a_dies": "os._exit(3)", "b_hangs": "while True: pass", "c_sound": ""}
+        root = write_files(tmp_path, {f"flows/{name}.py": text + end for name, end in ends.items()})
         found, warnings = read_schemas(root, subjects_of(root), cache_file=tmp_path / "cache.json")
-        assert found["flows/dies.py:dies"]["required"] == ["a"]
-        assert "the importing process failed" in warnings[0].message
-
-    def test_a_child_that_hangs_is_ended(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(schemas, "TIME_LIMIT_SECONDS", 0.01)
-        subject = Subject(entrypoint="flows/etl.py:etl", digest="1", flow=flow())
-        _, warnings = read_schemas(tmp_path, [subject], cache_file=tmp_path / "cache.json")
-        assert "importing it took more than 0.01 s" in warnings[0].message
+        assert all(schema["required"] == ["a"] for schema in found.values())
+        assert found["flows/c_sound.py:f"]["properties"]["a"]["items"] == {"type": "integer"}
+        assert [(each.location, each.message) for each in warnings] == [
+            ("flows/a_dies.py:4", unimported("it ends the process with exit code 3")),
+            ("flows/b_hangs.py:4", unimported("it takes longer than 5 s")),
+        ]
 
 
 @pytest.mark.usefixtures("children")

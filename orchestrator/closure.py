@@ -1,248 +1,30 @@
 """The import graph of a repository, read from source: which of its files does a flow need?
 
-    SourceFiles   reads and parses each file once
     ImportGraph   follows imports from a flow's file → its closure and its third-party dependencies
 
 Nothing is imported or executed, and `sys.path` plays no part: an absolute import is looked for where a Prefect run
-would find it, in the folder of the flow's file, the folders above it up to the repository's root, and `src` in each.
-What is not found there belongs to the standard library or to a third party.
+would find it, in the folder of the flow's file, the folders above it up to the repository's root, and `src` in each;
+then in the repository's own packages (workspaces). What is not found there belongs to the standard library or to a
+third party, or is missing.
+
+Packages are told apart as Python does it (https://docs.python.org/3/reference/import.html#packages): one with an
+`__init__.py` shadows whatever else has its name; a plain folder is a namespace package, and yields to any other.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import io
 import posixpath
 import sys
-import tokenize
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
+from itertools import chain
 
-from orchestrator.model import ValidationError
-
-SYNTAX_ERROR = "FLW001"
-UNREADABLE = "FLW002"
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Reading
-# ---------------------------------------------------------------------------------------------------------
-
-
-class SourceFile:
-    """One Python file of the repository, read at most once, when first asked for.
-
-    A file that cannot be used has a `fault` and looks empty: whoever needs the reason reads `fault`.
-    """
-
-    def __init__(self, root: Path, path: str) -> None:
-        self.path = path
-        self._location = root / path
-        self._noted: tuple[tuple[Import, ...], ValidationError | None] | None = None
-
-    @property
-    def content(self) -> bytes:
-        return self._read[0]
-
-    @property
-    def imports(self) -> tuple[Import, ...]:
-        return self._notes[0]
-
-    @property
-    def fault(self) -> ValidationError | None:
-        """Why the file cannot be used: unreadable, undecodable, or not Python."""
-        return self._notes[1]
-
-    @cached_property
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.content).digest()
-
-    def parse(self) -> ast.Module:
-        """The syntax tree, empty where there is a fault.
-
-        Parsing notes `imports` and `fault`; the tree is not kept. A thousand trees fill the memory, and the garbage
-        collector going through them takes longer than parsing. Who wants the tree asks for it before the notes.
-        """
-        tree, fault = self._parsed()
-        found = imports_in(tree)
-        if b"import_module" in self.content or b"__import__" in self.content:
-            found = [*found, *dynamic_imports_in(tree)]
-        self._noted = tuple(dict.fromkeys(found)), fault
-        return tree
-
-    @property
-    def _notes(self) -> tuple[tuple[Import, ...], ValidationError | None]:
-        if self._noted is None:
-            self.parse()
-        assert self._noted is not None
-        return self._noted
-
-    @cached_property
-    def _read(self) -> tuple[bytes, ValidationError | None]:
-        try:
-            return self._location.read_bytes(), None
-        except OSError as error:
-            return b"", self._unreadable(f"cannot be read: {error.strerror or error}")
-
-    def _decoded(self) -> tuple[str, ValidationError | None]:
-        """The text, by the encoding that a BOM or a PEP 263 comment names, else UTF-8."""
-        content, fault = self._read
-        if fault is not None:
-            return "", fault
-        try:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
-            return content.decode(encoding), None
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            return "", self._unreadable(f"is not valid {error.encoding}", line)
-        except (SyntaxError, LookupError, ValueError) as error:  # SyntaxError: tokenize's word for a bad cookie
-            return "", self._unreadable(f"cannot be decoded: {error}", 1)
-
-    def _parsed(self) -> tuple[ast.Module, ValidationError | None]:
-        empty = ast.Module(body=[], type_ignores=[])
-        text, fault = self._decoded()
-        if fault is not None:
-            return empty, fault
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of doubtful escapes: the concern of a linter
-                return ast.parse(text), None
-        except (SyntaxError, ValueError) as error:  # ValueError: null bytes, before Python 3.12
-            return empty, self._syntax_error(error)
-        except (RecursionError, MemoryError):  # how the parser gives up on deep nesting
-            return empty, self._unreadable("is nested too deeply to be parsed")
-
-    def _syntax_error(self, error: SyntaxError | ValueError) -> ValidationError:
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        return ValidationError(
-            code=SYNTAX_ERROR,
-            message=f"{self.path} is not valid Python: {reason}",
-            file_path=self.path,
-            line_number=getattr(error, "lineno", None),
-            remediation="Correct the syntax; until then the flows of this file are left as they are.",
-            skips=True,
-        )
-
-    def _unreadable(self, reason: str, line: int | None = None) -> ValidationError:
-        return ValidationError(
-            code=UNREADABLE,
-            message=f"{self.path} {reason}",
-            file_path=self.path,
-            line_number=line,
-            remediation="Make the file readable and save it as UTF-8, or name its encoding in the first line "
-            "(`# -*- coding: … -*-`).",
-            skips=True,
-        )
-
-
-class SourceFiles:
-    """The files of one scan of one repository, by their path relative to its root."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._files: dict[str, SourceFile] = {}
-        self._present: dict[str, bool] = {}
-
-    def __getitem__(self, path: str) -> SourceFile:
-        if path not in self._files:
-            self._files[path] = SourceFile(self.root, path)
-        return self._files[path]
-
-    def __contains__(self, path: str) -> bool:
-        """Is there such a file?"""
-        if path not in self._present:
-            self._present[path] = (self.root / path).is_file()
-        return self._present[path]
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Imports, as one file states them
-# ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    """One import: `from ..module import names` has level 2, `import module` level 0 and no names."""
-
-    module: str
-    level: int = 0
-    names: tuple[str, ...] = ()
-
-    @property
-    def parts(self) -> list[str]:
-        return self.module.split(".") if self.module else []
-
-
-def imports_in(tree: ast.Module) -> list[Import]:
-    """All import statements of a module, wherever they stand: those in functions run as well.
-
-    Args:
-        tree: the parsed module.
-
-    Returns:
-        `import` and `from … import`, in no particular order.
-    """
-    found = []
-    waiting: list[ast.AST] = [*tree.body]
-    while waiting:  # only through statements: several times as fast as ast.walk
-        node = waiting.pop()
-        if isinstance(node, ast.Import):
-            found += [Import(alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            found.append(Import(node.module or "", node.level, tuple(alias.name for alias in node.names)))
-        else:
-            for block in ("body", "orelse", "finalbody", "handlers", "cases"):
-                waiting += getattr(node, block, ())
-    return found
-
-
-def dynamic_imports_in(tree: ast.Module) -> list[Import]:
-    """The modules that `importlib.import_module` or `__import__` are called with, where that is a literal.
-
-    Args:
-        tree: the parsed module.
-
-    Returns:
-        What they import.
-    """
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return [
-        found for call in calls if _callee(call) in ("import_module", "__import__") for found in _dynamic_import(call)
-    ]
-
-
-def _callee(call: ast.Call) -> str:
-    """The last part of what is called: `import_module` for `importlib.import_module(…)`."""
-    if isinstance(call.func, ast.Attribute):
-        return call.func.attr
-    return call.func.id if isinstance(call.func, ast.Name) else ""
-
-
-def _dynamic_import(call: ast.Call) -> Iterator[Import]:
-    """`import_module(name)` or `import_module(".name", package)`, where name is a literal."""
-    package = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "package")]
-    match call.args[:1]:
-        case [ast.Constant(value=str(name))] if _is_dotted_name(module := name.lstrip(".")):
-            level = len(name) - len(module)
-            match package:
-                case [ast.Constant(value=str(base))] if level == 1 and _is_dotted_name(base):
-                    yield Import(f"{base}.{module}")
-                case _:
-                    yield Import(module, level)
-
-
-def _is_dotted_name(text: str) -> bool:
-    """Guards the file system: text in a program may be anything, a path out of the repository too."""
-    return all(part.isidentifier() for part in text.split("."))
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The graph
-# ---------------------------------------------------------------------------------------------------------
+from orchestrator.imports import Import
+from orchestrator.model import OutsideImport
+from orchestrator.sources import SourceFiles
+from orchestrator.workspaces import package_roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,11 +35,56 @@ class Closure:
         paths: the file and every repository file that it imports, directly or not; sorted.
         digest: hex sha256 over paths and contents. It does not depend on where the repository lies.
         dependencies: import names from outside the repository and the standard library; sorted.
+        outside: the imports of all these files that lead out of the repository and the standard library, or that
+            start in the repository and lead nowhere; sorted by file and line.
     """
 
     paths: tuple[str, ...]
     digest: str
     dependencies: tuple[str, ...]
+    outside: tuple[OutsideImport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Trail:
+    """How far a dotted name goes in the repository, from one folder.
+
+    Attributes:
+        files: those that the import runs, each with the number of parts that lead to it.
+        reached: how many parts lead to something: a package, a module, a folder, compiled code.
+        end: the folder that the last of them is, in which more may be found; None for a module.
+        is_open: whether more may follow than reading can tell: compiled code.
+    """
+
+    files: tuple[tuple[int, str], ...]
+    reached: int
+    end: str | None
+    is_open: bool = False
+
+    @property
+    def paths(self) -> Iterator[str]:
+        return (path for _, path in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Where one import leads: to files of the repository, outside, or nowhere (`missing`, as dotted names)."""
+
+    files: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    is_outside: bool = False
+
+
+_OUTSIDE = _Answer(is_outside=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What one file needs by its own imports."""
+
+    files: tuple[str, ...]
+    outside: tuple[OutsideImport, ...]
+    dependencies: frozenset[str]
 
 
 class ImportGraph:
@@ -269,8 +96,18 @@ class ImportGraph:
 
     def __init__(self, sources: SourceFiles) -> None:
         self._sources = sources
+        self._repository = sources.repository
         self._closures: dict[str, Closure] = {}
-        self._targets: dict[tuple[str, Import], tuple[str, ...]] = {}
+        # By the folder of the script that runs, for it decides where absolute imports start:
+        self._reached: dict[tuple[str, str], frozenset[str]] = {}
+        self._needs: dict[tuple[str, str], _Needs] = {}
+        self._bases: dict[tuple[str, str], tuple[str, ...]] = {}
+        # By the folder in which an import starts to be looked for:
+        self._answers: dict[tuple[str, Import], _Answer] = {}
+        self._trails: dict[tuple[str, str], _Trail] = {}
+        self._chunks: dict[str, bytes] = {}
+
+    # Closures
 
     def closure_of(self, path: str) -> Closure:
         """What a flow's file needs when Prefect loads it as a script.
@@ -285,44 +122,164 @@ class ImportGraph:
             self._closures[path] = self._follow(path)
         return self._closures[path]
 
+    def outside_imports(self) -> tuple[OutsideImport, ...]:
+        """The imports that lead outside, or nowhere, of all files of all closures asked for so far.
+
+        Returns:
+            Each once, sorted by file and line.
+        """
+        found = {each for needs in self._needs.values() for each in needs.outside}
+        return tuple(sorted(found, key=lambda each: (each.file_path, each.line_number, each.module)))
+
     def _follow(self, entry: str) -> Closure:
         folder = posixpath.dirname(entry)
-        paths, waiting, outside = {entry}, [entry], set[str]()
-        while waiting:
-            path = waiting.pop()
-            for request in self._sources[path].imports:
-                targets = self._resolve(request, path, folder)
-                if not targets and not request.level:
-                    outside.add(request.parts[0])
-                waiting += set(targets) - paths
-                paths.update(targets)
+        paths = {entry}.union(*(self._reach(folder, path) for path in self._needs_of(folder, entry).files))
         ordered = tuple(sorted(paths))
-        dependencies = tuple(sorted(outside - sys.stdlib_module_names))
-        return Closure(ordered, self._digest(ordered), dependencies)
+        needs = [self._needs_of(folder, path) for path in ordered]
+        return Closure(
+            paths=ordered,
+            digest=self._digest(ordered),
+            dependencies=tuple(sorted(frozenset[str]().union(*(each.dependencies for each in needs)))),
+            outside=tuple(chain.from_iterable([each.outside for each in needs])),
+        )
+
+    def _reach(self, folder: str, start: str) -> frozenset[str]:
+        """A file and all that it imports, directly or not. Many flows share it, so it is worked out once."""
+        key = (folder, start)
+        if key not in self._reached:
+            paths, waiting = {start}, [start]
+            while waiting:
+                path = waiting.pop()
+                known = self._reached.get((folder, path))
+                if known is not None:
+                    paths |= known
+                    continue
+                new = set(self._needs_of(folder, path).files) - paths
+                paths |= new
+                waiting += new
+            self._reached[key] = frozenset(paths)
+        return self._reached[key]
 
     def _digest(self, paths: Iterable[str]) -> str:
-        total = hashlib.sha256()
-        for path in paths:
+        return hashlib.sha256(b"".join([self._chunk(path) for path in paths])).hexdigest()
+
+    def _chunk(self, path: str) -> bytes:
+        """A file's part of the digests."""
+        if path not in self._chunks:
             name = path.encode("utf-8", "surrogateescape")
-            total.update(b"%d:%s" % (len(name), name) + self._sources[path].digest)
-        return total.hexdigest()
+            self._chunks[path] = b"%d:%s" % (len(name), name) + bytes.fromhex(self._sources[path].digest)
+        return self._chunks[path]
 
-    def _resolve(self, request: Import, path: str, entry_folder: str) -> tuple[str, ...]:
-        """The repository files that an import in `path` runs; none where it leads outside."""
-        if request.level:
-            return self._resolve_relative(request, posixpath.dirname(path))
-        key = (entry_folder, request)
-        if key not in self._targets:
-            found = (self._files_of(base, request) for base in import_roots(entry_folder))
-            self._targets[key] = next((files for files in found if files), ())
-        return self._targets[key]
+    def _needs_of(self, folder: str, path: str) -> _Needs:
+        key = (folder, path)
+        if key not in self._needs:
+            self._needs[key] = self._read_needs(folder, path)
+        return self._needs[key]
 
-    def _resolve_relative(self, request: Import, folder: str) -> tuple[str, ...]:
-        for _ in range(request.level - 1):
-            if not folder:
-                return ()  # beyond the repository
-            folder = posixpath.dirname(folder)
-        return (*self._packages_around(folder), *self._files_of(folder, request))
+    def _read_needs(self, folder: str, path: str) -> _Needs:
+        files: dict[str, None] = {}
+        outside: set[OutsideImport] = set()
+        dependencies = set()
+        own_folder = posixpath.dirname(path)
+        for request in self._sources[path].imports:
+            answer = self._resolve(request, own_folder if request.level else folder)
+            for target in answer.files:
+                files[target] = None
+            for name in answer.missing:
+                outside.add(_outside(request, path, name, is_missing=True))
+            if answer.is_outside and (top := request.module.partition(".")[0]) not in sys.stdlib_module_names:
+                outside.add(_outside(request, path, request.module))
+                dependencies.add(top)
+        ordered = sorted(outside, key=lambda each: (each.line_number, each.module))
+        return _Needs(tuple(files), tuple(ordered), frozenset(dependencies))
+
+    # Where a name leads
+
+    def locate(self, module: str, level: int, importer: str, entry_folder: str) -> tuple[str, tuple[str, ...]] | None:
+        """The repository file that a dotted name leads to, as far as modules go, and the attributes that remain.
+
+        Args:
+            module: dotted: `mylib.decorators.flow`; after the dots where it is relative.
+            level: how many dots the import has.
+            importer: the file in which the import stands.
+            entry_folder: of the script that runs: absolute imports start there and above.
+
+        Returns:
+            `("mylib/decorators.py", ("flow",))`, or `("mylib/__init__.py", ("flow",))` for `mylib.flow`; None where the
+            name leads out of the repository, or only to folders.
+        """
+        if level:
+            folder = _ancestor(posixpath.dirname(importer), level - 1)
+            return None if folder is None else self._farthest(folder, module) or self._package_itself(folder, module)
+        found = (self._farthest(base, module) for base in self._bases_of(module.partition(".")[0], entry_folder))
+        return next((place for place in found if place), None)
+
+    def _farthest(self, base: str, module: str) -> tuple[str, tuple[str, ...]] | None:
+        """How far a dotted name goes in files that start in `base`."""
+        files = self._trail(base, module).files
+        if not files:
+            return None
+        count, path = files[-1]
+        return path, tuple(module.split(".")[count:])
+
+    def _package_itself(self, folder: str, module: str) -> tuple[str, tuple[str, ...]] | None:
+        """`from . import name`, where name is no module: an attribute of the package."""
+        init = posixpath.join(folder, "__init__.py")
+        return (init, tuple(module.split(".")) if module else ()) if init in self._sources else None
+
+    def _resolve(self, request: Import, folder: str) -> _Answer:
+        """Where an import leads that starts in the folder of its file, if relative, or of the script, if absolute."""
+        key = (folder, request)
+        answer = self._answers.get(key)
+        if answer is None:
+            resolve = self._resolve_relative if request.level else self._resolve_absolute
+            answer = self._answers[key] = resolve(request, folder)
+        return answer
+
+    def _resolve_relative(self, request: Import, folder: str) -> _Answer:
+        start = _ancestor(folder, request.level - 1)
+        if start is None:  # beyond the repository
+            return _Answer(missing=() if "__init__.py" in self._sources else _as_written(request))
+        files = (*self._packages_around(start), *self._files_of(start, request))
+        return _Answer(files, tuple(self._missing(start, request, files)))
+
+    def _resolve_absolute(self, request: Import, entry_folder: str) -> _Answer:
+        bases = self._bases_of(request.module.partition(".")[0], entry_folder)
+        answers = [self._answer_from(base, request, entry_folder) for base in bases]
+        found = [answer for answer in answers if answer.files]
+        complete = (answer for answer in found if not answer.missing)
+        return next(complete, found[0] if found else _OUTSIDE)
+
+    def _answer_from(self, base: str, request: Import, entry_folder: str) -> _Answer:
+        files = self._files_of(base, request)
+        missing = self._missing(base, request, files) if self._is_sure(base, request, entry_folder) else ()
+        return _Answer(files, tuple(missing))
+
+    def _is_sure(self, base: str, request: Import, entry_folder: str) -> bool:
+        """Does an absolute import surely take what it finds in `base`, rather than an installed package?
+
+        The folders between the script's and the root are searched because people start flows there; whether they do
+        is not known. A module next to the script shadows everything; one elsewhere may be just a file of that name.
+        """
+        if base == entry_folder:
+            return True
+        likely = (posixpath.join(entry_folder, "src"), "", "src", *self._package_roots)
+        return base in likely and bool(self._trail(base, request.module.partition(".")[0]).end)
+
+    @cached_property
+    def _package_roots(self) -> tuple[str, ...]:
+        return package_roots(self._repository)
+
+    def _bases_of(self, head: str, entry_folder: str) -> tuple[str, ...]:
+        """Where the first part of an absolute import exists: as package or module, then the plain folders."""
+        key = (entry_folder, head)
+        if key not in self._bases:
+            installed = () if head in sys.stdlib_module_names else self._package_roots
+            roots = dict.fromkeys((*import_roots(entry_folder), *installed))
+            existing = [root for root in roots if self._trail(root, head).reached] if head else []
+            proper = [root for root in existing if self._trail(root, head).files]
+            self._bases[key] = (*proper[:1], *(root for root in existing if root not in proper))
+        return self._bases[key]
 
     def _packages_around(self, folder: str) -> Iterator[str]:
         """The `__init__.py` of a folder and of the packages that it lies in: importing from it runs them."""
@@ -334,20 +291,91 @@ class ImportGraph:
 
     def _files_of(self, base: str, request: Import) -> tuple[str, ...]:
         """The files that an import runs when it starts in the folder `base`."""
-        module = request.parts
-        branches = [module, *([*module, name] for name in request.names)]
-        return tuple(dict.fromkeys(path for parts in branches for path in self._walk(base, parts)))
+        branches = [request.module, *(_dotted(request.module, name) for name in request.names)]
+        return tuple(dict.fromkeys(path for name in branches for path in self._trail(base, name).paths))
 
-    def _walk(self, base: str, parts: Sequence[str]) -> Iterator[str]:
+    def _trail(self, base: str, module: str) -> _Trail:
         """`a.b.c`: a/__init__.py, a/b/__init__.py and a/b/c.py, those that exist. A folder without `__init__.py` is
         a namespace package: it holds nothing to run itself."""
-        for part in parts:
-            base = posixpath.join(base, part)
-            if (package := f"{base}/__init__.py") in self._sources:
-                yield package
-            elif (module := f"{base}.py") in self._sources:
-                yield module
-                return
+        key = (base, module)
+        if key not in self._trails:
+            self._trails[key] = self._walk(base, module.split(".") if module else [])
+        return self._trails[key]
+
+    def _walk(self, base: str, parts: Sequence[str]) -> _Trail:
+        files = []
+        for count, part in enumerate(parts, 1):
+            listing = self._repository.listing(base)
+            path = f"{base}/{part}" if base else part
+            if part in listing.folders and "__init__.py" in self._repository.listing(path).files:
+                files.append((count, f"{path}/__init__.py"))
+            elif f"{part}.py" in listing.files:
+                return _Trail((*files, (count, f"{path}.py")), count, None)
+            elif part not in listing.folders:
+                if any(name.startswith(f"{part}.") for name in listing.names):  # .so, .pyd, .pyx, .pyi
+                    return _Trail(tuple(files), count, None, is_open=True)
+                return _Trail(tuple(files), count - 1, base)
+            base = path
+        return _Trail(tuple(files), len(parts), base)
+
+    # What leads nowhere
+
+    def _missing(self, base: str, request: Import, files: Sequence[str]) -> Iterator[str]:
+        """What an import names below `base` that surely is not there, whatever is installed.
+
+        A plain folder alone does not prove it: an installed package of its name comes first.
+        """
+        trail = self._trail(base, request.module)
+        if trail.is_open or not (request.level or trail.files) or any(map(self._is_inventive, files)):
+            return
+        parts = request.parts
+        if trail.reached < len(parts):
+            if not self._is_generated(posixpath.join(base, *parts[: trail.reached + 1])):
+                yield _written(request)
+        elif trail.end is not None and posixpath.join(trail.end, "__init__.py") not in self._sources:
+            for name in request.names:  # a package with a file may define any name; a plain folder has what lies in it
+                is_there = name == "*" or self._trail(trail.end, name).reached
+                if not is_there and not self._is_generated(posixpath.join(trail.end, name)):
+                    yield _written(request, name)
+
+    def _is_inventive(self, path: str) -> bool:
+        """Does a module meddle with the import system? Then it may make modules from anything."""
+        return self._sources[path].glance.makes_modules
+
+    def _is_generated(self, path: str) -> bool:
+        """A module that git ignores, like a `_version.py`, is made by a build."""
+        return self._repository.is_ignored(f"{path}.py") or self._repository.is_ignored(f"{path}/__init__.py")
+
+
+def _dotted(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
+
+
+def _as_written(request: Import) -> tuple[str, ...]:
+    return tuple(_written(request, name) for name in request.names) if not request.module else (_written(request),)
+
+
+def _written(request: Import, name: str = "") -> str:
+    return "." * request.level + (_dotted(request.module, name) if name else request.module)
+
+
+def _outside(request: Import, path: str, module: str, is_missing: bool = False) -> OutsideImport:
+    return OutsideImport(
+        module=module,
+        file_path=path,
+        line_number=request.line,
+        is_optional=request.is_optional,
+        is_missing=is_missing,
+    )
+
+
+def _ancestor(folder: str, steps: int) -> str | None:
+    """The folder so many steps above; None beyond the repository."""
+    for _ in range(steps):
+        if not folder:
+            return None
+        folder = posixpath.dirname(folder)
+    return folder
 
 
 @cache

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
-from orchestrator.closure import ImportGraph, SourceFiles
-from orchestrator.deployment_calls import deployment_calls_in, may_call_deployments
+from orchestrator.closure import Closure, ImportGraph
 from orchestrator.errors import ConfigurationError
-from orchestrator.flow_source import FlowReader, SourceFlow
-from orchestrator.model import DeploymentCall, Discovery, FlowMetadata
+from orchestrator.flow_source import SourceFlow
+from orchestrator.model import Discovery, FlowMetadata
+from orchestrator.repository import Repository
+from orchestrator.requirements import RequirementFiles, distribution_of
+from orchestrator.scanning import FlowScan
+from orchestrator.sources import SourceFiles
 
 # ---------------------------------------------------------------------------------------------------------
 # Finding flows
@@ -56,7 +55,7 @@ class FlowDiscovery:
         Raises:
             ConfigurationError: a folder or path does not exist or lies outside the repository.
         """
-        return discover(self.root, self.folders, self.exclude, paths)
+        return discover(self.root, self.folders, self.exclude, paths, cache_file=cache_file_of(self.root))
 
     def discover_flows(self, base_path: str = "flows") -> list[FlowMetadata]:
         """The flows of one folder (or file), without the problems.
@@ -79,13 +78,15 @@ class FlowDiscovery:
             flow_path: the file, relative to the root.
 
         Returns:
-            Top-level import names, sorted.
+            Distributions by normalised name, sorted.
 
         Raises:
             ConfigurationError: the file does not exist.
         """
         path = _relative(self.root, flow_path)
-        return list(ImportGraph(SourceFiles(self.root)).closure_of(path).dependencies)
+        sources = SourceFiles(self.root)
+        graph = ImportGraph(sources)
+        return list(_Surroundings(sources, graph).dependencies(path, graph.closure_of(path)))
 
 
 def discover(
@@ -94,6 +95,7 @@ def discover(
     exclude: Sequence[str] = (),
     paths: Sequence[str] | None = None,
     also: Sequence[str] = (),
+    cache_file: Path | None = None,
 ) -> Discovery:
     """Find the flows of a repository.
 
@@ -103,6 +105,7 @@ def discover(
         exclude: patterns of what to leave out, as in a .gitignore.
         paths: files or folders to look at instead of `folders`, relative to the root.
         also: files to look at besides, where they exist: those that declarations point to.
+        cache_file: where what is learned is kept for the next time; None keeps nothing.
 
     Returns:
         The flows, sorted by file and line, and the files that could not be read.
@@ -111,24 +114,29 @@ def discover(
         ConfigurationError: a folder or path does not exist or lies outside the repository.
     """
     root = root.resolve()
-    sources = SourceFiles(root)
+    repository = Repository(root)
+    sources = SourceFiles(root, repository, cache_file)
     starts = [_relative(root, path) for path in (folders if paths is None else paths)]
-    declared = [path for path in also if not path.startswith(("/", "../")) and path in sources]
-    files = {*declared, *python_files(root, starts, _ignored(root, exclude))}
+    declared = [path for path in also if path in sources]
+    files = sorted({*declared, *repository.files(starts, (".py",), exclude)})
     named = [*declared, *(start for start in starts if start)]
     graph = ImportGraph(sources)
     makers = _Makers(sources, graph)
-    candidates = [path for path in sorted(files) if _is_under(path, named) or makers.may_make_flows(path)]
-    reader = FlowReader(sources, graph)
-    found = [(path, reader.flows_of(path)) for path in candidates if makers.may_make_flows(path)]
+    found = FlowScan(sources, graph).flows_of([path for path in files if makers.may_make_flows(path)])
     surroundings = _Surroundings(sources, graph)
-    flows = [surroundings.describe(path, flow) for path, flows_here in found for flow in flows_here]
+    flows = [surroundings.describe(path, flow) for path, flows_here in found.items() for flow in flows_here]
     # A broken module that a flow imports breaks the flow, wherever the module lies. Elsewhere in a repository broken
     # files may well be templates, test data or Python 2, unless they speak of Prefect.
-    relevant = {path for flow in flows for path in flow.closure}
-    relevant |= {path for path in candidates if _is_under(path, named) or b"prefect" in sources[path].content}
+    relevant = {path for flow in flows for path in flow.closure} | {path for path in files if _is_under(path, named)}
+    relevant |= {path for path in found if sources[path].glance.speaks_of_prefect}
     problems = [fault for path in sorted(relevant) if (fault := sources[path].fault)]
-    return Discovery(flows=tuple(flows), problems=tuple(problems))
+    sources.remember()
+    return Discovery(flows=tuple(flows), problems=tuple(problems), outside_imports=graph.outside_imports())
+
+
+def cache_file_of(root: Path) -> Path:
+    """Where the scans of a repository keep what they learn."""
+    return root / ".orchestrator" / "cache" / "scan.json"
 
 
 def _default_folders(root: Path) -> tuple[str, ...]:
@@ -170,109 +178,25 @@ class _Makers:
 
     def may_make_flows(self, path: str) -> bool:
         """Whether a file may hold flows. One that is not plain text may, too: parsing tells what is wrong with it."""
-        content = self._sources[path].content
-        return _speaks_of_flows(content) or b"\0" in content or not content or self._takes_from_makers(path)
+        glance = self._sources[path].glance
+        return glance.speaks_of_flows or glance.is_odd or self._takes_from_makers(path)
 
     def _takes_from_makers(self, path: str) -> bool:
         if path not in self._known:
             self._known[path] = False  # where modules import one another
-            self._known[path] = any(self._is_maker(target, path) for target in self._targets(path))
+            self._known[path] = any(self._is_maker(target) for target in self._targets(path))
         return self._known[path]
 
-    def _is_maker(self, target: str, importer: str) -> bool:
-        content = self._sources[target].content
-        return (b"prefect" in content and _speaks_of_flows(content)) or self._takes_from_makers(target)
+    def _is_maker(self, target: str) -> bool:
+        glance = self._sources[target].glance
+        return (glance.speaks_of_prefect and glance.speaks_of_flows) or self._takes_from_makers(target)
 
     def _targets(self, path: str) -> set[str]:
         """The repository files that a file seems to import."""
         folder = posixpath.dirname(path)
-        imports = rough_imports(self._sources[path].content)
+        imports = self._sources[path].glance.imports
         places = (self._graph.locate(module, level, path, folder) for module, level in imports)
         return {place[0] for place in places if place}
-
-
-def _speaks_of_flows(content: bytes) -> bool:
-    return b"flow" in content or b"Flow" in content
-
-
-_IMPORT = re.compile(
-    rb"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]+))", re.M
-)
-_NAME = re.compile(rb"[A-Za-z_][\w.]*")
-
-
-def rough_imports(content: bytes) -> set[tuple[str, int]]:
-    """What a source seems to import, without parsing it: more rather than less.
-
-    Args:
-        content: of the file.
-
-    Returns:
-        Dotted names, each with the number of leading dots; names of the standard library are left out.
-    """
-    found: set[tuple[str, int]] = set()
-    for dots, module, names, plain in _IMPORT.findall(content):
-        if plain:
-            found |= {(name, 0) for name in _names(plain)}
-            continue
-        prefix = f"{module.decode('ascii', 'replace')}." if module else ""
-        found |= {(prefix + name, len(dots)) for name in (*_names(names), "*")}
-    return {(name, level) for name, level in found if level or name.partition(".")[0] not in sys.stdlib_module_names}
-
-
-def _names(text: bytes) -> list[str]:
-    return [name.decode("ascii", "replace") for name in _NAME.findall(text)]
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Which files
-# ---------------------------------------------------------------------------------------------------------
-
-
-def python_files(root: Path, starts: Iterable[str], ignored: GitIgnoreSpec) -> Iterator[str]:
-    """The Python files at and under some places of a repository.
-
-    Virtual environments, hidden folders, `__pycache__` and `node_modules` are left out. Links to folders are not
-    followed: they would show a flow twice, and may lead in circles.
-
-    Args:
-        root: the repository.
-        starts: files or folders, relative to the root. What is named here is taken even if ignored.
-        ignored: what to leave out.
-
-    Returns:
-        Paths relative to the root, in no particular order; a path may come twice where places overlap.
-    """
-    for start in starts:
-        if (root / start).is_file():
-            yield start
-            continue
-        for folder, folders, files in os.walk(root / start):
-            base = Path(folder).relative_to(root).as_posix()
-            folders[:] = [name for name in folders if _worth_entering(root, posixpath.join(base, name), ignored)]
-            paths = (posixpath.normpath(posixpath.join(base, name)) for name in files if name.endswith(".py"))
-            yield from (path for path in paths if not ignored.match_file(path) and _is_readable(root / path))
-
-
-def _worth_entering(root: Path, folder: str, ignored: GitIgnoreSpec) -> bool:
-    folder = posixpath.normpath(folder)
-    name = posixpath.basename(folder)
-    if name.startswith(".") or name in ("__pycache__", "node_modules") or ignored.match_file(f"{folder}/"):
-        return False
-    return not (root / folder / "pyvenv.cfg").is_file()
-
-
-def _is_readable(location: Path) -> bool:
-    """A file, or a link to nothing, which is worth a report. Not a pipe or socket: reading it would wait forever."""
-    return location.is_file() or not location.exists()
-
-
-def _ignored(root: Path, exclude: Sequence[str]) -> GitIgnoreSpec:
-    try:
-        lines = (root / ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    return GitIgnoreSpec.from_lines([*lines, *exclude])
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -285,8 +209,8 @@ class _Surroundings:
 
     def __init__(self, sources: SourceFiles, graph: ImportGraph) -> None:
         self._sources, self._graph = sources, graph
+        self._requirements = RequirementFiles(sources.repository)
         self._env_files_of: dict[str, tuple[str, ...]] = {}
-        self._calls_of: dict[str, tuple[DeploymentCall, ...]] = {}
 
     def describe(self, path: str, flow: SourceFlow) -> FlowMetadata:
         closure = self._graph.closure_of(path)
@@ -305,8 +229,8 @@ class _Surroundings:
             signature_is_static=flow.signature_is_static,
             tags=flow.tags,
             retries=flow.retries,
-            dependencies=closure.dependencies,
-            deployment_calls=tuple(call for member in closure.paths for call in self._calls(member)),
+            dependencies=self.dependencies(path, closure),
+            deployment_calls=tuple(call for member in closure.paths for call in self._sources[member].reading.calls),
             dockerfile_path=self._dockerfile(path, flow.name),
             env_files=self._env_files(posixpath.dirname(path)),
             closure=closure.paths,
@@ -315,12 +239,13 @@ class _Surroundings:
             metadata=flow.metadata,
         )
 
-    def _calls(self, path: str) -> tuple[DeploymentCall, ...]:
-        if path not in self._calls_of:
-            source = self._sources[path]
-            worth_it = may_call_deployments(source.content)
-            self._calls_of[path] = tuple(deployment_calls_in(source.parse(), path)) if worth_it else ()
-        return self._calls_of[path]
+    def dependencies(self, path: str, closure: Closure) -> tuple[str, ...]:
+        """The distributions that a file needs, its whole closure considered."""
+        source = self._sources[path]
+        text = source.content.decode("utf-8", "replace") if source.glance.is_script else None
+        declared = self._requirements.for_file(path, text)
+        modules = {each.module for each in closure.outside if not each.is_missing}
+        return tuple(sorted({distribution_of(module, declared) for module in modules}))
 
     def _dockerfile(self, path: str, flow_name: str) -> str | None:
         """The nearest Dockerfile: of the flow's folder, of those above it, or under the flow's name in docker/."""
@@ -335,7 +260,7 @@ class _Surroundings:
 
     def _env_files(self, folder: str) -> tuple[str, ...]:
         if folder not in self._env_files_of:
-            names = sorted(entry.name for entry in (self._sources.root / folder).iterdir())
+            names = sorted(self._sources.repository.names(folder))
             paths = (posixpath.join(folder, name) for name in names if name == ".env" or name.startswith(".env."))
             self._env_files_of[folder] = tuple(path for path in paths if path in self._sources)
         return self._env_files_of[folder]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.closure import ImportGraph, SourceFiles
+from orchestrator.closure import ImportGraph
 from orchestrator.flow_values import (
     UNKNOWN,
     Class,
@@ -27,9 +28,11 @@ from orchestrator.flow_values import (
 )
 from orchestrator.interpreter import attribute_of, run
 from orchestrator.model import Parameter
+from orchestrator.sources import SourceFiles
 
 MOST_CALLS = 5000  # of functions that are followed for one module; no module of people's needs as many
-DEEPEST_CALLS = 30  # imports that lead to imports
+DEEPEST_CALLS = 12  # of functions by functions; the interpreter is far from the end of its stack then
+LONGEST_TRAIL = 30  # imports that lead to imports
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +82,7 @@ class FlowReader:
         self._scopes: dict[tuple[str, str], Scope] = {}
         self._values: dict[tuple[Imported, str, str], Value] = {}
         self._following: list[tuple[str, str, Imported]] = []
-        self._calls_left = MOST_CALLS
+        self._calls_left, self._depth = MOST_CALLS, 0
 
     def flows_of(self, path: str) -> tuple[SourceFlow, ...]:
         """The flows that a file binds, in the order of their lines.
@@ -109,9 +112,12 @@ class FlowReader:
 
     # What an interpreter asks for: see flow_values.Modules.
 
-    def may_call(self) -> bool:
+    @contextmanager
+    def call(self) -> Iterator[bool]:
         self._calls_left -= 1
-        return self._calls_left >= 0
+        self._depth += 1
+        yield self._calls_left >= 0 and self._depth <= DEEPEST_CALLS
+        self._depth -= 1
 
     def value_of(self, imported: Imported, module: ModulePlace) -> Value:
         if not imported.level and imported.dotted.partition(".")[0] in _FOREIGN:
@@ -137,7 +143,7 @@ class FlowReader:
     def _follow(self, imported: Imported, module: ModulePlace) -> Value:
         """The value behind a name; unknown where it leads in circles."""
         step = (module.path, module.entry_folder, imported)
-        if step in self._following or len(self._following) > DEEPEST_CALLS:
+        if step in self._following or len(self._following) > LONGEST_TRAIL:
             return UNKNOWN
         found = self._locate(imported, module)
         if found is None:

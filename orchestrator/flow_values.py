@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -34,8 +35,8 @@ class Modules(Protocol):
         """What `from imported import *` binds; nothing where it leads out of the repository."""
         ...
 
-    def may_call(self) -> bool:
-        """Is there time left for one more call of a function? Asking counts as the call."""
+    def call(self) -> AbstractContextManager[bool]:
+        """Around the call of a function: whether one more may be followed."""
         ...
 
 

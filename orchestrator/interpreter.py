@@ -47,13 +47,21 @@ _TEXT_METHODS = frozenset(
 # ---------------------------------------------------------------------------------------------------------
 
 
-def run(body: Sequence[ast.stmt], scope: Scope) -> None:
-    """Carry out statements: bind in `scope` what they bind, up to a `return`."""
+def run(body: Sequence[ast.stmt], scope: Scope) -> bool:
+    """Carry out statements: bind in `scope` what they bind.
+
+    Args:
+        body: the statements.
+        scope: where they stand.
+
+    Returns:
+        Whether they surely end with `return` or `raise`, so that what follows them is never reached.
+    """
     for statement in body:
-        if handler := _STATEMENTS.get(type(statement)):
-            handler(statement, scope)
-        if isinstance(statement, ast.Return | ast.Raise):
-            return
+        handler = _STATEMENTS.get(type(statement))
+        if handler and handler(statement, scope):
+            return True
+    return False
 
 
 def _import(statement: ast.Import, scope: Scope) -> None:
@@ -135,8 +143,13 @@ def _delete(statement: ast.Delete, scope: Scope) -> None:
             scope.names.pop(target.id, None)
 
 
-def _return(statement: ast.Return, scope: Scope) -> None:
+def _return(statement: ast.Return, scope: Scope) -> bool:
     scope.returned.append(evaluate(statement.value, scope) if statement.value else Constant(None))
+    return True
+
+
+def _raise(statement: ast.Raise, scope: Scope) -> bool:
+    return True
 
 
 def _define_function(statement: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> None:
@@ -167,7 +180,7 @@ def _define_class(statement: ast.ClassDef, scope: Scope) -> None:
     scope.names[statement.name] = Class(inner.names, bool(statement.bases or statement.keywords))
 
 
-def _branch(statement: ast.If, scope: Scope) -> None:
+def _branch(statement: ast.If, scope: Scope) -> bool:
     bodies: list[Sequence[ast.stmt]] = []
     rest: Sequence[ast.stmt] = [statement]
     while len(rest) == 1 and isinstance(step := rest[0], ast.If):  # a loop, since `elif` may go on for hundreds
@@ -180,7 +193,7 @@ def _branch(statement: ast.If, scope: Scope) -> None:
             break
     else:
         bodies.append(rest)
-    _choose(scope, *bodies)
+    return _choose(scope, *bodies)
 
 
 def _bind_inside(test: ast.expr, scope: Scope) -> None:
@@ -212,6 +225,11 @@ def _truth(test: ast.expr, scope: Scope) -> bool | None:
                 return None
             is_none = isinstance(value, Constant) and value.value is None
             return is_none if isinstance(operator, ast.Is) else not is_none
+        case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq() as operator], comparators=[right]) if scope.outer:
+            one, other = (known(evaluate(side, scope), scope) for side in (left, right))
+            if isinstance(one, Constant) and isinstance(other, Constant):
+                return (one == other) is isinstance(operator, ast.Eq)
+            return None
     # At the top level a constant is a switch that people turn: both sides count.
     return _truth_of(evaluate(test, scope)) if scope.outer else None
 
@@ -222,20 +240,20 @@ def _truth_of(value: Value) -> bool | None:
     return True if isinstance(value, Function | Maker | FoundFlow | Class) else None
 
 
-def _attempt(statement: ast.Try | ast.TryStar, scope: Scope) -> None:
-    _choose(scope, [*statement.body, *statement.orelse], *(handler.body for handler in statement.handlers))
-    run(statement.finalbody, scope)
+def _attempt(statement: ast.Try | ast.TryStar, scope: Scope) -> bool:
+    ends = _choose(scope, [*statement.body, *statement.orelse], *(handler.body for handler in statement.handlers))
+    return run(statement.finalbody, scope) or ends
 
 
-def _match(statement: ast.Match, scope: Scope) -> None:
-    _choose(scope, *(case.body for case in statement.cases), [])
+def _match(statement: ast.Match, scope: Scope) -> bool:
+    return _choose(scope, *(case.body for case in statement.cases), [])
 
 
-def _with(statement: ast.With | ast.AsyncWith, scope: Scope) -> None:
+def _with(statement: ast.With | ast.AsyncWith, scope: Scope) -> bool:
     for item in statement.items:
         if item.optional_vars is not None:
             _forget(item.optional_vars, scope)
-    run(statement.body, scope)
+    return run(statement.body, scope)
 
 
 def _loop(statement: ast.For | ast.AsyncFor | ast.While, scope: Scope) -> None:
@@ -243,22 +261,23 @@ def _loop(statement: ast.For | ast.AsyncFor | ast.While, scope: Scope) -> None:
     run([*statement.body, *statement.orelse], scope)
 
 
-def _choose(scope: Scope, *bodies: Sequence[ast.stmt]) -> None:
+def _choose(scope: Scope, *bodies: Sequence[ast.stmt]) -> bool:
     """Carry out alternatives, of which a run takes one, and keep what can be said whichever it takes.
 
     A name that one of them binds to something of Prefect's keeps that: people write `except ImportError: flow = None`
-    and mean the other branch. Constants count only where all alternatives agree.
+    and mean the other branch. Constants count only where all alternatives agree. Says whether all of them end with
+    `return` or `raise`; what such an alternative binds does not count.
     """
     if len(bodies) == 1:
-        run(bodies[0], scope)
-        return
+        return run(bodies[0], scope)
     outcomes = []
     for body in bodies:
         outcome = scope.branch()
-        run(body, outcome)
-        outcomes.append(outcome.names)
+        if not run(body, outcome):
+            outcomes.append(outcome.names)
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome):
         scope.names[name] = _settle([outcome[name] for outcome in outcomes if name in outcome], scope)
+    return not outcomes
 
 
 def _settle(values: Sequence[Value], scope: Scope) -> Value:
@@ -273,7 +292,7 @@ def _agreed(values: Sequence[Value]) -> Value:
     return values[0] if all(value == values[0] for value in values) else UNKNOWN
 
 
-_STATEMENTS: Mapping[type[ast.stmt], Callable[[Any, Scope], None]] = {
+_STATEMENTS: Mapping[type[ast.stmt], Callable[[Any, Scope], bool | None]] = {
     ast.Import: _import,
     ast.ImportFrom: _import_from,
     ast.Assign: _assign,
@@ -282,6 +301,7 @@ _STATEMENTS: Mapping[type[ast.stmt], Callable[[Any, Scope], None]] = {
     ast.Delete: _delete,
     ast.Expr: _expression,
     ast.Return: _return,
+    ast.Raise: _raise,
     ast.FunctionDef: _define_function,
     ast.AsyncFunctionDef: _define_function,
     ast.ClassDef: _define_class,
@@ -584,18 +604,16 @@ def _default_name(node: ast.AST) -> str:
 
 def _call_function(function: Function, arguments: Sequence[Value], options: Options) -> Value:
     """What a function of the repository returns: a flow or a decorator, if anything that counts here."""
-    if not function.scope.place.modules.may_call():
-        return UNKNOWN
-    inner = function.scope.inner(_bound(function, arguments, options))
-    if isinstance(function.node, ast.Lambda):
-        return known(evaluate(function.node.body, inner), inner)
-    if isinstance(function.node, ast.AsyncFunctionDef) or _is_generator(function.node):
-        return UNKNOWN
-    try:
+    with function.scope.place.modules.call() as may_follow:
+        if not may_follow or isinstance(function.node, ast.AsyncFunctionDef):
+            return UNKNOWN
+        inner = function.scope.inner(_bound(function, arguments, options))
+        if isinstance(function.node, ast.Lambda):
+            return known(evaluate(function.node.body, inner), inner)
+        if _is_generator(function.node):
+            return UNKNOWN
         run(function.node.body, inner)
-    except RecursionError:
-        return UNKNOWN
-    return _returned([known(value, inner) for value in inner.returned])
+        return _returned([known(value, inner) for value in inner.returned])
 
 
 def _is_generator(function: ast.FunctionDef) -> bool:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.closure import Closure, ImportGraph, SourceFiles, dynamic_imports_in, import_roots, imports_in
+from orchestrator.closure import Closure, ImportGraph, import_roots
+from orchestrator.imports import dynamic_imports_in, imports_in
+from orchestrator.sources import SourceFiles
 
 REPOS = Path(__file__).parents[1] / "repos"
 SHARED = REPOS / "shared_modules"
@@ -144,3 +146,198 @@ def test_import_statements(source: str, expected: set[tuple[str, int]]) -> None:
 )
 def test_dynamic_imports(source: str, expected: list[tuple[str, int]]) -> None:
     assert [(found.module, found.level) for found in dynamic_imports_in(ast.parse(source))] == expected
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What leads outside, or nowhere
+# ---------------------------------------------------------------------------------------------------------
+
+
+def outside_of(root: Path, path: str = "flows/f.py") -> set[tuple[str, str, bool]]:
+    """Where, what, and whether it is missing."""
+    return {
+        (f"{each.file_path}:{each.line_number}", each.module, each.is_missing)
+        for each in closure_of(root, path).outside
+    }
+
+
+def test_outside_imports_have_a_place() -> None:
+    found = {(each.file_path, each.line_number, each.module) for each in closure_of(SHARED, "flows/etl.py").outside}
+    assert {("flows/etl.py", 4, "pandas"), ("flows/etl.py", 5, "yaml.nodes"), ("flows/etl.py", 23, "docker")} <= found
+    missing = [each.module for each in closure_of(SHARED, "flows/etl.py").outside if each.is_missing]
+    assert missing == ["...beyond"]
+
+
+PACKAGES = {
+    "lib/__init__.py": "",
+    "lib/here.py": "",
+    "lib/plain/x.py": "",
+    "lib/fast.cpython-311-x86_64-linux-gnu.so": "",
+    "lib/tricky/__init__.py": "__path__ = __import__('pkgutil').extend_path(__path__, __name__)",
+    "google/ours/__init__.py": "",
+    "docker/build.py": "",
+    "yaml.py": "",
+    "flows/redis.py": "",
+    "flows/near.py": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"),
+    [
+        ("from lib.gone import x", "lib.gone"),
+        ("import lib.gone.deeper", "lib.gone.deeper"),
+        ("import lib.here.no_package", "lib.here.no_package"),
+        ("from lib.plain import gone", "lib.plain.gone"),
+        ("import google.ours.gone", "google.ours.gone"),
+        ("import redis.asyncio", "redis.asyncio"),  # the file next to the script shadows the package
+        ("from .gone import x", ".gone"),
+        ("from . import gone", ".gone"),
+        ("from ..lib.gone import x", "..lib.gone"),
+        ("from .... import x", "....x"),
+    ],
+)
+def test_missing(tmp_path: Path, source: str, missing: str) -> None:
+    root = write(tmp_path, {**PACKAGES, "flows/f.py": source})
+    assert outside_of(root) == {("flows/f.py:1", missing, True)}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from lib import anything",
+        "from lib import here, plain, fast",
+        "from lib.plain import x, *",
+        "import lib.fast.inner",
+        "from lib.tricky.gone import x",
+        "from . import near",
+        "from .near import anything",
+        "import redis, near",
+        "import_module('lib.here')",
+        "import os.path, logging.handlers, __future__",
+    ],
+)
+def test_nothing_is_missing(tmp_path: Path, source: str) -> None:
+    assert outside_of(write(tmp_path, {**PACKAGES, "flows/f.py": source})) == set()
+
+
+@pytest.mark.parametrize("module", ["docker.errors", "docker", "google.cloud.storage", "yaml.nodes", "lib2.gone"])
+def test_what_may_be_installed_is_not_missing(tmp_path: Path, module: str) -> None:
+    root = write(tmp_path, {**PACKAGES, "flows/f.py": f"import {module}"})
+    assert not any(is_missing for _, _, is_missing in outside_of(root))
+
+
+def test_a_package_in_a_folder_between_proves_nothing(tmp_path: Path) -> None:
+    root = write(tmp_path, {"flows/airbyte/__init__.py": "", "flows/etl/f.py": "import airbyte.caches"})
+    assert outside_of(root, "flows/etl/f.py") == set()
+
+
+def test_generated_modules_are_not_missing(tmp_path: Path) -> None:
+    files = {"lib/__init__.py": "from ._version import v", "flows/f.py": "import lib", ".gitignore": "_version.py\n"}
+    assert outside_of(write(tmp_path, files)) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "optional"),
+    [
+        ("try:\n  import x\nexcept ImportError:\n  import x", True),
+        ("try:\n  import x\nexcept (KeyError, ModuleNotFoundError): pass", True),
+        ("try:\n  import x\nexcept: pass", True),
+        ("try:\n  def f():\n    import x\nexcept Exception: pass", True),
+        ("try:\n  import x\nexcept KeyError: pass", False),
+        ("try: pass\nexcept ImportError: pass\nfinally:\n  import x", False),
+        ("if TYPE_CHECKING:\n  import x", True),
+        ("if typing.TYPE_CHECKING:\n  pass\nelse:\n  import x", False),
+        ("if not TYPE_CHECKING:\n  import x", False),
+        ("if sys.version_info < (3, 11):\n  import x", True),
+        ("if y:\n  import x", False),
+        ("with contextlib.suppress(ImportError):\n  import x", True),
+        ("with open(y):\n  import x", False),
+        ("import x", False),
+    ],
+)
+def test_optional(source: str, optional: bool) -> None:
+    assert {found.is_optional for found in imports_in(ast.parse(source))} == {optional}
+
+
+def test_the_same_import_twice_is_known_by_both_lines(tmp_path: Path) -> None:
+    root = write(tmp_path, {"f.py": "try:\n  import x\nexcept ImportError: pass\nimport x"})
+    found = closure_of(root, "f.py").outside
+    assert [(each.line_number, each.is_optional) for each in found] == [(2, True), (4, False)]
+
+
+def test_outside_imports_of_all_closures(tmp_path: Path) -> None:
+    root = write(tmp_path, {"a.py": "import lib", "b.py": "import lib, y", "lib.py": "import x"})
+    graph = ImportGraph(SourceFiles(root))
+    for path in ("a.py", "b.py"):
+        graph.closure_of(path)
+    assert [(each.file_path, each.module) for each in graph.outside_imports()] == [("b.py", "y"), ("lib.py", "x")]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Where names lead
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "level", "importer", "expected"),
+    [
+        ("lib.nested.leaf.x", 0, "flows/etl.py", ("lib/nested/leaf.py", ("x",))),
+        ("lib.name", 0, "flows/etl.py", ("lib/__init__.py", ("name",))),
+        ("lib", 0, "flows/etl.py", ("lib/__init__.py", ())),
+        ("gamma.x.y", 1, "lib/alpha.py", ("lib/gamma.py", ("x", "y"))),
+        ("name", 1, "lib/alpha.py", ("lib/__init__.py", ("name",))),
+        ("namespace.name", 0, "flows/etl.py", None),
+        ("pandas.x", 0, "flows/etl.py", None),
+        ("name", 9, "lib/alpha.py", None),
+        ("", 0, "lib/alpha.py", None),
+    ],
+)
+def test_locate(module: str, level: int, importer: str, expected: object) -> None:
+    assert ImportGraph(SourceFiles(SHARED)).locate(module, level, importer, "flows") == expected
+
+
+def test_a_regular_package_wins_over_a_nearer_folder(tmp_path: Path) -> None:
+    root = write(tmp_path, {"flows/f.py": "import lib.x", "flows/lib/y.py": "", "lib/__init__.py": "", "lib/x.py": ""})
+    assert closure_of(root, "flows/f.py").paths == ("flows/f.py", "lib/__init__.py", "lib/x.py")
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "place"),
+    [
+        ('[tool.uv.workspace]\nmembers = ["libs/*"]', "libs/one"),
+        ('[tool.uv.workspace]\nmembers = ["libs/*"]', "libs/one/src"),
+        ('[tool.uv.workspace]\nmembers = ["**/one"]', "a/b/one/src"),
+        ('[tool.uv.sources]\none = { path = "elsewhere/one" }', "elsewhere/one/src"),
+        ('[[tool.hatch.envs.default.workspace.members]]\npath = "libs/one"', "libs/one/src"),
+        ('[tool.hatch.envs.default]\nworkspace.members = ["libs/o*"]', "libs/one"),
+        ('[tool.hatch.build.targets.wheel]\npackages = ["python/shared"]', "python"),
+        ('[tool.hatch.build.targets.wheel]\nsources = ["python"]', "python"),
+        ('[tool.setuptools.packages.find]\nwhere = ["python"]', "python"),
+        ('[tool.setuptools]\npackage-dir = {"" = "python"}', "python"),
+        ('[tool.setuptools.package-dir]\nshared = "python/shared"', "python"),
+        ('[[tool.poetry.packages]]\ninclude = "shared"\nfrom = "python"', "python"),
+        ('[tool.pdm.build]\npackage-dir = "python"', "python"),
+    ],
+)
+def test_packages_of_the_repository(tmp_path: Path, pyproject: str, place: str) -> None:
+    files = {"flows/f.py": "import shared.x", f"{place}/shared/__init__.py": "", f"{place}/shared/x.py": ""}
+    root = write(tmp_path, {**files, "pyproject.toml": pyproject})
+    assert f"{place}/shared/x.py" in closure_of(root, "flows/f.py").paths
+
+
+@pytest.mark.parametrize(
+    "pyproject",
+    [
+        "[broken",
+        "tool = 3",
+        '[tool.uv.workspace]\nmembers = ["libs/*"]\nexclude = ["libs/one"]',
+        '[tool.uv]\nworkspace = ["libs/*"]\nsources = [1]',
+        '[tool.uv.workspace]\nmembers = ["../*", "/", "", 3, "[", "libs/\\u0000*"]',
+        '[tool.setuptools.packages]\nfind.where = ["../outside", 3, ".."]',
+    ],
+)
+def test_workspaces_that_do_not_count(tmp_path: Path, pyproject: str) -> None:
+    files = {"flows/f.py": "import shared.x", "libs/one/shared/__init__.py": "", "libs/one/shared/x.py": ""}
+    root = write(tmp_path, {**files, "pyproject.toml": pyproject})
+    assert closure_of(root, "flows/f.py").paths == ("flows/f.py",)

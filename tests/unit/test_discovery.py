@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.closure import ImportGraph, SourceFiles
+from orchestrator.closure import ImportGraph
 from orchestrator.discovery import FlowDiscovery, discover, module_path
 from orchestrator.errors import ConfigurationError
 from orchestrator.flow_source import FlowReader
 from orchestrator.model import FlowMetadata, Parameter
+from orchestrator.sources import SourceFiles
 
 REPOS = Path(__file__).parents[1] / "repos"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.closure import ImportGraph, SourceFiles
+from orchestrator.closure import ImportGraph
 from orchestrator.flow_source import FlowReader, SourceFlow
+from orchestrator.sources import SourceFiles
 from tests.unit.builders import write_files
 
 DECORATORS = """
@@ -147,7 +148,9 @@ class TestFactories:
             ("via('big_orders')", "load-big-orders-via"),
             ("make_flow(*['x'])", None),
             ("make_flow(unknown())", None),
-            ("choose('a')", None),
+            ("choose('a')", "a"),
+            ("choose('z')", "b"),
+            ("choose(unknown())", None),
             ("make_flow(helper('low'))", "load-LOW-t"),
         ],
     )

@@ -1,0 +1,116 @@
+"""The one door to git: runs it so that neither the repository's nor the user's settings change what it does.
+
+Only reading commands, without locks, hooks, pager, fsmonitor or external diff. Names come as bytes, divided by zero
+bytes (`-z`), so that every file name survives.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import ConfigurationError
+
+SECONDS = 120  # nobody waits longer; a repository of a million files needs a few
+
+_SETTINGS = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.untrackedCache=false", "submodule.recurse=false")
+_ENVIRONMENT = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "LC_ALL": "C",
+    "LANGUAGE": "",
+}
+# A git hook that calls us sets these, and others may: the folder we are asked about says which repository it is.
+_KEPT = ("GIT_CONFIG", "GIT_CEILING", "GIT_EXEC_PATH", "GIT_SSL", "GIT_DISCOVERY_ACROSS_FILESYSTEM")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedFiles:
+    """What differs between a revision and the files on disk.
+
+    Attributes:
+        changed: files that exist and are new or different; a folder stands for all that lies in it (a submodule).
+        deleted: files that the revision has and the disk has not; a renamed file is one of each.
+    """
+
+    changed: frozenset[str] = frozenset()
+    deleted: frozenset[str] = frozenset()
+
+
+def changed_files(root: Path, revision: str) -> ChangedFiles:
+    """The files of a folder that differ from a revision: committed, staged, unstaged, or new and not ignored.
+
+    Args:
+        root: the folder; the whole of a git repository or a part of it.
+        revision: whatever git takes for a commit.
+
+    Returns:
+        Paths relative to the folder.
+
+    Raises:
+        ConfigurationError: there is no git, no repository, or no such revision.
+    """
+    commit = _commit(root, revision)
+    options = ("--no-renames", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", "-O/dev/null")
+    diff = _git(root, "diff", "--name-status", "-z", "--relative", *options, commit, "--", ".")
+    new = _names(_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "."))
+    entries = _names(diff)
+    statuses = list(zip(entries[::2], entries[1::2], strict=True))
+    present = {name.rstrip("/") for name in new} | {name for status, name in statuses if status != "D"}
+    return ChangedFiles(frozenset(present), frozenset(name for status, name in statuses if status == "D") - present)
+
+
+def _commit(root: Path, revision: str) -> str:
+    """The hash of a commit; later commands never see what the user wrote."""
+    if not revision or revision.startswith(("-", "^")) or "\0" in revision:
+        raise ConfigurationError(f"{revision!r} is not a revision.", remedy="Name a commit, branch or tag of git.")
+    _git(root, "rev-parse", "--git-dir")  # tells a missing repository from a missing revision
+    found = _run(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if found.returncode:
+        raise ConfigurationError(
+            f"git knows no revision {revision} in {root}.",
+            remedy="Name a commit, branch or tag. A shallow clone lacks old ones: run `git fetch --unshallow`, or set "
+            "`fetch-depth: 0` for actions/checkout.",
+        )
+    return found.stdout.decode("ascii").strip()
+
+
+def _names(output: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in output.split(b"\0") if name]
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    finished = _run(root, *arguments)
+    if finished.returncode:
+        said = finished.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ConfigurationError(
+            f"git cannot read {root}: {said[0] if said else f'it ended with {finished.returncode}'}",
+            remedy="Choose a git working tree with --root, or leave out what asks git.",
+        )
+    return finished.stdout
+
+
+def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    command = ["git", "--no-pager", *settings, *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=root, env=dict(_environment()), stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS
+        )
+    except FileNotFoundError as error:
+        if not root.is_dir():
+            raise ConfigurationError(f"There is no folder {root}.", remedy="Correct --root.") from error
+        raise ConfigurationError("git is not installed.", remedy="Install git, or leave out what asks it.") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigurationError(f"git cannot be run in {root}: {error}", remedy="See that git works there.") from error
+
+
+def _environment() -> Iterator[tuple[str, str]]:
+    for name, value in os.environ.items():
+        if not name.startswith("GIT_") or name.startswith(_KEPT):
+            yield name, value
+    yield from _ENVIRONMENT.items()

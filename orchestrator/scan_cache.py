@@ -1,0 +1,131 @@
+"""What is remembered of the files of a repository between two scans.
+
+Everything is kept by content: an entry counts only for a file whose bytes have its digest. Whether they have is asked
+the way git asks its index: a file whose size, inode and times are those of the entry is not read again, unless it was
+written so shortly before it was read that a later write could carry the same time.
+
+The cache is one JSON file with a checksum, replaced in one step: whoever reads at the same time sees the old or the new
+one, whole. One that is damaged, or was written by another version of the reader, is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orchestrator
+
+_COARSEST_CLOCK = 2_000_000_000  # nanoseconds: the steps of the file times of FAT, the coarsest there is
+_READERS = ("closure", "deployment_calls", "flow_source", "flow_values", "imports", "interpreter", "sources")
+
+Signature = tuple[int, ...]
+"""Size, inode, and the times of the last write and of the last change, in nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of one file.
+
+    Attributes:
+        signature: of the file when it was read (`signature_of`); None where it is not to be trusted.
+        digest: hex sha256 of its bytes.
+        notes: what the reader keeps of it, as JSON.
+    """
+
+    signature: Signature | None
+    digest: str
+    notes: Mapping[str, Any]
+
+
+class ScanCache:
+    """The cache of one repository.
+
+    Args:
+        root: its folder.
+        file: where it is kept; None keeps nothing.
+    """
+
+    def __init__(self, root: Path, file: Path | None) -> None:
+        self._root, self._file = root, file
+        self._entries = _read(file) if file else {}
+        self._used: dict[str, Any] = {}
+
+    def entry(self, path: str) -> Entry | None:
+        """What was known of a file at the end of the last scan."""
+        if path not in self._entries:
+            return None
+        signature, digest, notes = self._entries[path]
+        return Entry(tuple(signature) if signature else None, digest, notes)
+
+    def keep(self, path: str, entry: Entry) -> None:
+        """Remember a file for the next scan."""
+        self._used[path] = [entry.signature, entry.digest, entry.notes]
+
+    def save(self) -> None:
+        """Write what was kept, and forget the files that are gone. Without a folder to write to, nothing happens."""
+        others = {path: entry for path, entry in self._entries.items() if path not in self._used}
+        kept = {path: entry for path, entry in others.items() if (self._root / path).is_file()} | self._used
+        if self._file is None or kept == self._entries:
+            return
+        with suppress(OSError, ValueError):
+            _write(self._file, kept)
+
+
+def signature_of(location: str, read_at: int) -> Signature | None:
+    """What tells that a file has not been written since.
+
+    Args:
+        location: of the file.
+        read_at: when it is read, in nanoseconds since 1970.
+
+    Returns:
+        Its signature; None where there is no such file, or where it was written a moment ago.
+    """
+    try:
+        status = os.stat(location)  # noqa: PTH116 - for thousands of files; a Path takes twice the time
+    except (OSError, ValueError):
+        return None
+    if max(status.st_mtime_ns, status.st_ctime_ns) > read_at - _COARSEST_CLOCK:
+        return None
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _version() -> str:
+    """Changes whenever something else may be read from the same source."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in _READERS:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return f"{orchestrator.__version__} {digest.hexdigest()}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        first, _, body = file.read_bytes().partition(b"\n")
+        if first.decode() != _headline(body):
+            return {}
+        entries = json.loads(body)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _headline(body: bytes) -> str:
+    return f"{_version()} {hashlib.sha256(body).hexdigest()}"
+
+
+def _write(file: Path, entries: Mapping[str, Any]) -> None:
+    folder = file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")  # whatever the repository ignores
+    body = json.dumps(entries, separators=(",", ":")).encode()
+    with tempfile.NamedTemporaryFile("wb", dir=folder, delete=False) as output:
+        output.write(_headline(body).encode() + b"\n" + body)
+    Path(output.name).replace(file)

@@ -1,0 +1,150 @@
+"""What git is asked, and what it answers, with real repositories."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ConfigurationError
+from orchestrator.git import ChangedFiles, changed_files
+from tests.unit.builders import write_files
+
+Git = Callable[..., str]
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
+    """Runs git in a new repository in tmp_path."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@example.com")
+
+    def run(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    run("init", "-q")
+    return run
+
+
+def commit(git: Git) -> str:
+    git("add", "-A")
+    git("commit", "-q", "--allow-empty", "-m", "x")
+    return git("rev-parse", "HEAD")
+
+
+def test_every_way_to_change(tmp_path: Path, git: Git) -> None:
+    names = ("same", "committed", "staged", "unstaged", "removed", "removed_from_index", "renamed")
+    write_files(tmp_path, {**{f"{name}.py": name * 9 for name in names}, ".gitignore": "ignored*\n"})
+    commit(git)
+    git("tag", "base")
+    write_files(tmp_path, {"committed.py": "new"})
+    git("rm", "-q", "removed.py")
+    git("mv", "renamed.py", "after.py")
+    commit(git)
+    write_files(tmp_path, {"staged.py": "new", "added.py": ""})
+    git("add", "-A")
+    git("rm", "-q", "--cached", "removed_from_index.py")
+    write_files(tmp_path, {"unstaged.py": "new", "deep/untracked.py": "", "ignored.py": ""})
+    assert changed_files(tmp_path, "base") == ChangedFiles(
+        frozenset(
+            f"{name}.py"
+            for name in ("committed", "staged", "unstaged", "added", "deep/untracked", "after", "removed_from_index")
+        ),
+        frozenset({"removed.py", "renamed.py"}),
+    )
+    assert changed_files(tmp_path, "HEAD").deleted == frozenset()
+
+
+def test_nothing_changed(tmp_path: Path, git: Git) -> None:
+    write_files(tmp_path, {"a.py": "x"})
+    revision = commit(git)
+    (tmp_path / "a.py").touch()
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert changed_files(tmp_path, revision) == ChangedFiles()
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+
+
+def test_a_part_of_a_repository(tmp_path: Path, git: Git) -> None:
+    write_files(tmp_path, {"part/a.py": "", "other/b.py": ""})
+    commit(git)
+    write_files(tmp_path, {"part/a.py": "x", "part/sub/new.py": "", "other/b.py": "x", "other/new.py": ""})
+    assert changed_files(tmp_path / "part", "HEAD") == ChangedFiles(frozenset({"a.py", "sub/new.py"}))
+
+
+def test_odd_names(tmp_path: Path, git: Git) -> None:
+    names = ['a "b" c.py', "größe.py", "a\nb.py", "-x.py", ":(top)y.py", os.fsdecode(b"\xff.py")]
+    for name in names:
+        (tmp_path / name).write_text("")
+    commit(git)
+    for name in names[:3]:
+        (tmp_path / name).write_text("x")
+    for name in names[3:]:
+        (tmp_path / name).unlink()
+    assert changed_files(tmp_path, "HEAD") == ChangedFiles(frozenset(names[:3]), frozenset(names[3:]))
+
+
+def test_settings_of_the_repository_run_nothing(tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+    witness = tmp_path.parent / f"{tmp_path.name}-witness"
+    program = tmp_path.parent / f"{tmp_path.name}-program"
+    program.write_text(f"#!/bin/sh\ntouch '{witness}'\n")
+    program.chmod(0o755)
+    write_files(tmp_path, {"a.py": "x", ".gitattributes": "*.py diff=mine\n"})
+    commit(git)
+    for key in ("core.fsmonitor", "diff.external", "core.pager", "diff.mine.textconv", "diff.mine.command"):
+        git("config", key, str(program))
+    git("config", "diff.orderFile", "nowhere")
+    git("config", "diff.relative", "false")
+    monkeypatch.setenv("GIT_EXTERNAL_DIFF", str(program))
+    monkeypatch.setenv("GIT_DIR", "elsewhere")
+    (tmp_path / "a.py").write_text("y")
+    assert changed_files(tmp_path, "HEAD").changed == {"a.py"}
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("revision", ["nowhere", "HEAD~9", "HEAD..HEAD", "HEAD:a.py", "", "a b", "\0", "^HEAD"])
+def test_unknown_revision(tmp_path: Path, git: Git, revision: str) -> None:
+    write_files(tmp_path, {"a.py": ""})
+    commit(git)
+    with pytest.raises(ConfigurationError, match=r"revision") as caught:
+        changed_files(tmp_path, revision)
+    assert caught.value.remedy
+
+
+def test_a_revision_is_never_an_option(tmp_path: Path, git: Git) -> None:
+    commit(git)
+    with pytest.raises(ConfigurationError, match="not a revision"):
+        changed_files(tmp_path, f"--output={tmp_path / 'x'}")
+    assert not (tmp_path / "x").exists()
+
+
+def test_no_commit_yet(tmp_path: Path, git: Git) -> None:
+    with pytest.raises(ConfigurationError, match="no revision HEAD"):
+        changed_files(tmp_path, "HEAD")
+
+
+def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(ConfigurationError, match="not a git repository") as caught:
+        changed_files(tmp_path, "HEAD")
+    assert caught.value.remedy
+
+
+def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="git is not installed"):
+        changed_files(tmp_path, "HEAD")
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no folder"):
+        changed_files(tmp_path / "gone", "HEAD")

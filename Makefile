@@ -23,7 +23,7 @@ COMMON := --env $(ENVIRONMENT) $(ON_SERVER) $(ARGS)
 
 .PHONY: help install bootstrap down run-distributed discover-flows validate-flows build-deployments \
         deploy-python deploy-all deploy-dev deploy-staging deploy-prod clean-deployments \
-        validate-deployments test-deployments check-ui test check bench format clean
+        validate-deployments test-deployments check-ui test check bench docs format clean
 
 help: ## List all targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-22s %s\n", $$1, $$2}' Makefile
@@ -100,6 +100,9 @@ check: install ## Lint, format and types
 
 bench: install ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: install ## Write the pages of docs/ that are made from the code
+	@$(ORCHESTRATOR) rules --output markdown > docs/rules.md
 
 format: install ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator import live, pipeline, report
+from orchestrator import fault_report, live, pipeline, report
 from orchestrator.bootstrap import Progress, Request, run_and_follow
 from orchestrator.bootstrap import bootstrap as bring_up
 from orchestrator.desired import Selection
@@ -78,7 +78,7 @@ def plan(
     document = report.plan_json(found)
     if out is not None:
         out.write_text(json.dumps({**document, "scope": dataclasses.asdict(scope)}, indent=2), encoding="utf-8")
-    terminal.show(Group(report.problems_text(found.problems), report.plan_text(found)), document)
+    terminal.show(Group(fault_report.problems_text(found.problems), report.plan_text(found)), document)
     if _is_broken(found):
         return EXIT_DEGRADED
     return EXIT_CHANGES_PENDING if detailed_exitcode and found.has_changes else 0
@@ -115,7 +115,7 @@ def apply(
     if found.has_changes and not yes and review is None:
         _ask(terminal, report.plan_text(found), "Apply this plan?")
     result = anyio.run(_apply, found, api_url)
-    text = Group(report.problems_text(result.problems), report.result_text(result))
+    text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))
     return EXIT_DEGRADED if result.status == "degraded" else 0
 
@@ -126,7 +126,7 @@ def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008
     settings, desired = read_repository(server, terminal)
     api_url = pipeline.server_address(settings.environment, server.api_url, writes=False)
     found = anyio.run(live.read_status, desired, settings.environment.policy, api_url)
-    text = Group(report.problems_text(desired.problems), report.status_text(found))
+    text = Group(fault_report.problems_text(desired.problems), report.status_text(found))
     terminal.show(text, report.status_json(found))
     healthy = all(item.in_sync and item.ready for item in found.deployments)
     whole = not any(problem.severity == "error" for problem in desired.problems)
@@ -257,7 +257,7 @@ def bootstrap(
     request = Request(root=server.root.resolve(), environment=server.env, api_url=server.api_url, run=run, again=again)
     terminal.tell(Text(f"bootstrap: environment {server.env} of {request.root.name}", style="bold"))
     result = _with_steps(terminal, request)
-    parts: list[RenderableType] = [report.problems_text(result.problems)]
+    parts: list[RenderableType] = [fault_report.problems_text(result.problems)]
     if result.sync is not None:
         parts.append(report.sync_text(result.sync))
     if result.run is not None:

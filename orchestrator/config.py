@@ -10,18 +10,21 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, StrictBool, StrictInt, TypeAdapter, model_validator
+from pydantic import ValidationError as PydanticError
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.model import Kind, ScheduleConfig, ValidationError
+from orchestrator.model import KINDS, FlowMetadata, Kind, ScheduleConfig, ValidationError
 from orchestrator.strict import Section, did_you_mean, fault, faulty, validated
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 DEFAULT_ENVIRONMENT = "development"
+DEPLOYER_FLOW = "deploy-everything"
 PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}(?!\})")
 FLOW_PLACEHOLDERS = ("flow.name", "flow.path", "flow.module_path", "flow.function_name", "kind", "project")
 
@@ -63,7 +66,10 @@ class ResourceLimits(Section):
 
 def _as_moment(value: Any) -> Any:
     """A date or time (YAML makes them of what looks like one) in the form in which the server echoes it."""
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("no date or time; write it as 2024-01-31 or 2024-01-31T05:00:00+01:00") from None
     if isinstance(moment, date) and not isinstance(moment, datetime):
         moment = datetime.combine(moment, time())
     if not isinstance(moment, datetime):
@@ -72,11 +78,25 @@ def _as_moment(value: Any) -> Any:
     return aware.isoformat().replace("+00:00", "Z")
 
 
+_DURATION = TypeAdapter(timedelta)
+
+
+def _as_duration(value: Any) -> Any:
+    """An interval in any of its forms; what is wrong with it is said in our words."""
+    try:
+        duration = _DURATION.validate_python(value)
+    except PydanticError:
+        raise ValueError("no interval; write seconds (900), HH:MM:SS or ISO 8601 (PT15M)") from None
+    if duration <= timedelta(0):
+        raise ValueError("an interval must be longer than nothing")
+    return duration
+
+
 class ScheduleSection(Section):
     """One schedule: exactly one of cron, interval (seconds, HH:MM:SS or ISO 8601) and rrule."""
 
     cron: NonEmpty | None = None
-    interval: Annotated[timedelta, Field(gt=timedelta(0))] | None = None
+    interval: Annotated[timedelta, BeforeValidator(_as_duration)] | None = None
     rrule: NonEmpty | None = None
     timezone: str | None = None
     anchor_date: Annotated[str | None, BeforeValidator(_as_moment)] = None
@@ -146,10 +166,19 @@ class DeployerConfig(Section):
     scheduled_mode: Literal["plan", "apply"] = "apply"
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The files that an environment was read from. Two environments that say the same are equal, wherever they do."""
+
+    documents: tuple[YamlDocument, ...] = field(default=(), compare=False)
+
+
 class EnvironmentConfig(Section):
     """One environment: base.yaml with <name>.yaml merged over it."""
 
     given_by_file_name: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    _written: _Written = PrivateAttr(default_factory=_Written)
 
     name: str
     prefect_api_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/\S*)?$")
@@ -169,6 +198,15 @@ class EnvironmentConfig(Section):
     def deployer_name(self) -> str:
         return self.deployer.name or self.name
 
+    def place(self, *location: str | int) -> tuple[str | None, int | None]:
+        """File and line of a value (`"deployer", "schedule", "cron"`), or of the nearest thing around it.
+
+        Where both files say something, the overlay's counts: its value holds. Nothing where the environment was not
+        read from files.
+        """
+        document = _holder(location, self._written.documents)
+        return (document.path, document.line(location)) if document else (None, None)
+
 
 class ProjectConfig(Section):
     """[tool.orchestrator] of pyproject.toml."""
@@ -178,6 +216,8 @@ class ProjectConfig(Section):
     exclude: tuple[str, ...] = ()
     prefect_files: tuple[str, ...] = ("prefect.yaml",)  # gitignore patterns: at any depth
     environments: str = "environments"
+    ignore: tuple[str, ...] = ()  # codes of rules whose findings nobody wants to see
+    per_file_ignores: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # gitignore pattern → codes
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -276,10 +316,52 @@ def _environment_from(env: str, documents: Sequence[YamlDocument]) -> Environmen
         data = merge(data, document.data)
     if "name" in data:
         raise faulty([fault("CFG002", "The environment's name is its file's name.", documents[-1], ("name",))])
-    environment = validated(EnvironmentConfig, {**data, "name": env}, *documents)
-    if faults := tuple(_placeholder_faults(environment, documents)):
+    faults = list(_unknown_kinds(data, documents))
+    try:
+        environment = validated(EnvironmentConfig, {**_of_known_kinds(data), "name": env}, *documents)
+    except ConfigurationError as error:
+        raise faulty([*faults, *error.faults]) from error  # type: ignore[list-item]  # ours are ValidationErrors
+    faults += _placeholder_faults(environment, documents)
+    if faults:
         raise faulty(faults)
+    environment._written = _Written(tuple(documents))
     return environment
+
+
+_BY_KIND = ("work_pools", "templates")
+
+
+def _unknown_kinds(data: Mapping[str, Any], documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
+    """Pools and templates of a kind that there is not."""
+    for section in _BY_KIND:
+        written = data.get(section)
+        for kind in written if isinstance(written, Mapping) else ():
+            if kind not in KINDS:
+                location = (section, str(kind))
+                message = f"Unknown kind {str(kind)!r} under {section}."
+                remedy = (
+                    f"{did_you_mean(str(kind), KINDS)}The kinds are {' and '.join(KINDS)}; a pool's `type` is free."
+                )
+                yield fault("CFG008", message, _holder(location, documents), location, remedy)
+
+
+def _of_known_kinds(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` without what `_unknown_kinds` reports, so that the rest is checked as well."""
+    return {
+        key: {kind: inner for kind, inner in value.items() if kind in KINDS}
+        if key in _BY_KIND and isinstance(value, Mapping)
+        else value
+        for key, value in data.items()
+    }
+
+
+def _holder(location: Location, documents: Sequence[YamlDocument]) -> YamlDocument | None:
+    """The last document that holds `location`, or the nearest thing around it."""
+    for depth in range(len(location), 0, -1):
+        for document in reversed(documents):
+            if document.has(location[:depth]):
+                return document
+    return documents[-1] if documents else None
 
 
 def _toml_document(text: str, data: Mapping[str, Any]) -> YamlDocument:
@@ -310,6 +392,12 @@ def environment_values(environment: EnvironmentConfig) -> dict[str, Any]:
         "environment.docker_registry": environment.docker_registry or "",
         **pools,
     }
+
+
+def template_values(environment: EnvironmentConfig, flow: FlowMetadata, kind: Kind, project: str) -> dict[str, Any]:
+    """What the placeholders of a template stand for when it makes a deployment of `flow`."""
+    of_flow = {f"flow.{name}": getattr(flow, name) for name in ("name", "path", "module_path", "function_name")}
+    return {**environment_values(environment), **of_flow, "kind": kind, "project": project}
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:

@@ -31,10 +31,11 @@ from orchestrator.errors import (
     ServerMismatch,
     ServerUnreachable,
 )
+from orchestrator.fault_report import error_line, problem_line
 from orchestrator.masking import shown_url
 from orchestrator.model import DeploymentResult, Plan
 from orchestrator.plan import check_deletes
-from orchestrator.report import counts, error_line, headline, plan_markdown, problem_line, result_markdown
+from orchestrator.report import counts, headline, plan_markdown, result_markdown
 from orchestrator.runs import rename_run
 from orchestrator.server import open_server
 

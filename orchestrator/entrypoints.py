@@ -8,8 +8,35 @@ from collections.abc import Iterable, Iterator
 from orchestrator.model import Declaration, FlowMetadata
 
 
+class Resolver:
+    """Finds the flow that a declaration points to, among many at once.
+
+    Args:
+        flows: those that were discovered; where two go by one name, the first counts.
+    """
+
+    def __init__(self, flows: Iterable[FlowMetadata]) -> None:
+        self._by_flow_name: dict[str, FlowMetadata] = {}
+        self._by_entrypoint: dict[str, FlowMetadata] = {}
+        for flow in flows:
+            self._by_flow_name.setdefault(flow.name, flow)
+            for entrypoint in (flow.entrypoint, f"{flow.module_path}.{flow.function_name}"):
+                self._by_entrypoint.setdefault(entrypoint, flow)
+
+    def __call__(self, declaration: Declaration) -> FlowMetadata | None:
+        """The flow that a declaration points to, by its entrypoint or else by the flow's name.
+
+        A module is looked for from the root and from the folder of the prefect.yaml.
+        """
+        if declaration.entrypoint is None:
+            return self._by_flow_name.get(declaration.flow_name or "")
+        wanted = normal_entrypoint(declaration.entrypoint)
+        below = f"{declaration.folder.replace('/', '.')}.{wanted}"
+        return self._by_entrypoint.get(wanted) or self._by_entrypoint.get(below)
+
+
 def resolve(declaration: Declaration, flows: Iterable[FlowMetadata]) -> FlowMetadata | None:
-    """The flow that a declaration points to, by its entrypoint or else by the flow's name.
+    """The flow that one declaration points to; for many of them, keep a `Resolver`.
 
     Args:
         declaration: of a prefect.yaml.
@@ -18,10 +45,7 @@ def resolve(declaration: Declaration, flows: Iterable[FlowMetadata]) -> FlowMeta
     Returns:
         The flow, or None.
     """
-    if declaration.entrypoint is None:
-        return next((flow for flow in flows if flow.name == declaration.flow_name), None)
-    wanted = normal_entrypoint(declaration.entrypoint)
-    return next((flow for flow in flows if wanted in _entrypoints(flow, declaration.folder)), None)
+    return Resolver(flows)(declaration)
 
 
 def declared_files(declarations: Iterable[Declaration]) -> tuple[str, ...]:
@@ -44,16 +68,8 @@ def normal_entrypoint(entrypoint: str) -> str:
     return f"{path}.{function}" if colon else entrypoint
 
 
-def _entrypoints(flow: FlowMetadata, folder: str) -> Iterator[str]:
-    """All ways to name a flow in a prefect.yaml in `folder`: modules are looked for from there and from the root."""
-    yield flow.entrypoint
-    module = f"{flow.module_path}.{flow.function_name}"
-    yield module
-    if folder != ".":
-        yield module.removeprefix(folder.replace("/", ".") + ".")
-
-
 def possible_files(declaration: Declaration) -> Iterator[str]:
+    """The files that a declaration's entrypoint may lie in, relative to the root; they need not exist."""
     if declaration.entrypoint is None:
         return
     target = normal_entrypoint(declaration.entrypoint)

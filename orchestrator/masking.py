@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.model import DeploymentConfig
+from orchestrator.secret_scan import tokens_in
 
 HIDDEN = "********"
 _SECRET_KEY = re.compile(
@@ -23,12 +25,46 @@ def masked(path: str, value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Mapping):
-        return {key: masked(f"{path}.{key}", inner) for key, inner in value.items()}
+        return {key: masked(inner_path, inner) for key, inner_path, inner in _items(path, value)}
+    if isinstance(value, list | tuple) and any(isinstance(inner, Mapping) for inner in value):
+        return [masked(path, inner) for inner in value]  # the names of what is hidden in them may be shown
     if _SECRET_KEY.search(_SCHEDULE_LABEL.sub("", path)) and "{{" not in str(value):
         return HIDDEN
     if isinstance(value, str):
-        return _URL_TOKEN.sub(rf"\1{HIDDEN}@", _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value))
+        document = _json_in(value)
+        if document is not None and (hidden := masked(path, document)) != document:
+            return json.dumps(hidden)
+        return _without_tokens(value)
     return [masked(path, inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _items(path: str, value: Mapping[Any, Any]) -> Iterator[tuple[Any, str, Any]]:
+    """Keys and values with their paths; the value of `{name: X, value: …}`, as Kubernetes writes it, goes by X."""
+    name = value.get("name") or value.get("key")
+    for key, inner in value.items():
+        yield key, f"{path}.{name if key == 'value' and isinstance(name, str) else key}", inner
+
+
+def _json_in(text: str) -> Any:
+    """The mapping or list that a text holds as JSON, None where it holds none."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _without_tokens(text: str) -> str:
+    """A text without what its form betrays as a secret."""
+    text = _URL_TOKEN.sub(rf"\1{HIDDEN}@", _URL_PASSWORD.sub(rf"\1{HIDDEN}@", text))
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        for _, start, end in sorted(tokens_in(line), key=lambda found: found[1], reverse=True):
+            if line[start:end].strip("*"):
+                line = line[:start] + HIDDEN + line[end:]
+        lines[number] = line
+    return "\n".join(lines)
 
 
 def without_secrets(text: str, config: DeploymentConfig) -> str:
@@ -41,16 +77,118 @@ def without_secrets(text: str, config: DeploymentConfig) -> str:
 
 def _secrets(path: str, value: Any) -> Iterator[str]:
     """The values in a field that a plan would hide; what is very short hides nothing and would cut words."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _secrets(f"{path}.{key}", inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
+    document = _json_in(value) if isinstance(value, str) else value
+    if isinstance(document, Mapping):
+        for _, inner_path, inner in _items(path, document):
+            yield from _secrets(inner_path, inner)
+    elif isinstance(document, list | tuple):
+        for inner in document:
             yield from _secrets(path, inner)
-    elif masked(path, value) == HIDDEN and len(str(value)) > 3:
+    if not isinstance(value, Mapping | list | tuple) and masked(path, value) == HIDDEN and len(str(value)) > 3:
         yield str(value)
 
 
 def shown_url(url: str) -> str:
     """An address without the credentials that it may hold."""
     return str(masked("", url.partition("?")[0]))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Lines of source
+# ---------------------------------------------------------------------------------------------------------
+
+_WORD = re.compile(r"[\w.-]+")
+_GIVES = re.compile(r"""["']?\s*[:=!]=*\s*""")
+_OPENING = {"(": ")", "[": "]", "{": "}"}
+_HARMLESS = re.compile(
+    r"""["']?(?:\{\{[^{}]*\}\}|\$\{\w+\}|\$[A-Z_][A-Z0-9_]*|null|None|[Tt]rue|[Ff]alse|~)?["']?|[|>][-+\d]*"""
+    r"""|(?:(?:str|int|float|bool|bytes|dict|list|Any|None|Secret|SecretStr)(?:\s*\|\s*)?)+\s*(?:=\s*None)?:?"""
+)
+_PAIR_NAME = re.compile(r"""(?i)(?<!\w)(?:name|key)["']?\s*[:=]\s*["']?([\w.-]+)""")
+_OPENS_BLOCK = re.compile(r"""^[\s-]*["']?([\w.-]+)["']?\s*:\s*[|>]?[-+\d]*\s*$""")
+_LONG_BASE64 = re.compile(r"""^[\s"']*([A-Za-z0-9+/=_-]{40,})["'\s,\\]*$""")
+
+
+LONGEST_EXCERPT = 2000  # characters; what is longer is cut
+
+
+def masked_line(text: str, near: Sequence[str] = ()) -> str:
+    """A line of source with every secret in it blanked out, for excerpts in reports.
+
+    Rather too much is hidden than too little: whatever a secret key is given, whatever has the form of a secret, and
+    long lines of base64, as private keys consist of them. Stars take the place of each character (at least four), so
+    that columns stay what they are.
+
+    Args:
+        text: the line, in any language.
+        near: the lines before and after it, where they are known: they may say what its value is
+            (`name: DB_PASSWORD` above `value: …`, `password: |` above the text itself).
+
+    Returns:
+        The line to show.
+    """
+    spans = [(start, end) for _, start, end in tokens_in(text)]
+    text = text[: 2 * LONGEST_EXCERPT]
+    spans += [match.span(1) for match in [_LONG_BASE64.match(text)] if match]
+    spans += [(match.end(1), match.end() - 1) for match in _URL_PASSWORD.finditer(text)]
+    spans += [(match.end(1), match.end() - 1) for match in _URL_TOKEN.finditer(text)]
+    spans += _given_to_secrets(text, near)
+    for start, end in _joined(spans)[::-1]:
+        text = text[:start] + "*" * max(4, end - start) + text[end:]
+    return text[:LONGEST_EXCERPT]
+
+
+def _given_to_secrets(text: str, near: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where the values stand that keys betray."""
+    pair = any(_SECRET_KEY.search(name) for line in (text, *near) for name in _PAIR_NAME.findall(line))
+    if any(_SECRET_KEY.search(match[1]) for line in near if (match := _OPENS_BLOCK.match(line))) and text.strip():
+        yield len(text) - len(text.lstrip()), len(text.rstrip())
+    for word in _WORD.finditer(text):
+        if not (_SECRET_KEY.search(word[0]) or (pair and word[0].strip("-").lower() == "value")):
+            continue
+        given = _GIVES.match(text, word.end()) or _by_blanks(text, word)
+        if given:
+            start, end = _value_at(text, given.end())
+            if not _HARMLESS.fullmatch(text, start, end):
+                yield start, end
+
+
+def _by_blanks(text: str, word: re.Match[str]) -> re.Match[str] | None:
+    """The gap in `--password value` and in a Dockerfile's `ENV PASSWORD value`."""
+    is_option = word[0].startswith("--")
+    is_old_env = re.fullmatch(r"(?i)\s*(?:env|arg|label)\s+", text[: word.start()])
+    return re.compile(r"\s+").match(text, word.end()) if is_option or is_old_env else None
+
+
+def _value_at(text: str, start: int) -> tuple[int, int]:
+    """Where a value ends: with the line, or, inside of brackets, before the next item or the closing bracket."""
+    closing: list[str] = []
+    for character in text[:start]:
+        if character in _OPENING:
+            closing.append(_OPENING[character])
+        elif closing and character == closing[-1]:
+            closing.pop()
+    if not closing:
+        return start, len(text.rstrip())
+    end, depth = start, 0
+    while end < len(text):
+        quoted = re.compile(r""""(?:\\.|[^"\\])*(?:"|$)|'[^']*(?:'|$)""").match(text, end)
+        if quoted:
+            end = quoted.end()
+            continue
+        depth += (text[end] in _OPENING) - (text[end] in _OPENING.values())
+        if (text[end] == closing[-1] and depth < 0) or (depth <= 0 and re.compile(r""",(?=[\s"'])""").match(text, end)):
+            break
+        end += 1
+    return start, end
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in their order, those that overlap made one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined

@@ -14,7 +14,7 @@ read source never import Prefect.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,13 +30,15 @@ from orchestrator.desired import (
 from orchestrator.discovery import discover
 from orchestrator.entrypoints import declared_files
 from orchestrator.errors import ConfigurationError, ServerMismatch
+from orchestrator.ignores import project_ignores
 from orchestrator.local import STATE_FOLDER, is_loopback
 from orchestrator.masking import shown_url
 from orchestrator.model import Declaration, Desired, Discovery, Owner, ValidationError, ValidationResult
-from orchestrator.prefect_yaml import read_declarations
+from orchestrator.prefect_yaml import prefect_files, read_declarations
 from orchestrator.repository import Repository
 from orchestrator.rules import Facts
 from orchestrator.schemas import Subject, read_schemas
+from orchestrator.validation import not_silenced
 from orchestrator.validation import validate as check
 
 
@@ -49,6 +51,10 @@ class Settings:
     environment: EnvironmentConfig
     declarations: tuple[Declaration, ...] = ()
     problems: tuple[ValidationError, ...] = ()  # of the files that were read; what has an error counts as not written
+    prefect_files: tuple[str, ...] = ()
+    configuration_files: tuple[str, ...] = ()  # of this environment, and pyproject.toml
+    environments: tuple[str, ...] = ()  # all that have a file
+    is_whole: bool = True  # False: narrowed to what some paths are about
 
     @property
     def errors(self) -> tuple[ValidationError, ...]:
@@ -99,7 +105,17 @@ def read_settings(root: Path, env: str) -> Settings:
         environment=environment,
         declarations=declarations,
         problems=tuple(problems),
+        prefect_files=tuple(
+            path.relative_to(manager.root).as_posix() for path in prefect_files(manager.root, project.prefect_files)
+        ),
+        configuration_files=_configuration_files(manager.root, project, env),
+        environments=manager.environments(),
     )
+
+
+def _configuration_files(root: Path, project: ProjectConfig, env: str) -> tuple[str, ...]:
+    names = (f"{project.environments}/base.yaml", f"{project.environments}/{env}.yaml", "pyproject.toml")
+    return tuple(name for name in names if (root / name).is_file())
 
 
 def _defaults_hold(project: ProjectConfig, env: str) -> ValidationError:
@@ -120,24 +136,70 @@ def discover_flows(
 
 
 def about(settings: Settings, paths: Sequence[str]) -> Settings:
-    """The settings with those declarations only whose flow lies in one of the paths."""
+    """The settings as far as they are about some paths: declarations whose flow lies there, files, and all errors."""
     starts = [Path(path) for path in paths]
-    files = [(item, Path((item.entrypoint or "").rpartition(":")[0])) for item in settings.declarations]
-    kept = tuple(item for item, file in files if any(file.is_relative_to(start) for start in starts))
-    return replace(settings, declarations=kept)
+    broken = {error.file_path for error in settings.errors}
+
+    def concerned(file: str | None) -> bool:
+        return file in broken or any(Path(file or "").is_relative_to(start) for start in starts)
+
+    return replace(
+        settings,
+        declarations=tuple(
+            item for item in settings.declarations if concerned((item.entrypoint or "").rpartition(":")[0])
+        ),
+        problems=tuple(each for each in settings.problems if each.severity == "error" or concerned(each.file_path)),
+        prefect_files=tuple(filter(concerned, settings.prefect_files)),
+        configuration_files=tuple(filter(concerned, settings.configuration_files)),
+        is_whole=False,
+    )
 
 
-def validate(settings: Settings, discovery: Discovery) -> ValidationResult:
-    """Every rule over flows, declarations and configuration; all faults together, sorted by place."""
+def validate(settings: Settings, discovery: Discovery, others: Sequence[Settings] = ()) -> ValidationResult:
+    """Every rule over flows, declarations and configuration.
+
+    Args:
+        settings: of the environment that is checked.
+        discovery: the flows.
+        others: the same for further environments, checked in the same go.
+
+    Returns:
+        All faults together, each once, sorted by place; those that people silenced are left out.
+    """
+    repository = Repository(settings.root)
+    first, *rest = (_facts(repository, each, discovery) for each in (settings, *others))
     return check(
-        Facts(
-            repository=Repository(settings.root),
-            flows=discovery.flows,
-            problems=(*discovery.problems, *settings.problems),
-            declarations=settings.declarations,
-            outside_imports=discovery.outside_imports,
-            environment=settings.environment,
-        )
+        first,
+        *rest,
+        entries=project_ignores(settings.project, repository),
+        doubtful={code for each in (settings, *others) for code in _doubtful(each)},
+        whole=settings.is_whole,
+        everywhere={each.environment.name for each in (settings, *others)} >= set(settings.environments),
+    )
+
+
+def _doubtful(settings: Settings) -> Iterator[str]:
+    """Rules that say "there is none", where the file that may have it was not read."""
+    unread = {error.file_path for error in settings.errors}
+    if unread.intersection(settings.configuration_files):
+        yield "DPL004"  # no value for a required parameter: the environment may give it
+    if unread.intersection(settings.prefect_files) or not settings.is_whole:
+        yield "DPL011"  # a call to a deployment that nobody declares
+
+
+def _facts(repository: Repository, settings: Settings, discovery: Discovery) -> Facts:
+    environment = settings.environment
+    if any(error.file_path in settings.prefect_files for error in settings.errors):
+        environment = environment.model_copy(update={"templates": {}})  # nobody knows for which flows they are
+    return Facts(
+        repository=repository,
+        flows=discovery.flows,
+        problems=(*discovery.problems, *settings.problems),
+        declarations=settings.declarations,
+        outside_imports=discovery.outside_imports,
+        environment=environment,
+        prefect_files=settings.prefect_files,
+        configuration_files=settings.configuration_files,
     )
 
 
@@ -157,7 +219,9 @@ def work_out(settings: Settings, discovery: Discovery, validation: ValidationRes
     ]
     subjects.append(Subject(entrypoint=DEPLOYER_ENTRYPOINT, digest=deployer_version()))
     cache_file = settings.root / STATE_FOLDER / "cache" / "schemas.json"
-    schemas, warnings = read_schemas(settings.root, subjects, cache_file=cache_file)
+    schemas, met = read_schemas(settings.root, subjects, cache_file=cache_file)
+    repository = Repository(settings.root)
+    warnings = not_silenced(met, project_ignores(settings.project, repository), repository)
     return desired_state(
         root=settings.root,
         project=settings.project.project,

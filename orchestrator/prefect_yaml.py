@@ -7,19 +7,20 @@ line.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pathspec import PathSpec
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
 
 from orchestrator.config import ScheduleSection
 from orchestrator.errors import ConfigurationError
+from orchestrator.gitignore import Patterns
 from orchestrator.model import Declaration, ValidationError
+from orchestrator.placeholders import Outputs, Unfillable, unfillable
+from orchestrator.repository import Repository
 from orchestrator.strict import Section, fault, faulty, validated
-from orchestrator.yaml_source import YamlDocument, read_yaml
+from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 Step = dict[str, Any]
 
@@ -125,7 +126,7 @@ def read_declarations(
     declarations: list[Declaration] = []
     warnings: list[ValidationError] = []
     faults: list[Any] = []
-    for path in _prefect_files(root, patterns):
+    for path in prefect_files(root, patterns):
         try:
             document = read_yaml(path, shown_as=path.relative_to(root).as_posix())
             content = validated(PrefectFile, document.data, document)
@@ -134,29 +135,54 @@ def read_declarations(
             continue
         declarations += _declarations(root, content, document)
         warnings += _unused(content, document)
+        warnings += _unfilled(content, document)
     if faults:
         raise faulty(faults)
     return tuple(declarations), tuple(warnings)
 
 
-def _prefect_files(root: Path, patterns: Sequence[str]) -> list[Path]:
-    spec = PathSpec.from_lines("gitwildmatch", patterns)
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not _is_foreign(Path(folder) / name)]
-        found += [Path(folder) / name for name in files if name.endswith((".yaml", ".yml"))]
-    return sorted(path for path in found if spec.match_file(path.relative_to(root).as_posix()))
+def prefect_files(root: Path, patterns: Sequence[str]) -> list[Path]:
+    """The prefect.yaml files of a repository, sorted.
 
+    Args:
+        root: the repository.
+        patterns: which files, in gitignore's pattern language.
 
-def _is_foreign(folder: Path) -> bool:
-    return folder.name.startswith(".") or folder.name == "node_modules" or (folder / "pyvenv.cfg").exists()
+    Returns:
+        Their places; what does not belong to the repository is left out, see `Repository.files`.
+    """
+    chosen = Patterns(patterns)
+    found = Repository(root).files([""], (".yaml", ".yml"))
+    return sorted(root / path for path in found if chosen.cover(path))
 
 
 def _declarations(root: Path, content: PrefectFile, document: YamlDocument) -> Iterator[Declaration]:
     home = Path(document.path).parent
+    lines = _lines_by_deployment(document)
     for index, section in enumerate(content.deployments or []):
         pull = section.pull if section.pull is not None else content.pull
-        yield _declaration(section, pull, document, index, _folder_of(root, home, section.entrypoint))
+        places = {_declared_place(place, section): line for place, line in lines[index].items()}
+        yield _declaration(section, pull, document.path, places, _folder_of(root, home, section.entrypoint))
+
+
+def _lines_by_deployment(document: YamlDocument) -> dict[int, dict[Location, int]]:
+    """The lines of everything below each entry of `deployments`, by its place in the entry."""
+    found: dict[int, dict[Location, int]] = {}
+    for place, line in document.lines.items():
+        match place:
+            case ("deployments", int(index), *rest):
+                found.setdefault(index, {})[tuple(rest)] = line
+    return found
+
+
+def _declared_place(place: Location, section: DeploymentSection) -> Location:
+    """Where a Declaration has what the file holds at `place`: `schedule` comes before `schedules` in one list."""
+    match place:
+        case ("schedule", *rest):
+            return ("schedules", 0, *rest)
+        case ("schedules", int(index), *rest) if section.schedule is not None:
+            return ("schedules", index + 1, *rest)
+    return place
 
 
 def _folder_of(root: Path, home: Path, entrypoint: str | None) -> Path:
@@ -170,14 +196,14 @@ def _folder_of(root: Path, home: Path, entrypoint: str | None) -> Path:
 
 
 def _declaration(
-    section: DeploymentSection, pull: list[Step] | None, document: YamlDocument, index: int, folder: Path
+    section: DeploymentSection, pull: list[Step] | None, path: str, lines: Mapping[Location, int], folder: Path
 ) -> Declaration:
     pool = section.work_pool or PoolSection()
     limit = section.concurrency_limit or LimitSection()
     return Declaration(
         name=section.name,
-        file_path=document.path,
-        line_number=document.line(("deployments", index)),
+        file_path=path,
+        line_number=lines[()],
         folder=folder.as_posix(),
         entrypoint=_rooted(folder, section.entrypoint),
         flow_name=section.flow_name,
@@ -194,6 +220,7 @@ def _declaration(
         concurrency_options=limit.model_dump(exclude={"limit"}, exclude_none=True),
         enforce_parameter_schema=section.enforce_parameter_schema,
         pull_steps=None if pull is None else tuple(pull),
+        lines=lines,
     )
 
 
@@ -224,5 +251,43 @@ def _not_used(key: str, document: YamlDocument, place: tuple[str | int, ...]) ->
         file_path=found.file_path,
         line_number=found.line_number,
         remediation="Run it with `prefect deploy` until then.",
+        severity="warning",
+    )
+
+
+_STEPS = ("build", "push", "pull")
+
+
+def _unfilled(content: PrefectFile, document: YamlDocument) -> Iterator[ValidationError]:
+    """The placeholders that nothing fills, where `prefect deploy` or a run would fill them."""
+    outputs = Outputs()
+    for section in (content, *(content.deployments or [])):
+        for key in _STEPS:
+            for step in getattr(section, key) or []:
+                outputs.add(step)
+    for place, value in _templated(content):
+        for found in unfillable(value, place, outputs):
+            yield _unfilled_warning(found, document)
+
+
+def _templated(content: PrefectFile) -> Iterator[tuple[Location, Any]]:
+    """What holds Prefect's placeholders. Parameters and triggers may hold templates of other makes."""
+    for key in _STEPS:
+        yield (key,), getattr(content, key)
+    for index, section in enumerate(content.deployments or []):
+        place = ("deployments", index)
+        for key in (*_STEPS, "tags", "version"):
+            yield (*place, key), getattr(section, key)
+        if section.work_pool:
+            yield (*place, "work_pool"), section.work_pool.model_dump()
+
+
+def _unfilled_warning(found: Unfillable, document: YamlDocument) -> ValidationError:
+    return ValidationError(
+        code="DPL012",
+        message=f"Nothing fills the placeholder {found.text}.",
+        file_path=document.path,
+        line_number=document.line(found.place),
+        remediation=found.remedy,
         severity="warning",
     )

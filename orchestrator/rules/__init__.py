@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from orchestrator.rules import configuration, declarations, dependencies, flows, images, secrets
+from orchestrator.rules import (
+    configuration,
+    declarations,
+    dependencies,
+    flows,
+    ignored,
+    images,
+    imports,
+    parameters,
+    schedules,
+    secrets,
+)
 from orchestrator.rules.rule import Facts, Finding, Rule
 
 __all__ = ["RULES", "Facts", "Finding", "Rule"]
@@ -13,9 +24,13 @@ RULES: tuple[Rule, ...] = tuple(
             *flows.RULES,
             *dependencies.RULES,
             *declarations.RULES,
+            *schedules.RULES,
+            *parameters.RULES,
             *images.RULES,
+            *imports.RULES,
             *configuration.RULES,
             *secrets.RULES,
+            *ignored.RULES,
         ),
         key=lambda rule: rule.code,
     )

@@ -5,9 +5,32 @@ Most of them are met while reading: the rule gives such a fault its name and exp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
-from orchestrator.rules.rule import Facts, Finding, Rule, reported
+from orchestrator.rules.places import columns_of
+from orchestrator.rules.rule import Facts, Finding, Rule, reported, suggestion
+
+POOL_TYPES = (
+    "process",
+    "docker",
+    "kubernetes",
+    "ecs",
+    "azure-container-instance",
+    "cloud-run",
+    "cloud-run-v2",
+    "vertex-ai",
+    "prefect-agent",
+    "prefect:managed",
+    "azure-container-instance:push",
+    "cloud-run:push",
+    "cloud-run-v2:push",
+    "coiled:push",
+    "ecs:push",
+    "modal:push",
+)
+"""The workers of Prefect and its collections, and the pools that Prefect Cloud runs by itself (`:push`, `:managed`)."""
 
 
 def unreadable_file(facts: Facts) -> Iterator[Finding]:
@@ -23,7 +46,7 @@ def unknown_key(facts: Facts) -> Iterator[Finding]:
 
     A misspelt key would otherwise be dropped in silence. Correct or remove it; the nearest known key is suggested.
     """
-    return reported(facts, "CFG002")
+    return _marked(facts, "CFG002")
 
 
 def wrong_value(facts: Facts) -> Iterator[Finding]:
@@ -31,7 +54,7 @@ def wrong_value(facts: Facts) -> Iterator[Finding]:
 
     Correct the value; the message says what it should be.
     """
-    return reported(facts, "CFG003")
+    return _marked(facts, "CFG003")
 
 
 def unknown_environment(facts: Facts) -> Iterator[Finding]:
@@ -47,7 +70,7 @@ def unknown_placeholder(facts: Facts) -> Iterator[Finding]:
 
     Correct the name; those that there are, are listed with the fault.
     """
-    return reported(facts, "CFG005")
+    return _marked(facts, "CFG005")
 
 
 def not_carried_out(facts: Facts) -> Iterator[Finding]:
@@ -55,7 +78,7 @@ def not_carried_out(facts: Facts) -> Iterator[Finding]:
 
     Nothing is dropped in silence: run `prefect deploy` for this part until then.
     """
-    return reported(facts, "CFG006")
+    return _marked(facts, "CFG006")
 
 
 def defaults_hold(facts: Facts) -> Iterator[Finding]:
@@ -76,13 +99,136 @@ def schema_from_source(facts: Facts) -> Iterator[Finding]:
     return reported(facts, "SCH001")
 
 
+def unknown_kind(facts: Facts) -> Iterator[Finding]:
+    """An environment has a work pool or a template of a kind that there is not.
+
+    A deployment is of the kind `python` (it runs from source) or `docker` (it runs from an image). Correct the kind;
+    what infrastructure the runs get is the pool's `type`.
+    """
+    return _marked(facts, "CFG008")
+
+
+def unknown_pool_type(facts: Facts) -> Iterator[Finding]:
+    """A work pool has a type that neither Prefect nor one of its collections knows.
+
+    No worker of theirs serves it, so its runs would wait for ever. Correct the type. If you have workers of your own
+    type, say so with `# orchestrator: ignore[CFG009]`.
+    """
+    for kind, pool in facts.environment.work_pools.items():
+        if pool.type not in POOL_TYPES:
+            path, line = facts.environment.place("work_pools", kind, "type")
+            yield Finding(
+                path,
+                line,
+                f"The work pool {pool.name!r} has the type {pool.type!r}, which Prefect does not know.",
+                suggestion(pool.type, POOL_TYPES) or f"Known: {', '.join(POOL_TYPES)}.",
+                span=columns_of(facts.repository, path, line, pool.type) or "type",
+            )
+
+
+def _marked(facts: Facts, code: str) -> Iterator[Finding]:
+    """The faults of one code that reading has met, with the columns of the key that they name."""
+    for finding in reported(facts, code):
+        for name in _named(finding.message) if finding.span is None else ():
+            span = columns_of(facts.repository, finding.file_path, finding.line_number, name)
+            finding = replace(finding, span=finding.span or span)
+        yield finding
+
+
+def _named(message: str) -> Iterator[str]:
+    """What a fault's message names: `Unknown key 'a.b'` the key b, `a.b: reason` too, a placeholder itself."""
+    if found := re.search(r"\{[^{}]*\}", message):
+        yield found[0]
+    if found := re.search(r"'([^']+)'", message) or re.match(r"([^\s:]+):", message):
+        yield found[1]
+        yield found[1].rpartition(".")[2]
+
+
 RULES: tuple[Rule, ...] = (
-    Rule("CFG001", "File cannot be read", "error", unreadable_file, ignorable=False),
-    Rule("CFG002", "Unknown key", "error", unknown_key, ignorable=False),
-    Rule("CFG003", "Wrong value", "error", wrong_value, ignorable=False),
-    Rule("CFG004", "No such environment", "error", unknown_environment, ignorable=False),
-    Rule("CFG005", "Unknown placeholder", "error", unknown_placeholder, ignorable=False),
-    Rule("CFG006", "Read, but not carried out", "warning", not_carried_out),
-    Rule("CFG007", "No environment files", "warning", defaults_hold),
-    Rule("SCH001", "Flow cannot be imported for its schema", "warning", schema_from_source),
+    Rule(
+        "CFG001",
+        "File cannot be read",
+        "error",
+        unreadable_file,
+        example="# prefect.yaml\ndeployments: [",
+        better="# prefect.yaml\ndeployments: []",
+        ignorable=False,
+    ),
+    Rule(
+        "CFG002",
+        "Unknown key",
+        "error",
+        unknown_key,
+        example="# environments/base.yaml\nplicy:\n  prune: false",
+        better="# environments/base.yaml\npolicy:\n  prune: false",
+        ignorable=False,
+    ),
+    Rule(
+        "CFG003",
+        "Wrong value",
+        "error",
+        wrong_value,
+        example="# environments/base.yaml\npolicy:\n  prune: sometimes",
+        better="# environments/base.yaml\npolicy:\n  prune: false",
+        ignorable=False,
+    ),
+    Rule(
+        "CFG004",
+        "No such environment",
+        "error",
+        unknown_environment,
+        example="orchestrator validate --env prodution",
+        better="orchestrator validate --env production",
+        ignorable=False,
+    ),
+    Rule(
+        "CFG005",
+        "Unknown placeholder",
+        "error",
+        unknown_placeholder,
+        example='# environments/base.yaml\ntemplates:\n  python:\n    name: "{flow.nme}"',
+        better='# environments/base.yaml\ntemplates:\n  python:\n    name: "{flow.name}"',
+        ignorable=False,
+    ),
+    Rule(
+        "CFG006",
+        "Read, but not carried out",
+        "warning",
+        not_carried_out,
+        example="# prefect.yaml\nbuild:\n  - prefect_docker.deployments.steps.build_docker_image: {image_name: shop}",
+        better="# prefect.yaml, and an image that is built before\ndeployments: []",
+    ),
+    Rule(
+        "CFG007",
+        "No environment files",
+        "warning",
+        defaults_hold,
+        example="# a repository without environments/",
+        better="# environments/development.yaml\nwork_pools:\n  python: {name: processes, type: process}",
+    ),
+    Rule(
+        "CFG008",
+        "Unknown kind of work pool or template",
+        "error",
+        unknown_kind,
+        example="# environments/base.yaml\nwork_pools:\n  pyton: {name: processes, type: process}",
+        better="# environments/base.yaml\nwork_pools:\n  python: {name: processes, type: process}",
+        ignorable=False,
+    ),
+    Rule(
+        "CFG009",
+        "Unknown type of work pool",
+        "warning",
+        unknown_pool_type,
+        example="# environments/base.yaml\nwork_pools:\n  python: {name: processes, type: proces}",
+        better="# environments/base.yaml\nwork_pools:\n  python: {name: processes, type: process}",
+    ),
+    Rule(
+        "SCH001",
+        "Flow cannot be imported for its schema",
+        "warning",
+        schema_from_source,
+        example="# a package that is not installed beside the orchestrator\nimport pandas\n\n@flow\ndef etl(): ...",
+        better="# pip install pandas\nimport pandas\n\n@flow\ndef etl(): ...",
+    ),
 )

@@ -1,12 +1,20 @@
-"""Rules about declared deployments: DPL."""
+"""Rules about declared deployments: DPL. Those about schedules and parameters have modules of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from uuid import UUID
 
-from orchestrator.entrypoints import normal_entrypoint, possible_files, resolve
-from orchestrator.model import Declaration, FlowMetadata
-from orchestrator.rules.rule import Facts, Finding, Rule, grouped, suggestion
+from orchestrator.config import DEPLOYER_FLOW
+from orchestrator.entrypoints import Resolver, normal_entrypoint, possible_files
+from orchestrator.model import Declaration, DeploymentCall, FlowMetadata
+from orchestrator.rules.deployments import Known, known_deployments, template_name, templated
+from orchestrator.rules.flows import BANNED
+from orchestrator.rules.places import columns_of
+from orchestrator.rules.rule import Facts, Finding, Rule, grouped, reported, suggestion
+from orchestrator.rules.signatures import functions_in
 
 
 def unknown_flow(facts: Facts) -> Iterator[Finding]:
@@ -16,16 +24,57 @@ def unknown_flow(facts: Facts) -> Iterator[Finding]:
     flow_name. Where the file exists but is broken, the deployment on the server is left as it is.
     """
     broken = {problem.file_path: problem for problem in facts.problems}
-    for declaration in facts.declarations:
-        if resolve(declaration, facts.flows) is not None:
-            continue
+    for declaration in _unresolved(facts):
         faulty = next((broken[path] for path in possible_files(declaration) if path in broken), None)
         if faulty is not None:
             message = f"the file of its flow cannot be used ({faulty.code} at {faulty.location})"
             remedy = f"Correct {faulty.file_path}; until then the deployment is left as it is."
+        elif _file_without_flow(declaration, facts):
+            continue
         else:
             message, remedy = _missing_flow(declaration, facts.flows)
-        yield _at(declaration, message, remedy, skips=faulty is not None)
+        yield _about_flow(facts, declaration, message, remedy, skips=faulty is not None)
+
+
+def no_flow_in_file(facts: Facts) -> Iterator[Finding]:
+    """A declared deployment points to a file that holds no flow at all.
+
+    Decorate the function with `@flow`, or correct the entrypoint. The deployment on the server is left as it is.
+    """
+    broken = {problem.file_path for problem in facts.problems}
+    for declaration in _unresolved(facts):
+        path = _file_without_flow(declaration, facts)
+        if path is None or broken.intersection(possible_files(declaration)):
+            continue
+        wanted = normal_entrypoint(declaration.entrypoint or "").replace(":", ".").rpartition(".")[2]
+        if wanted in functions_in(facts.repository, path):
+            message = f"{wanted} in {path} is a plain function, and the file holds no flow"
+            remedy = f"Decorate it with @flow (from prefect import flow): `@flow` above `def {wanted}`."
+        else:
+            message = f"there is no flow in {path}"
+            remedy = "Correct the entrypoint; `orchestrator discover` lists the flows there are."
+        yield _about_flow(facts, declaration, message, remedy, skips=True)
+
+
+def _unresolved(facts: Facts) -> Iterator[Declaration]:
+    resolve = Resolver(facts.flows)
+    return (item for item in facts.declarations if resolve(item) is None)
+
+
+def _file_without_flow(declaration: Declaration, facts: Facts) -> str | None:
+    """The file that a declaration means, if it exists and no flow was found in it."""
+    if any(flow.path in possible_files(declaration) for flow in facts.flows):
+        return None
+    inside = (path for path in possible_files(declaration) if not path.startswith(("../", "/")))
+    return next((path for path in inside if path in facts.repository), None)
+
+
+def _about_flow(facts: Facts, declaration: Declaration, message: str, remedy: str, *, skips: bool) -> Finding:
+    key = "entrypoint" if declaration.entrypoint else "flow_name"
+    line = declaration.line(key)
+    text = f"The deployment {declaration.name!r} cannot be used: {message}."
+    span = columns_of(facts.repository, declaration.file_path, line, key)
+    return Finding(declaration.file_path, line, text, remedy, skips, span=span)
 
 
 def _missing_flow(declaration: Declaration, flows: Sequence[FlowMetadata]) -> tuple[str, str]:
@@ -51,92 +100,227 @@ def duplicate_deployment(facts: Facts) -> Iterator[Finding]:
     A deployment is known by the name of its flow and its own name: the second would overwrite the first. Rename or
     remove one of them.
     """
+    resolve = Resolver(facts.flows)
 
     def path_of(declaration: Declaration) -> str:
-        flow = resolve(declaration, facts.flows)
+        flow = resolve(declaration)
         flow_name = flow.name if flow else declaration.flow_name or declaration.entrypoint or ""
         return f"{flow_name}/{declaration.name}"
 
     for path, declarations in grouped(facts.declarations, path_of).items():
         for declaration in declarations[1:]:
-            yield _at(
-                declaration,
-                f"{path} is already declared at {declarations[0].location}",
+            yield Finding(
+                declaration.file_path,
+                declaration.line_number,
+                f"The deployment {declaration.name!r} cannot be used: {path} is already declared at "
+                f"{declarations[0].location}.",
                 "Rename or remove one of the two.",
+                span=columns_of(facts.repository, declaration.file_path, declaration.line_number, declaration.name),
             )
 
 
-def unknown_parameter(facts: Facts) -> Iterator[Finding]:
-    """A declaration, or one of its schedules, gives a parameter that the flow does not have.
+def invalid_name(facts: Facts) -> Iterator[Finding]:
+    """The name of a deployment holds a character that Prefect does not allow in names: / % & < >.
 
-    Prefect refuses such a run, even where the flow takes `**kwargs` (values for those go under the parameter's own
-    name, `kwargs: {…}`). Correct the name or remove the value.
+    The server refuses the deployment; a slash would stand between flow and deployment in `run_deployment`. Choose
+    another name.
     """
-    for declaration, flow in _resolved(facts):
-        known = [parameter.name for parameter in flow.parameters]
-        for place, values in _parameter_places(declaration):
-            for name in values:
-                if name not in known:
-                    yield _at(
-                        declaration,
-                        f"{place} gives {name!r}, but the flow {flow.name!r} ({flow.path}:{flow.line_number}) has no "
-                        "such parameter",
-                        _unknown_parameter_remedy(name, flow),
-                    )
-
-
-def _unknown_parameter_remedy(name: str, flow: FlowMetadata) -> str:
-    known = [parameter.name for parameter in flow.parameters]
-    if near := suggestion(name, known):
-        return near
-    catch_all = next((parameter.name for parameter in flow.parameters if parameter.variadic == "**"), None)
-    if catch_all:
-        return f"Put it under `{catch_all}:`, the one parameter that Prefect makes of **{catch_all}."
-    return f"Remove it; the flow has: {', '.join(known)}." if known else "Remove it; the flow takes no parameters."
-
-
-def missing_parameter(facts: Facts) -> Iterator[Finding]:
-    """A deployment runs by schedule, but a required parameter has no value.
-
-    Every scheduled run would fail. Give the value under `parameters` of the deployment or the schedule, in the
-    environment's `default_parameters`, or give the parameter a default in the flow.
-    """
-    for declaration, flow in _resolved(facts):
-        given = {*declaration.parameters, *facts.environment.default_parameters}
-        required = [parameter.name for parameter in flow.parameters if parameter.required]
-        for schedule in () if declaration.paused else declaration.schedules:
-            missing = [name for name in required if name not in given and name not in schedule.parameters]
-            if schedule.active and missing:
-                names = ", ".join(missing)
-                yield _at(
-                    declaration,
-                    f"its schedule {schedule.label!r} is active, but the flow {flow.name!r} requires {names}",
-                    f"Give values for {names} under `parameters`, or defaults in {flow.path}:{flow.line_number}.",
-                )
-
-
-def _parameter_places(declaration: Declaration) -> Iterator[tuple[str, Mapping[str, object]]]:
-    yield "`parameters`", declaration.parameters
-    for schedule in declaration.schedules:
-        yield f"the schedule {schedule.label!r}", schedule.parameters
-
-
-def _resolved(facts: Facts) -> Iterator[tuple[Declaration, FlowMetadata]]:
-    """The declarations whose flow, and its signature, are known."""
+    remedy = f"Leave out {' '.join(BANNED)}; a dash is a good stand-in."
     for declaration in facts.declarations:
-        flow = resolve(declaration, facts.flows)
-        if flow is not None and flow.signature_is_static:
-            yield declaration, flow
+        if banned := _banned(declaration.name):
+            line = declaration.line("name")
+            message = f"The name of the deployment {declaration.name!r} holds {banned!r}, which Prefect does not allow."
+            span = columns_of(facts.repository, declaration.file_path, line, declaration.name)
+            yield Finding(declaration.file_path, line, message, remedy, skips=True, span=span or "name")
+    yield from _invalid_template_names(facts, remedy)
+    name = facts.environment.deployer.name or ""
+    if banned := _banned(name):
+        path, place = facts.environment.place("deployer", "name")
+        message = f"The name of the deployer's deployment, {name!r}, holds {banned!r}, which Prefect does not allow."
+        yield Finding(path, place, message, remedy, span=name)
 
 
-def _at(declaration: Declaration, message: str, remedy: str, skips: bool = False) -> Finding:
-    text = f"The deployment {declaration.name!r} cannot be used: {message}."
-    return Finding(declaration.file_path, declaration.line_number, text, remedy, skips)
+def _invalid_template_names(facts: Facts, remedy: str) -> Iterator[Finding]:
+    """Names that templates give, each template once."""
+    for kind, items in groupby(templated(facts), key=lambda item: item[0]):
+        flows = (flow for _, flow in items if not _banned(flow.name))
+        names = ((flow, template_name(facts, kind, flow)) for flow in flows)
+        if found := next(((flow, name) for flow, name in names if _banned(name)), None):
+            flow, name = found
+            path, line = facts.environment.place("templates", kind, "name")
+            message = f"The template {kind!r} names the deployment of the flow {flow.name!r} {name!r}, with a "
+            message += f"{_banned(name)!r} that Prefect does not allow."
+            yield Finding(path, line, message, remedy, span=facts.environment.templates[kind].name)
+
+
+def _banned(name: str) -> str:
+    """The first character of a name that Prefect does not allow; empty where all are good."""
+    return next((character for character in name if character in BANNED), "")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Calls
+# ---------------------------------------------------------------------------------------------------------
+
+
+def undeclared_call(facts: Facts) -> Iterator[Finding]:
+    """A flow calls a deployment that nothing here makes.
+
+    The call fails when it comes to it, unless another repository or a person makes the deployment: no prefect.yaml
+    declares it and no template of this environment gives it. Correct the path (`flow/deployment`), or declare the
+    deployment. If it comes from elsewhere, say so with `# orchestrator: ignore[DPL011]`.
+    """
+    if not _knows_all_deployments(facts):
+        return
+    known = tuple(known_deployments(facts))
+    for call in dict.fromkeys(call for flow in facts.flows for call in flow.deployment_calls):
+        if not _is_uuid(call.deployment) and not _is_known(call, known, facts):
+            yield Finding(
+                call.file_path,
+                call.line_number,
+                f"{call.function} calls {call.deployment!r}, but nothing here makes such a "
+                f"{'deployment' if '/' in call.deployment else 'flow'}.",
+                _call_remedy(call, known, facts),
+                span=call.deployment,
+            )
+
+
+def _knows_all_deployments(facts: Facts) -> bool:
+    """Do the facts hold all that makes deployments? Not where a file is broken, or where they are made elsewhere."""
+    broken = any(problem.severity == "error" and problem.code.startswith("CFG") for problem in facts.problems)
+    return not broken and bool(facts.declarations or facts.environment.templates)
+
+
+def _is_known(call: DeploymentCall, known: Sequence[Known], facts: Facts) -> bool:
+    flow, slash, name = call.deployment.partition("/")
+    names = {each.name for each in facts.flows if each.name_is_static}
+    # A flow whose name or file cannot be read may be the one.
+    if flow not in names | {DEPLOYER_FLOW} and not _has_read_all_flows(facts):
+        return True
+    return any(each.is_called(flow, name) for each in known) if slash else flow in names | {DEPLOYER_FLOW}
+
+
+def _has_read_all_flows(facts: Facts) -> bool:
+    unread = any(problem.code in ("FLW001", "FLW002") for problem in facts.problems)
+    return not unread and all(flow.name_is_static for flow in facts.flows)
+
+
+def _call_remedy(call: DeploymentCall, known: Sequence[Known], facts: Facts) -> str:
+    candidates = [each.path for each in known] if "/" in call.deployment else [flow.name for flow in facts.flows]
+    return suggestion(call.deployment, candidates) or (
+        "Declare it in a prefect.yaml, or correct the path; one from elsewhere is marked with "
+        "`# orchestrator: ignore[DPL011]`."
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Placeholders
+# ---------------------------------------------------------------------------------------------------------
+
+
+def unfillable_placeholder(facts: Facts) -> Iterator[Finding]:
+    """A prefect.yaml holds a `{{ placeholder }}` that nothing fills.
+
+    Prefect drops it in silence: an image or a folder comes out empty. It fills `{{ prefect.blocks.… }}`,
+    `{{ prefect.variables.… }}`, `{{ $ENVIRONMENT_VARIABLE }}`, `{{ ctx.… }}` in job variables, and `{{ id.output }}`
+    with the outputs of the build, push and pull steps that have that id.
+    """
+    for finding in reported(facts, "DPL012"):
+        found = re.search(r"\{\{[^}]*\}\}", finding.message)
+        span = columns_of(facts.repository, finding.file_path, finding.line_number, found[0] if found else "")
+        yield Finding(finding.file_path, finding.line_number, finding.message, finding.remedy, span=span)
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("DPL001", "Declared deployment of an unknown flow", "error", unknown_flow, ignorable=False),
-    Rule("DPL002", "Deployment declared twice", "error", duplicate_deployment, ignorable=False),
-    Rule("DPL003", "Unknown parameter", "error", unknown_parameter),
-    Rule("DPL004", "Scheduled without a required parameter", "error", missing_parameter),
+    Rule(
+        "DPL001",
+        "Declared deployment of an unknown flow",
+        "error",
+        unknown_flow,
+        example="deployments:\n  - name: daily\n    entrypoint: flows/etl.py:elt",
+        better="deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl",
+        ignorable=False,
+    ),
+    Rule(
+        "DPL002",
+        "Deployment declared twice",
+        "error",
+        duplicate_deployment,
+        example="""
+deployments:
+  - name: daily
+    entrypoint: flows/etl.py:etl
+  - name: daily
+    entrypoint: flows/etl.py:etl
+""".strip(),
+        better="""
+deployments:
+  - name: daily
+    entrypoint: flows/etl.py:etl
+  - name: weekly
+    entrypoint: flows/etl.py:etl
+""".strip(),
+        ignorable=False,
+    ),
+    Rule(
+        "DPL006",
+        "No flow in the declared file",
+        "error",
+        no_flow_in_file,
+        example="""
+# flows/etl.py
+def etl(): ...
+
+# prefect.yaml
+deployments:
+  - name: daily
+    entrypoint: flows/etl.py:etl
+""".strip(),
+        better="# flows/etl.py\nfrom prefect import flow\n\n@flow\ndef etl(): ...",
+        ignorable=False,
+    ),
+    Rule(
+        "DPL011",
+        "Call to a deployment that nobody declares",
+        "warning",
+        undeclared_call,
+        example='run_deployment("etl/dayly")',
+        better='run_deployment("etl/daily")',
+    ),
+    Rule(
+        "DPL012",
+        "Placeholder that nothing fills",
+        "warning",
+        unfillable_placeholder,
+        example="""
+build:
+  - prefect_docker.deployments.steps.build_docker_image:
+      id: build-image
+      image_name: shop
+deployments:
+  - name: daily
+    entrypoint: flows/etl.py:etl
+    work_pool:
+      name: docker
+      job_variables:
+        image: "{{ build_image.image }}"
+""".strip(),
+        better='image: "{{ build-image.image }}"',
+    ),
+    Rule(
+        "DPL013",
+        "Deployment name that Prefect refuses",
+        "error",
+        invalid_name,
+        example="deployments:\n  - name: etl/daily\n    entrypoint: flows/etl.py:etl",
+        better="deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl",
+    ),
 )

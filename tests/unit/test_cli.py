@@ -20,6 +20,7 @@ from orchestrator.errors import (
     ServerUnreachable,
 )
 from orchestrator.pipeline import same_server
+from orchestrator.rules import RULES
 from tests.unit.builders import write_files
 
 REPOS = Path(__file__).parents[1] / "repos"
@@ -40,6 +41,18 @@ def shop(tmp_path: Path) -> Path:
         "prefect.yaml": "deployments:\n  - {name: daily, entrypoint: 'flows/etl.py:etl'}\n",
     }
     return write_files(tmp_path, files)
+
+
+@pytest.fixture
+def broken(shop: Path) -> Path:
+    """The same with something wrong in every kind of file."""
+    files = {
+        "flows/etl.py": "from prefect import flow\n@flow\ndef etl(rows=[]): ...\n",
+        "flows/broken.py": "from prefect import flow\n@flow(\n",
+        "environments/development.yaml": "policy:\n  prunne: true\n",
+        "prefect.yaml": "deployments: [\n",
+    }
+    return write_files(shop, files)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -101,9 +114,100 @@ class TestValidate:
     def test_a_fault_is_told_with_file_line_and_remedy(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
         write_files(shop, {"environments/development.yaml": "policy:\n  prunne: true\n"})
         code, output, error = run(capsys, "validate", "--root", shop)
+        assert (code, error) == (2, "")
+        assert "environments/development.yaml:2:3: error CFG002: Unknown key 'policy.prunne'.\n" in output
+        assert "Did you mean 'prune'?" in output
+
+    def test_faults_of_all_kinds_come_together(self, capsys: pytest.CaptureFixture[str], broken: Path) -> None:
+        code, document = run_json(capsys, "validate", "--root", broken)
+        assert code == 2
+        assert [(each["code"], each["file_path"]) for each in document["errors"]] == [
+            ("CFG002", "environments/development.yaml"),
+            ("FLW001", "flows/broken.py"),
+            ("CFG001", "prefect.yaml"),
+        ]
+        assert [(each["code"], each["file_path"]) for each in document["warnings"]] == [("FLW006", "flows/etl.py")]
+
+    @pytest.mark.parametrize("output", ["text", "github", "sarif"])
+    def test_faults_of_all_kinds_come_together_in_any_form(
+        self, capsys: pytest.CaptureFixture[str], broken: Path, output: str
+    ) -> None:
+        code, text, error = run(capsys, "validate", "--root", broken, "--output", output)
+        assert (code, error) == (2, "")
+        assert all(found in text for found in ("CFG002", "FLW001", "CFG001", "FLW006"))
+
+    def test_of_given_paths_tells_what_concerns_them(self, capsys: pytest.CaptureFixture[str], broken: Path) -> None:
+        code, document = run_json(capsys, "validate", "flows/etl.py", "--root", broken)
+        assert (code, [each["code"] for each in document["warnings"]]) == (2, ["FLW006"])
+        assert [each["code"] for each in document["errors"]] == ["CFG002", "CFG001"]  # the configuration concerns all
+
+    def test_what_no_file_gives_is_no_fault_while_it_cannot_be_read(
+        self, capsys: pytest.CaptureFixture[str], shop: Path
+    ) -> None:
+        scheduled = "deployments:\n  - {name: daily, entrypoint: 'flows/etl.py:etl', schedule: {cron: '0 4 * * *'}}\n"
+        flow = "from prefect import flow\n@flow\ndef etl(day): ...\n"
+        broken = {"environments/development.yaml": "default_parameters: {day: today}\npolcy: {}\n"}
+        write_files(shop, {"flows/etl.py": flow, "prefect.yaml": scheduled, **broken})
+        for paths in ([], ["flows"]):
+            code, document = run_json(capsys, "validate", *paths, "--root", shop)
+            assert (code, [each["code"] for each in document["errors"]]) == (2, ["CFG002"])
+
+    @pytest.mark.parametrize("output", ["github", "sarif"])
+    def test_code_hosts_hear_of_a_broken_project_file_too(
+        self, capsys: pytest.CaptureFixture[str], shop: Path, output: str
+    ) -> None:
+        write_files(shop, {"pyproject.toml": "[tool.orchestrator]\nflow = []\n"})
+        code, text, error = run(capsys, "validate", "--root", shop, "--output", output)
+        assert (code, error) == (2, "")
+        assert "CFG002" in text and "pyproject.toml" in text
+
+    def test_several_environments_in_one_go(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        write_files(shop, {"environments/production.yaml": "polcy: {}\n", "environments/base.yaml": ""})
+        assert run_json(capsys, "validate", "--root", shop)[0] == 0
+        for arguments in (["--env", "development", "--env", "production"], ["--all-environments"]):
+            code, document = run_json(capsys, "validate", *arguments, "--root", shop)
+            assert (code, [each["file_path"] for each in document["errors"]]) == (2, ["environments/production.yaml"])
+
+    def test_all_environments_of_a_repository_without_any(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        (shop / "environments" / "development.yaml").unlink()
+        code, document = run_json(capsys, "validate", "--all-environments", "--root", shop)
+        assert (code, [each["code"] for each in document["warnings"]]) == (0, ["CFG007"])
+
+    def test_a_silenced_fault_is_not_told(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        silent = "from prefect import flow\n@flow\ndef etl(a=[]): ...  # orchestrator: ignore[FLW006]\n"
+        write_files(shop, {"flows/etl.py": silent})
+        assert run_json(capsys, "validate", "--root", shop)[1]["warnings"] == []
+
+
+class TestRules:
+    def test_lists_all(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, output, _ = run(capsys, "rules")
+        assert code == 0
+        assert [line.split()[0] for line in output.splitlines()[1:-1]] == [rule.code for rule in RULES]
+
+    def test_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, document = run_json(capsys, "rules")
+        assert (code, [each["code"] for each in document["rules"]]) == (0, [rule.code for rule in RULES])
+        assert run_json(capsys, "rules", "FLW001")[1]["title"] == "Syntax error"
+
+    @pytest.mark.parametrize("code", ["FLW006", "flw006"])
+    def test_explains_one(self, capsys: pytest.CaptureFixture[str], code: str) -> None:
+        exit_code, output, _ = run(capsys, "rules", code)
+        assert exit_code == 0
+        assert output.startswith("FLW006 (warning): Mutable default\n")
+        assert "ignore[FLW006]" in output and "docs/rules.md#flw006" in output
+
+    def test_of_an_unknown_code_names_the_nearest(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, output, error = run(capsys, "rules", "FLW06")
         assert (code, output) == (2, "")
-        assert "environments/development.yaml:2: error CFG002: Unknown key 'policy.prunne'." in error
-        assert "Did you mean 'prune'?" in error
+        assert "There is no rule 'FLW06'." in error and "FLW006" in error
+        assert run_json(capsys, "rules", "nonsense")[1]["error"]["exit_code"] == 2
+
+    def test_the_page_of_the_documentation_is_current(self, capsys: pytest.CaptureFixture[str]) -> None:
+        _, output, _ = run(capsys, "rules", "--output", "markdown")
+        page = Path(__file__).parents[2] / "docs" / "rules.md"
+        assert page.read_text(encoding="utf-8") == output, "make docs"
+        assert all(f'<a id="{rule.code.lower()}"></a>' in output for rule in RULES)
 
 
 class TestErrorsAsJson:
@@ -149,7 +253,18 @@ class TestExitCodes:
     def test_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, output, _ = run(capsys, "--help")
         assert code == 0
-        for command in ("discover", "validate", "plan", "apply", "status", "clean", "bootstrap", "run", "down"):
+        for command in (
+            "discover",
+            "validate",
+            "rules",
+            "plan",
+            "apply",
+            "status",
+            "clean",
+            "bootstrap",
+            "run",
+            "down",
+        ):
             assert f" {command} " in output
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +314,16 @@ class TestDown:
 
 class TestWithoutPrefect:
     @pytest.mark.parametrize(
-        "arguments", [["--help"], ["--version"], ["discover"], ["validate"], ["discover", "--nonsense"]]
+        "arguments",
+        [
+            ["--help"],
+            ["--version"],
+            ["discover"],
+            ["validate"],
+            ["rules"],
+            ["rules", "FLW001"],
+            ["discover", "--nonsense"],
+        ],
     )
     def test_commands_that_only_read_source_import_none_of_it(self, shop: Path, arguments: list[str]) -> None:
         command = [sys.executable, "-X", "importtime", "-m", "orchestrator", *arguments]

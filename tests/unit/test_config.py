@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from textwrap import dedent
 
+import prefect
 import pytest
 
 from orchestrator.config import ConfigurationManager, EnvironmentConfig, ProjectConfig, fill, merge
 from orchestrator.errors import ConfigurationError, Fault
+from orchestrator.model import ValidationError
 from orchestrator.pipeline import load_settings
+from orchestrator.rules import RULES
 from tests.unit.builders import places, write_files
+from tests.unit.checking import faults_of, marked
 
 POOLS = """
     work_pools:
@@ -126,9 +131,22 @@ class TestUnknownKeys:
         (fault,) = faults(tmp_path, "policy: {zzz: 1}")
         assert fault.remediation == "Known: delete_limit, delete_share, prune."
 
-    def test_an_unknown_kind_of_pool(self, tmp_path: Path) -> None:
-        (fault,) = faults(tmp_path, "work_pools:\n  lambda:\n    name: x\n    type: process")
-        assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]
+    @pytest.mark.parametrize("section", ["work_pools", "templates"])
+    def test_an_unknown_kind_of_pool(self, tmp_path: Path, section: str) -> None:
+        (fault,) = faults(tmp_path, f"{section}:\n  pyton:\n    name: x\n    type: process")
+        assert places((fault,)) == [("CFG008", "environments/base.yaml:2")]
+        assert fault.message == f"Unknown kind 'pyton' under {section}."
+        assert fault.remediation.startswith("Did you mean 'python'? The kinds are python and docker")
+
+    def test_what_stands_beside_an_unknown_kind_is_checked_too(self, tmp_path: Path) -> None:
+        text = "work_pools:\n  lambda: {name: x}\n  python: {nmae: x, name: x, type: process}\nplicy: {}"
+        codes = [(code, place.rpartition(":")[2]) for code, place in places(faults(tmp_path, text))]
+        assert codes == [("CFG008", "2"), ("CFG002", "3"), ("CFG002", "4")]
+
+    @pytest.mark.parametrize("written", ["work_pools: [a]", "work_pools: 5", "templates: text", "work_pools: {5: {}}"])
+    def test_no_mapping_of_kinds(self, tmp_path: Path, written: str) -> None:
+        (fault,) = faults(tmp_path, written)
+        assert fault.code == ("CFG008" if "5:" in written else "CFG003")
 
     def test_the_name_is_the_files(self, tmp_path: Path) -> None:
         (fault,) = faults(tmp_path, overlay="select: ['*']\nname: other")
@@ -287,6 +305,84 @@ class TestSchedules:
     def test_an_anchor_that_is_no_date(self, tmp_path: Path) -> None:
         found = faults(tmp_path, "deployer:\n  schedule:\n    interval: 60\n    anchor_date: soon")
         assert places(found) == [("CFG003", "environments/base.yaml:4")]
+
+    @pytest.mark.parametrize("written", ["often", "-5", "0", "[1]", ".inf", "'25:00:00:00'", "1e30", "{a: 1}"])
+    def test_what_is_no_interval_is_said_in_plain_words(self, tmp_path: Path, written: str) -> None:
+        (fault,) = faults(tmp_path, f"deployer:\n  schedule:\n    interval: {written}")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:3")]
+        assert "no interval; write seconds" in fault.message or "longer than nothing" in fault.message
+
+    def test_what_is_no_anchor_is_said_in_plain_words(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "deployer:\n  schedule: {interval: 60, anchor_date: soon}")
+        assert "no date or time; write it as 2024-01-31" in fault.message
+
+
+class TestPlaces:
+    """An environment knows where each of its values is written."""
+
+    def test_the_overlay_wins(self, tmp_path: Path) -> None:
+        found = read(tmp_path, "policy:\n  prune: true\n  delete_limit: 5", "policy:\n\n  prune: false")
+        assert found.place("policy", "prune") == ("environments/development.yaml", 3)
+        assert found.place("policy", "delete_limit") == ("environments/base.yaml", 3)
+
+    def test_what_is_not_written_is_where_it_would_be(self, tmp_path: Path) -> None:
+        found = read(tmp_path, "policy:\n  prune: true", "select: ['*']")
+        assert found.place("policy", "delete_share") == ("environments/base.yaml", 1)
+        assert found.place("deployer", "name") == ("environments/development.yaml", 1)
+
+    def test_without_files_there_is_none(self) -> None:
+        assert EnvironmentConfig(name="a").place("policy") == (None, None)
+
+    def test_where_it_is_written_is_no_part_of_what_it_says(self, tmp_path: Path) -> None:
+        found = read(tmp_path, "select: ['a/*']")
+        assert found == EnvironmentConfig(name="development", select=("a/*",))
+        assert "_written" not in found.model_dump()
+
+
+class TestPoolTypes:
+    def check(self, root: Path, kind: str) -> list[ValidationError]:
+        text = f"work_pools:\n  python:\n    name: x\n    type: {kind}"
+        return list(faults_of(root, {"environments/development.yaml": text}, "CFG009"))
+
+    @pytest.mark.parametrize(("written", "meant"), [("proces", "process"), ("kubernets", "kubernetes")])
+    def test_an_unknown_one_is_a_warning(self, tmp_path: Path, written: str, meant: str) -> None:
+        (fault,) = self.check(tmp_path, written)
+        assert (fault.location, fault.severity) == ("environments/development.yaml:4", "warning")
+        assert fault.remediation.startswith(f"Did you mean {meant}")
+        assert marked(tmp_path, fault) == written
+
+    def test_those_of_prefect_and_its_collections_are_known(self, tmp_path: Path) -> None:
+        data = Path(prefect.__file__).parent / "server/api/collections_data/views/aggregate-worker-metadata.json"
+        types = [name for collection in json.loads(data.read_text()).values() for name in collection]
+        assert "kubernetes" in types
+        assert [kind for kind in types if self.check(tmp_path, kind)] == []
+
+
+class TestMarks:
+    """The rules put a caret under the key that a fault names."""
+
+    @pytest.mark.parametrize(
+        ("written", "code", "text"),
+        [
+            ("policy: {prunne: true}", "CFG002", "prunne"),
+            ("policy: {prune: sometimes}", "CFG003", "prune"),
+            ("templates: {python: {name: 'x-{flow.nme}'}}", "CFG005", "{flow.nme}"),
+            ("work_pools: {pyton: {}}", "CFG008", "pyton"),
+        ],
+    )
+    def test_the_key(self, tmp_path: Path, written: str, code: str, text: str) -> None:
+        (fault,) = faults_of(tmp_path, {"environments/development.yaml": written}, code)
+        assert marked(tmp_path, fault) == text
+
+
+class TestExamples:
+    @pytest.mark.parametrize("code", ["CFG001", "CFG002", "CFG003", "CFG005", "CFG006", "CFG008", "CFG009"])
+    def test_the_example_has_its_fault_and_the_better_one_has_not(self, tmp_path: Path, code: str) -> None:
+        rule = next(rule for rule in RULES if rule.code == code)
+        for text, count in ((rule.example, 1), (rule.better, 0)):
+            name = text.partition("\n")[0].removeprefix("# ").partition(",")[0]
+            files = {"environments/development.yaml": "{}", name: text}
+            assert len(faults_of(tmp_path, files, code)) == count
 
 
 class TestProject:

@@ -288,3 +288,60 @@ class TestPlaces:
         write_files(tmp_path, {"prefect.yaml": "x: [", "jobs/prefect.yaml": "x: [", "jobs/nightly.yaml": file_with("")})
         (found,) = read_declarations(tmp_path, ["/jobs/*.yaml", "!prefect.yaml"])[0]
         assert found.file_path == "jobs/nightly.yaml"
+
+
+class TestLines:
+    """A declaration knows where each of its values is written."""
+
+    TEXT = """
+        schedule:
+          cron: 0 4 * * *
+        parameters:
+          rows: 5
+          tables:
+            - a
+            - b
+        schedules:
+          - slug: one
+            cron: 1 4 * * *
+          - {cron: 2 4 * * *, parameters: {rows: 6}}
+    """
+
+    @pytest.mark.parametrize(
+        ("place", "line"),
+        [
+            ((), 2),
+            (("name",), 2),
+            (("entrypoint",), 3),
+            (("parameters", "rows"), 7),
+            (("parameters", "tables", 1), 10),
+            (("schedules", 0, "cron"), 5),
+            (("schedules", 1, "cron"), 13),
+            (("schedules", 2, "parameters", "rows"), 14),
+            (("parameters", "unknown"), 6),
+            (("unknown", 5), 2),
+        ],
+    )
+    def test_by_place(self, tmp_path: Path, place: tuple[str | int, ...], line: int) -> None:
+        found = entry(tmp_path, self.TEXT)
+        assert found.line(*place) == line
+        assert [each.cron for each in found.schedules] == ["0 4 * * *", "1 4 * * *", "2 4 * * *"]
+
+    def test_an_empty_schedule_does_not_count(self, tmp_path: Path) -> None:
+        found = entry(tmp_path, "schedule: {}\nschedules:\n  - cron: 0 4 * * *")
+        assert found.line("schedules", 0, "cron") == 6
+
+    def test_what_an_anchor_gives_is_where_the_anchor_stands(self, tmp_path: Path) -> None:
+        one, two = read(tmp_path, {"prefect.yaml": TestAnchors.TEXT})
+        assert (one.line("tags"), two.line("tags")) == (3, 12)
+        assert one.line("work_pool", "name") == two.line("work_pool", "name") == 4
+
+    def test_several_deployments_keep_theirs(self, tmp_path: Path) -> None:
+        text = "deployments:\n" + "".join(
+            f"  - name: n{number}\n    entrypoint: a.py:a\n    parameters: {{a: 1}}\n" for number in range(3)
+        )
+        found = read(tmp_path, {"prefect.yaml": text})
+        assert [each.line("parameters", "a") for each in found] == [4, 7, 10]
+
+    def test_lines_are_no_part_of_what_a_declaration_says(self, tmp_path: Path) -> None:
+        assert entry(tmp_path, "\n\ntags: [a]") == entry(tmp_path, "tags: [a]")

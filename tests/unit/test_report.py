@@ -11,7 +11,6 @@ from rich.console import Console, RenderableType
 
 from orchestrator import report
 from orchestrator.config import Policy
-from orchestrator.errors import ConfigurationError, RefusedError
 from orchestrator.model import (
     BootstrapResult,
     ChangeResult,
@@ -25,13 +24,11 @@ from orchestrator.model import (
     Plan,
     RunReport,
     Step,
-    ValidationError,
-    ValidationResult,
 )
 from orchestrator.plan import make_plan
 from tests.unit.builders import API_URL, OWNER, deployment, flow, live, problem
 
-FAULT_KEYS = {"code", "message", "file_path", "line_number", "remediation"}
+FAULT_KEYS = {"code", "message", "file_path", "line_number", "remediation", "severity", "column_number"}
 
 
 def text_of(renderable: RenderableType) -> str:
@@ -81,12 +78,6 @@ class TestJson:
             "metadata",
         }
 
-    def test_of_validate(self) -> None:
-        document = report.validation_json(ValidationResult(errors=(problem(),), warnings=(problem(),)))
-        assert set(document) == {"is_valid", "errors", "warnings"}
-        assert document["is_valid"] is False
-        assert set(document["errors"][0]) == set(document["warnings"][0]) == FAULT_KEYS
-
     def test_of_plan(self) -> None:
         document = report.plan_json(plan_with_everything())
         assert set(document) >= {"environment", "api_url", "checksum", "summary", "changes"}
@@ -128,17 +119,6 @@ class TestJson:
         )
         assert set(report.bootstrap_json(found)) >= {"steps", "ui_url"}
 
-    def test_of_an_error(self) -> None:
-        error = ConfigurationError("Two faults.", location="a.yaml:1", remedy="Correct.", faults=[problem()])
-        document = report.error_json(error)["error"]
-        assert (document["type"], document["exit_code"]) == ("ConfigurationError", 2)
-        assert (document["message"], document["location"], document["remediation"]) == (
-            "Two faults.",
-            "a.yaml:1",
-            "Correct.",
-        )
-        assert [set(each) for each in document["faults"]] == [FAULT_KEYS]
-
     def test_can_be_written_and_read(self) -> None:
         document = report.plan_json(plan_with_everything())
         assert json.loads(json.dumps(document))["checksum"] == document["checksum"]
@@ -172,16 +152,8 @@ class TestText:
     def test_drops_no_brackets(self) -> None:
         item = ChangeResult(deployment="etl/[bold]x[/bold]", action="create", status="failed", error="[red] no")
         assert "+ etl/[bold]x[/bold]  failed: [red] no" in text_of(report.result_text(result(item)))
-        assert "[a] b [/a]" in text_of(report.problems_text([problem(message="[a] b [/a]")]))
         assert "[x]" in text_of(report.flows_text(Discovery(flows=(flow(name="[x]", path="a.py", function_name="a"),))))
         assert "[y]" in text_of(report.plan_text(plan_of(deployment(), there=[live(deployment(), description="[y]")])))
-        assert "error: [a]: [b]" in text_of(report.error_text(RefusedError("[b]", location="[a]")))
-
-    def test_of_an_error_has_every_fault_and_remedy(self) -> None:
-        faults = [problem(file_path="a.yaml", line_number=3, remediation="Do this."), problem(code="FLW002")]
-        text = text_of(report.error_text(ConfigurationError("Two faults.", faults=faults)))
-        assert "a.yaml:3: error FLW001: Something is wrong.\n    Do this." in text
-        assert "error FLW002: Something is wrong." in text
 
     def test_of_a_degraded_apply_says_so(self) -> None:
         applied = ChangeResult(deployment="a/b", action="create", status="applied")
@@ -241,34 +213,3 @@ class TestMarkdown:
         assert text.startswith("## development: +0 ~0 -0\n\n**degraded**")
         assert "| `+` create | a/b | failed | Not so. |" in text
         assert "1 unchanged." in text and "FLW001" in text
-
-
-class TestLines:
-    def test_of_an_error_holds_all_faults(self) -> None:
-        error = ConfigurationError("Two faults.", remedy="Correct.", faults=[problem(file_path="a.py", line_number=2)])
-        assert report.error_line(error) == "Two faults. Correct.\na.py:2: FLW001 Something is wrong."
-
-
-class TestForCodeHosts:
-    RESULT = ValidationResult(
-        errors=(
-            ValidationError(
-                code="FLW001", message="100% wrong", file_path="flows/a,b.py", line_number=3, remediation="Mend it."
-            ),
-        ),
-        warnings=(ValidationError(code="CFG007", message="Defaults hold.", severity="warning"),),
-    )
-
-    def test_a_github_annotation_is_one_line_with_what_separates_encoded(self) -> None:
-        first, second = report.github_annotations(self.RESULT).splitlines()
-        assert first == "::error file=flows/a%2Cb.py,line=3,title=FLW001::100%25 wrong%0AMend it."
-        assert second == "::warning title=CFG007::Defaults hold."
-
-    def test_sarif_names_rule_level_and_place(self) -> None:
-        (run,) = report.sarif(self.RESULT)["runs"]
-        error, warning = run["results"]
-        assert (error["ruleId"], error["level"]) == ("FLW001", "error")
-        assert error["locations"][0]["physicalLocation"]["region"] == {"startLine": 3}
-        assert error["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "flows/a%2Cb.py"}
-        assert "locations" not in warning
-        assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["CFG007", "FLW001"]

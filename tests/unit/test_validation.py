@@ -17,6 +17,7 @@ from orchestrator.discovery import discover
 from orchestrator.entrypoints import declared_files, resolve
 from orchestrator.errors import ConfigurationError
 from orchestrator.model import Declaration, Discovery, FlowMetadata, ScheduleConfig, ValidationError, ValidationResult
+from orchestrator.repository import Repository
 from orchestrator.rules import RULES, Facts
 from orchestrator.validation import FlowValidator, facts_of, validate
 
@@ -34,7 +35,7 @@ def validate_declarations(
     provided: Sequence[str] = (),
 ) -> tuple[ValidationError, ...]:
     """The faults of declarations alone."""
-    environment = EnvironmentConfig(name="test", default_parameters=dict.fromkeys(provided))
+    environment = EnvironmentConfig(name="test", default_parameters=dict.fromkeys(provided, "today"))
     facts = Facts(flows=flows, problems=problems, declarations=declarations, environment=environment)
     result = validate(facts)
     return tuple(each for each in (*result.errors, *result.warnings) if each.code.startswith("DPL"))
@@ -111,6 +112,55 @@ class TestFlows:
     def test_flw006_mutable_default(self) -> None:
         found = [fault.message for fault in faults_of("signatures").warnings if fault.code == "FLW006"]
         assert [message.split("'")[1] for message in found] == ["a", "b", "c", "d", "e"]
+
+
+class TestExcerpts:
+    """Each fault has the line that it is about."""
+
+    def excerpts(self, root: Path, *problems: ValidationError) -> list[tuple[str, int | None]]:
+        result = validate(Facts(repository=Repository(root), problems=problems))
+        return [(fault.excerpt, fault.column_number) for fault in (*result.errors, *result.warnings)]
+
+    def unknown_key(self, line: int | None, columns: tuple[int, int] | None = None) -> ValidationError:
+        start, end = columns or (None, None)
+        return ValidationError(
+            code="CFG002",
+            message="x",
+            file_path="a.yaml",
+            line_number=line,
+            column_number=start,
+            end_column_number=end,
+        )
+
+    def test_is_the_line_as_it_stands(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_bytes(b"one: 1\r\n\ttwo: 2  \r\nthree: 3")
+        found = self.excerpts(tmp_path, self.unknown_key(2, (2, 5)), self.unknown_key(3))
+        assert found == [("\ttwo: 2  ", 2), ("three: 3", None)]
+
+    @pytest.mark.parametrize("line", [None, 0, -1, 4, 10**9])
+    def test_is_empty_where_there_is_no_such_line(self, tmp_path: Path, line: int | None) -> None:
+        (tmp_path / "a.yaml").write_text("one: 1\ntwo: 2\n")
+        assert self.excerpts(tmp_path, self.unknown_key(line)) == [("", None)]
+
+    def test_is_empty_where_there_is_no_such_file(self, tmp_path: Path) -> None:
+        assert self.excerpts(tmp_path, self.unknown_key(1)) == [("", None)]
+
+    def test_shows_no_secret(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("x: 1\npassword: hunter2-hunter2\nurl: https://me:hunter2@h/\nname: x\n")
+        found = self.excerpts(tmp_path, self.unknown_key(2, (1, 9)), self.unknown_key(3, (6, 10)))
+        assert not any("hunter2" in excerpt for excerpt, _ in found)
+        assert [excerpt.partition(":")[0] for excerpt, _ in found] == ["password", "url"]
+        assert [len(excerpt) for excerpt, _ in found] == [25, 26]  # so that columns stay what they are
+
+    def test_shows_nothing_where_columns_would_lie(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("{password: x, nmae: y}\n")
+        assert self.excerpts(tmp_path, self.unknown_key(1, (15, 19))) == [("", 15)]
+
+    def test_of_python_in_its_own_encoding(self, tmp_path: Path) -> None:
+        source = "# coding: latin-1\nfrom prefect import flow\n@flow\ndef etl(ä=[]): ...\n"
+        (tmp_path / "etl.py").write_bytes(source.encode("latin-1"))
+        (found,) = FlowValidator(tmp_path).validate_flow("etl.py").warnings
+        assert found.excerpt == "def etl(ä=[]): ..."
 
 
 class TestFlowValidator:

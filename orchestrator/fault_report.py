@@ -1,0 +1,329 @@
+"""Faults → what people and programs read: terminal text, markdown, JSON, SARIF, GitHub annotations.
+
+On a terminal a fault comes with the line that it is about and a caret; where a program reads, it is one line and its
+remedy, so that grep finds whole faults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.text import Text
+
+from orchestrator import __version__
+from orchestrator.errors import ConfigurationError, Fault, OrchestratorError
+from orchestrator.markdown import cell, table
+from orchestrator.model import ValidationError, ValidationResult
+from orchestrator.rule_report import explanation, rule_markdown
+from orchestrator.rules import RULES, Rule
+
+# ---------------------------------------------------------------------------------------------------------
+# Terminal
+# ---------------------------------------------------------------------------------------------------------
+
+TAB = 4  # cells
+NARROWEST = 12  # cells for source; on less it is left out
+
+
+@dataclass(frozen=True, slots=True)
+class FaultBlock:
+    """One fault: where and what, the source where somebody looks, and what to do."""
+
+    fault: Fault
+    severity: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        fault, colour = self.fault, "red" if self.severity == "error" else "yellow"
+        where = f"{_place(fault)}: " if fault.file_path else ""
+        yield Text(f"{where}{self.severity} {fault.code}: ", style=colour).append(fault.message, style="default")
+        excerpt: list[Text] = []
+        if console.is_terminal and isinstance(fault, ValidationError):
+            excerpt = list(excerpt_lines(fault, options.max_width, colour))
+        yield from excerpt
+        if fault.remediation:
+            yield Text(f"    {fault.remediation}", style="dim")
+        if excerpt:
+            yield Text()
+
+
+def excerpt_lines(fault: ValidationError, width: int, colour: str = "red") -> Iterator[Text]:
+    """The line that a fault is about, and carets below what is wrong with it.
+
+    Args:
+        fault: with its excerpt; without one nothing is shown.
+        width: of the terminal, in cells. A longer line is cut, so that the carets stay visible.
+        colour: of the carets.
+    """
+    gutter = f"    {fault.line_number} | "
+    if not fault.excerpt.strip() or width - len(gutter) < NARROWEST:
+        return
+    start, end = _marked(fault)
+    shown, before, length = _window(_pieces(fault.excerpt), start, end, width - len(gutter))
+    yield Text.assemble((gutter, "dim"), shown)
+    if length:
+        below = f"{' ' * (len(gutter) - 2)}| "
+        yield Text.assemble((below, "dim"), (" " * before + "^" * length, f"bold {colour}"))
+
+
+def _marked(fault: ValidationError) -> tuple[int, int]:
+    """The characters of the excerpt that are at fault; none where they are unknown, or behind where it was cut."""
+    start = (fault.column_number or 0) - 1
+    end = min((fault.end_column_number or start + 2) - 1, len(fault.excerpt))
+    return (start, end) if 0 <= start < end else (0, 0)
+
+
+def _pieces(line: str) -> list[str]:
+    """Each character as a terminal may show it: tabs as spaces, what would move the cursor as a mark."""
+    pieces: list[str] = []
+    column = 0
+    for character in line:
+        if character == "\t":
+            pieces.append(" " * (TAB - column % TAB))
+        else:
+            pieces.append("\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in _UNSHOWN else character)
+        column += cell_len(pieces[-1])
+    return pieces
+
+
+_UNSHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction marks, broken halves, line ends
+
+
+def _window(pieces: Sequence[str], start: int, end: int, width: int) -> tuple[str, int, int]:
+    """As much of a line as fits, around what is at fault; then the cells before the carets, and their number."""
+    first = 0
+    if cell_len("".join(pieces)) > width and cell_len("".join(pieces[:end])) >= width:
+        first = start
+        while first > 0 and cell_len("".join(pieces[first - 1 : start])) <= width // 3:
+            first -= 1
+    left = "…" if first else ""
+    last = first
+    while last < len(pieces) and cell_len(left + "".join(pieces[first : last + 1])) <= width:
+        last += 1
+    while last > first and last < len(pieces) and cell_len(left + "".join(pieces[first:last])) >= width:
+        last -= 1
+    shown = left + "".join(pieces[first:last]) + ("…" if last < len(pieces) else "")
+    before = cell_len(left + "".join(pieces[first:start]))
+    return shown, before, cell_len("".join(pieces[start : min(end, last)]))
+
+
+def _place(fault: Fault) -> str:
+    """`file:line:column`, as far as known."""
+    column = getattr(fault, "column_number", None)
+    return ":".join(str(part) for part in (fault.file_path, fault.line_number, column) if part)
+
+
+def faults_text(faults: Iterable[Fault], severity: str = "error") -> RenderableType:
+    """Faults, one block each."""
+    return Group(*(FaultBlock(fault, severity) for fault in faults))
+
+
+def problems_text(problems: Sequence[ValidationError]) -> RenderableType:
+    """Errors, then warnings."""
+    errors = [problem for problem in problems if problem.severity == "error"]
+    warnings = [problem for problem in problems if problem.severity == "warning"]
+    return Group(faults_text(errors), faults_text(warnings, "warning"))
+
+
+def validation_text(result: ValidationResult) -> RenderableType:
+    """All faults by file and line, and how many there are."""
+    end = f"errors: {len(result.errors)}, warnings: {len(result.warnings)}"
+    style = "bold green" if result.is_valid else "bold red"
+    return Group(*(FaultBlock(fault, fault.severity) for fault in _by_place(result)), Text(end, style=style))
+
+
+def _by_place(result: ValidationResult) -> list[ValidationError]:
+    both = (*result.errors, *result.warnings)
+    return sorted(both, key=lambda fault: (fault.file_path or "", fault.line_number or 0, fault.column_number or 0))
+
+
+def error_text(error: OrchestratorError) -> RenderableType:
+    """An error as a person should meet it."""
+    where = f"{error.location}: " if error.location else ""
+    head = Text(f"error: {where}", style="bold red").append(error.message, style="default")
+    parts: list[RenderableType] = [head]
+    if isinstance(error, ConfigurationError) and error.faults:
+        parts.append(faults_text(error.faults))
+    if error.remedy:
+        parts.append(Text(f"    {error.remedy}", style="dim"))
+    return Group(*parts)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Markdown, and lines for logs
+# ---------------------------------------------------------------------------------------------------------
+
+
+def problems_markdown(problems: Sequence[ValidationError]) -> str:
+    rows = [
+        (item.severity, item.code, cell(item.location), cell(item.message), cell(item.remediation)) for item in problems
+    ]
+    return f"### Faults\n\n{table(('', 'Code', 'Where', 'What', 'What to do'), rows)}"
+
+
+def problem_line(problem: Fault) -> str:
+    """A fault on one line, for logs and state messages."""
+    where = f"{_place(problem)}: " if problem.file_path else ""
+    return f"{where}{problem.code} {problem.message} {problem.remediation}".strip()
+
+
+def error_line(error: OrchestratorError) -> str:
+    """An error with all its faults, for a state's message."""
+    faults = error.faults if isinstance(error, ConfigurationError) else ()
+    return "\n".join([str(error), *(problem_line(each) for each in faults)])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# JSON: keys that stay stable
+# ---------------------------------------------------------------------------------------------------------
+
+
+def fault_json(fault: Fault) -> dict[str, Any]:
+    names = ("code", "message", "file_path", "line_number", "remediation")
+    return {
+        **{name: getattr(fault, name) for name in names},
+        "severity": getattr(fault, "severity", "error"),
+        "column_number": getattr(fault, "column_number", None),
+    }
+
+
+def validation_json(result: ValidationResult) -> dict[str, Any]:
+    return {
+        "is_valid": result.is_valid,
+        "errors": [fault_json(error) for error in result.errors],
+        "warnings": [fault_json(warning) for warning in result.warnings],
+    }
+
+
+def error_json(error: OrchestratorError) -> dict[str, Any]:
+    faults = error.faults if isinstance(error, ConfigurationError) else ()
+    return {
+        "error": {
+            "type": type(error).__name__,
+            "message": error.message,
+            "location": error.location,
+            "remediation": error.remedy,
+            "exit_code": error.exit_code,
+            "faults": [fault_json(each) for each in faults],
+        }
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------
+# SARIF 2.1.0 (OASIS), which code hosts show beside the source
+# ---------------------------------------------------------------------------------------------------------
+
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+SOURCE_ROOT = "%SRCROOT%"
+_RULE_INDEX = {rule.code: index for index, rule in enumerate(RULES)}
+
+
+def sarif(result: ValidationResult) -> dict[str, Any]:
+    """A run of all rules, and what they found."""
+    driver = {
+        "name": "orchestrator",
+        "version": __version__,
+        "semanticVersion": __version__,
+        "rules": [_sarif_rule(rule) for rule in RULES],
+    }
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "originalUriBaseIds": {SOURCE_ROOT: {"description": {"text": "The root of the repository."}}},
+        "results": list(_sarif_results(_by_place(result))),
+    }
+    return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _sarif_rule(rule: Rule) -> dict[str, Any]:
+    text = explanation(rule)
+    return {
+        "id": rule.code,
+        "name": "".join(word[:1].upper() + word[1:] for word in rule.title.split() if word.isalnum()) or rule.code,
+        "shortDescription": {"text": rule.title},
+        "fullDescription": {"text": text.partition("\n\n")[0]},
+        "help": {"text": text, "markdown": rule_markdown(rule)},
+        "defaultConfiguration": {"level": rule.severity},
+    }
+
+
+def _sarif_results(faults: Iterable[ValidationError]) -> Iterator[dict[str, Any]]:
+    seen: Counter[str] = Counter()
+    for fault in faults:
+        print_of_fault = _fingerprint(fault)
+        seen[print_of_fault] += 1
+        yield _sarif_result(fault, f"{print_of_fault}:{seen[print_of_fault]}")
+
+
+def _sarif_result(fault: ValidationError, fingerprint: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "ruleId": fault.code,
+        "level": fault.severity,
+        "message": {"text": _both(fault)},
+        "partialFingerprints": {"orchestratorFault/v1": fingerprint},
+    }
+    if fault.code in _RULE_INDEX:
+        found["ruleIndex"] = _RULE_INDEX[fault.code]
+    if fault.file_path is None:
+        return found
+    place: dict[str, Any] = {"artifactLocation": {"uri": quote(fault.file_path), "uriBaseId": SOURCE_ROOT}}
+    if region := _region(fault):
+        place["region"] = region
+    return {**found, "locations": [{"physicalLocation": place}]}
+
+
+def _region(fault: ValidationError) -> dict[str, int]:
+    columns = {"startLine": fault.line_number, "startColumn": fault.column_number}
+    if fault.column_number:
+        columns["endColumn"] = fault.end_column_number
+    return {name: value for name, value in columns.items() if value} if fault.line_number else {}
+
+
+def _fingerprint(fault: ValidationError) -> str:
+    """What stays the same when lines above are added or removed: the rule, the file and what its line says."""
+    identity = "\0".join((fault.code, fault.file_path or "", " ".join(fault.excerpt.split()) or fault.message))
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# GitHub's workflow commands (docs.github.com, "workflow commands")
+# ---------------------------------------------------------------------------------------------------------
+
+_TITLES = {rule.code: rule.title for rule in RULES}
+
+
+def github_annotations(result: ValidationResult) -> str:
+    """Faults as annotations, one line each."""
+    return "\n".join(_annotation(each) for each in _by_place(result))
+
+
+def _annotation(fault: ValidationError) -> str:
+    properties = {
+        "file": fault.file_path,
+        "line": fault.line_number,
+        "endLine": fault.line_number,
+        "col": fault.column_number,
+        "endColumn": fault.end_column_number,
+        "title": f"{fault.code} {_TITLES.get(fault.code, '')}".strip(),
+    }
+    written = ",".join(f"{name}={_escaped(str(value), ':,')}" for name, value in properties.items() if value)
+    return f"::{fault.severity} {written}::{_escaped(_both(fault))}"
+
+
+def _both(fault: ValidationError) -> str:
+    """What is wrong, and on the next line what to do."""
+    return f"{fault.message}\n{fault.remediation}".strip()
+
+
+def _escaped(text: str, also: str = "") -> str:
+    """A text as a workflow command takes it: percent signs, line ends and what separates properties encoded."""
+    for character in ("%", "\r", "\n", *also):
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

@@ -1,0 +1,3 @@
+FROM prefecthq/prefect:latest
+COPY . /app
+WORKDIRR /app

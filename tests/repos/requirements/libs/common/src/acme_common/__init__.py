@@ -1,0 +1,1 @@
+def clean(rows): return rows

@@ -1,0 +1,4 @@
+def read(path):
+    import polars
+
+    return polars.read_csv(path)

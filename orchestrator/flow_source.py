@@ -80,6 +80,7 @@ class FlowReader:
         self._sources, self._graph = sources, graph
         self._trees: dict[str, ast.Module] = {}
         self._scopes: dict[tuple[str, str], Scope] = {}
+        self._consulted: set[tuple[str, str]] = set()
         self._values: dict[tuple[Imported, str, str], Value] = {}
         self._following: list[tuple[str, str, Imported]] = []
         self._calls_left, self._depth = MOST_CALLS, 0
@@ -95,11 +96,12 @@ class FlowReader:
         """
         key = (path, _folder(path))
         scope = self._scopes.get(key) or self._run(self._sources[path].parse(), ModulePlace(self, *key))
-        if path not in self._trees:
-            self._scopes.pop(key, None)  # nobody imports it: a thousand trees would fill the memory
         found: dict[str, FoundFlow] = {}
         _collect(scope.names, "", found)
         flows = [_described(name, flow) for name, flow in found.items()]
+        if key not in self._consulted:  # nobody imports it: a thousand trees would fill the memory
+            self._scopes.pop(key, None)
+            scope.place.forget()
         return tuple(sorted(flows, key=lambda flow: flow.line_number))
 
     def _run(self, tree: ast.Module, place: ModulePlace) -> Scope:
@@ -187,6 +189,7 @@ class FlowReader:
     def _scope_of(self, path: str, entry_folder: str) -> Scope:
         """What a module binds; of one that is being interpreted (they import one another), what it has bound yet."""
         key = (path, entry_folder)
+        self._consulted.add(key)
         if key not in self._scopes:
             if path not in self._trees:
                 self._trees[path] = self._sources[path].parse()

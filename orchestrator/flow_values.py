@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
@@ -15,6 +15,9 @@ FLOW_MAKERS = frozenset(
     f"prefect.{name}" for name in ("flow", "flows.flow", "main.flow", "Flow", "flows.Flow", "main.Flow")
 )
 """What turns a function into a flow, by its dotted name in Prefect."""
+
+MOST_BITS = 4000
+"""Of a whole number that is shown as one: Python, and so JSON, writes no more than 4300 digits."""
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -47,6 +50,13 @@ class ModulePlace:
     modules: Modules
     path: str  # relative to the root
     entry_folder: str  # of the flow's file that it is loaded for: where absolute imports start
+    scopes: list[Scope] = field(default_factory=list, compare=False)  # all that were opened in it
+
+    def forget(self) -> None:
+        """Let go of everything: functions and their scopes hold one another, and the whole syntax tree."""
+        for scope in self.scopes:
+            scope.names.clear()
+        self.scopes.clear()
 
 
 @dataclass(slots=True)
@@ -57,6 +67,9 @@ class Scope:
     outer: Scope | None = None
     names: dict[str, Value] = field(default_factory=dict)
     returned: list[Value] = field(default_factory=list)  # by a function's body, whichever branch it takes
+
+    def __post_init__(self) -> None:
+        self.place.scopes.append(self)
 
     def get(self, name: str) -> Value:
         scope: Scope | None = self
@@ -229,7 +242,8 @@ class FoundFlow:
     @property
     def retries(self) -> int | None:
         value = self._constant("retries")
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return value if is_number and value.bit_length() <= MOST_BITS else None
 
     def _text(self, name: str) -> str:
         option = self.options.get(name)
@@ -280,14 +294,18 @@ def _variadic(argument: ast.arg, stars: Literal["*", "**"]) -> Parameter:
 
 def source_text(node: ast.expr | None) -> str | None:
     """An expression as Python writes it."""
+    if isinstance(node, ast.Name):
+        return node.id  # most are; unparsing takes twenty times as long
     try:
         return None if node is None else ast.unparse(node)
-    except RecursionError:  # an expression of thousands of terms
+    except (RecursionError, ValueError):  # thousands of terms; a hexadecimal number of thousands of digits
         return "…"
 
 
 def plain(value: Any) -> Any:
     """The value in terms of JSON; what JSON does not have, as text."""
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return hex(value)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -295,5 +313,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    return repr(value)
+        return {key_text(key): plain(item) for key, item in value.items()}
+    return _shown(value, repr)
+
+
+def key_text(key: Any) -> str:
+    """A key as JSON has it: a text."""
+    return _shown(key, str)
+
+
+def _shown(value: Any, show: Callable[[Any], str]) -> str:
+    try:
+        return show(value)
+    except ValueError:  # it holds a number of thousands of digits, which Python does not write
+        return "…"

@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.flow_values import (
     FLOW_MAKERS,
+    MOST_BITS,
     UNKNOWN,
     Class,
     Constant,
@@ -31,6 +32,7 @@ from orchestrator.flow_values import (
     Unknown,
     Value,
     Wrapping,
+    key_text,
     parameters_of,
     plain,
     source_text,
@@ -38,6 +40,8 @@ from orchestrator.flow_values import (
 
 LONGEST_TEXT = 1000  # characters; a source that doubles a text line by line fills the memory otherwise
 _RESOLVED_OPTIONS = frozenset({"name", "description", "tags", "retries"})
+_CONTAINERS = (list, tuple, dict, set)  # one by name within another, doubled line by line, would fill the memory, too
+_FUNCTOOLS = frozenset({"functools.partial", "functools.wraps"})
 _TEXT_METHODS = frozenset(
     {"lower", "upper", "title", "capitalize", "strip", "lstrip", "rstrip", "replace", "removeprefix", "removesuffix"}
 )
@@ -198,10 +202,12 @@ def _branch(statement: ast.If, scope: Scope) -> bool:
 
 def _bind_inside(test: ast.expr, scope: Scope) -> None:
     """The names that a condition binds: `if found := flow(work):`."""
-    if not isinstance(test, ast.Name | ast.Attribute | ast.Constant):
-        for node in ast.walk(test):
-            if isinstance(node, ast.NamedExpr):
-                evaluate(node, scope)
+    parts = [test.left, *test.comparators] if isinstance(test, ast.Compare) else [test]
+    for part in parts:
+        if not isinstance(part, ast.Name | ast.Attribute | ast.Constant):
+            for node in ast.walk(part):
+                if isinstance(node, ast.NamedExpr):
+                    evaluate(node, scope)
 
 
 def _expression(statement: ast.Expr, scope: Scope) -> None:
@@ -398,16 +404,15 @@ def _unpacked(value: Value, written: ast.expr) -> dict[str, Option]:
     if isinstance(value, Keywords):
         return dict(value.options)
     if isinstance(value, Constant) and isinstance(value.value, dict):
-        return {str(name): Option(Constant(item), plain(item)) for name, item in value.value.items()}
+        return {key_text(name): Option(Constant(item), plain(item)) for name, item in value.value.items()}
     return {"**": Option(UNKNOWN, source_text(written))}
 
 
 def _collected(node: ast.Tuple | ast.List | ast.Set, scope: Scope) -> Value:
     """A tuple, list or set that is not a literal as a whole; its members may still be known."""
     items = tuple(known(evaluate(item, scope), scope) for item in node.elts)
-    if all(isinstance(item, Constant) for item in items):
-        return Constant([item.value for item in items if isinstance(item, Constant)])
-    return Several(items)
+    scalars = [item.value for item in items if isinstance(item, Constant) and not isinstance(item.value, _CONTAINERS)]
+    return Constant(scalars) if len(scalars) == len(items) else Several(items)
 
 
 def _literal(node: ast.expr) -> Value:
@@ -431,8 +436,9 @@ def _f_string_part(part: ast.expr, scope: Scope) -> Value:
     match part:
         case ast.FormattedValue(value=value, conversion=-1, format_spec=None):
             inner = known(evaluate(value, scope), scope)
-            is_number = isinstance(inner, Constant) and isinstance(inner.value, int)
-            return Constant(str(inner.value)) if isinstance(inner, Constant) and is_number else inner
+            if isinstance(inner, Constant) and isinstance(inner.value, int):
+                return Constant(str(inner.value)) if inner.value.bit_length() <= MOST_BITS else UNKNOWN
+            return inner
         case ast.Constant():
             return Constant(part.value)
     return UNKNOWN
@@ -494,7 +500,8 @@ def _call(call: ast.Call, scope: Scope) -> Value:
         callee = known(evaluate(call.func, scope), scope)
     if isinstance(callee, Unknown) and isinstance(call.func, ast.Name):
         return _call_builtin(call.func.id, call, scope)
-    if isinstance(callee, Unknown | Constant | Class):
+    foreign = isinstance(callee, Imported) and callee.dotted not in _FUNCTOOLS
+    if foreign or isinstance(callee, Unknown | Constant | Class):
         return UNKNOWN
     arguments = tuple(UNKNOWN if isinstance(each, ast.Starred) else evaluate(each, scope) for each in call.args)
     made = _apply(callee, arguments, options_of(call, scope), scope, written=call)

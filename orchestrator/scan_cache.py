@@ -14,7 +14,8 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,14 +36,14 @@ class Entry:
     """What is known of one file.
 
     Attributes:
-        signature: of the file when it was read (`signature_of`); None where it is not to be trusted.
+        signature: of the file when it was read; None where it is not to be trusted.
         digest: hex sha256 of its bytes.
-        notes: what the reader keeps of it, as JSON.
+        notes: what the reader keeps of it, in terms of JSON.
     """
 
     signature: Signature | None
     digest: str
-    notes: Mapping[str, Any]
+    notes: dict[str, Any]
 
 
 class ScanCache:
@@ -55,8 +56,12 @@ class ScanCache:
 
     def __init__(self, root: Path, file: Path | None) -> None:
         self._root, self._file = root, file
+        self._opened_at = time.time_ns()
         self._entries = _read(file) if file else {}
-        self._used: dict[str, Any] = {}
+
+    @property
+    def is_kept(self) -> bool:
+        return self._file is not None
 
     def entry(self, path: str) -> Entry | None:
         """What was known of a file at the end of the last scan."""
@@ -65,35 +70,33 @@ class ScanCache:
         signature, digest, notes = self._entries[path]
         return Entry(tuple(signature) if signature else None, digest, notes)
 
-    def keep(self, path: str, entry: Entry) -> None:
-        """Remember a file for the next scan."""
-        self._used[path] = [entry.signature, entry.digest, entry.notes]
-
-    def save(self) -> None:
-        """Write what was kept, and forget the files that are gone. Without a folder to write to, nothing happens."""
-        others = {path: entry for path, entry in self._entries.items() if path not in self._used}
-        kept = {path: entry for path, entry in others.items() if (self._root / path).is_file()} | self._used
-        if self._file is None or kept == self._entries:
+    def save(self, learned: Mapping[str, Entry]) -> None:
+        """Write what is new, and forget the files that are gone. Without a folder to write to, nothing happens."""
+        if self._file is None or not learned:
             return
+        news = {path: [self._trusted(entry.signature), entry.digest, entry.notes] for path, entry in learned.items()}
+        others = {path: entry for path, entry in self._entries.items() if path not in news}
+        kept = {path: entry for path, entry in others.items() if (self._root / path).is_file()}
         with suppress(OSError, ValueError):
-            _write(self._file, kept)
+            _write(self._file, {**kept, **news})
+
+    def _trusted(self, signature: Signature | None) -> Signature | None:
+        """A signature, unless the file was written so late that it may be written again with the same times."""
+        return signature if signature and max(signature[2:]) < self._opened_at - _COARSEST_CLOCK else None
 
 
-def signature_of(location: str, read_at: int) -> Signature | None:
-    """What tells that a file has not been written since.
+def signature_of(location: str) -> Signature | None:
+    """What tells whether a file has been written since.
 
     Args:
         location: of the file.
-        read_at: when it is read, in nanoseconds since 1970.
 
     Returns:
-        Its signature; None where there is no such file, or where it was written a moment ago.
+        Its signature; None where there is no such file.
     """
     try:
         status = os.stat(location)  # noqa: PTH116 - for thousands of files; a Path takes twice the time
     except (OSError, ValueError):
-        return None
-    if max(status.st_mtime_ns, status.st_ctime_ns) > read_at - _COARSEST_CLOCK:
         return None
     return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
@@ -126,6 +129,6 @@ def _write(file: Path, entries: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")  # whatever the repository ignores
     body = json.dumps(entries, separators=(",", ":")).encode()
-    with tempfile.NamedTemporaryFile("wb", dir=folder, delete=False) as output:
-        output.write(_headline(body).encode() + b"\n" + body)
-    Path(output.name).replace(file)
+    draft = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+    draft.write_bytes(_headline(body).encode() + b"\n" + body)
+    draft.replace(file)

@@ -15,12 +15,11 @@ import hashlib
 import io
 import re
 import sys
-import time
 import tokenize
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,34 +69,52 @@ class SourceFile:
     Args:
         root: the repository, as text: thousands of files are opened, and joining paths takes as long.
         path: relative to it.
-        entry: what the last scan remembers of the file.
     """
 
-    def __init__(self, root: str, path: str, entry: Entry | None = None) -> None:
+    def __init__(self, root: str, path: str) -> None:
         self.path = path
         self._location = f"{root}/{path}"
-        self._entry = entry
+        self._signature: Signature | None = None
+        self._notes: dict[str, Any] = {}
+        self._has_news = False  # for the cache
+        # Worked out when first asked for (by hand: there are thousands of files, and cached_property takes a lock):
+        self._content: bytes | None = None
+        self._read_fault: ValidationError | None = None
+        self._digest = ""
+        self._glance: Glance | None = None
+        self._reading: Reading | None = None
 
     @property
     def content(self) -> bytes:
-        return self._read[0]
+        if self._content is None:
+            try:
+                with open(self._location, "rb", buffering=0) as file:  # noqa: PTH123 - as with the root
+                    self._content = file.readall()
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                self._content, self._read_fault = b"", self._unreadable(f"cannot be read: {reason}")
+        return self._content
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Hex sha256 of the file's bytes."""
-        if self._entry and self._entry.signature and self._entry.signature == self._signature:
-            return self._entry.digest
-        return hashlib.sha256(self.content).hexdigest()
+        if not self._digest:
+            self._digest = hashlib.sha256(self.content).hexdigest()
+        return self._digest
 
-    @cached_property
+    @property
     def glance(self) -> Glance:
-        known = self.notes.get("glance")
-        return _glance_from(known) if known else _glance(self.content)
+        if self._glance is None:
+            known = self._notes.get("glance")
+            self._glance = _glance_from(known) if known else _glance(self.content)
+        return self._glance
 
-    @cached_property
+    @property
     def reading(self) -> Reading:
-        known = self.notes.get("reading")
-        return _reading_from(known, self.path) if known else self._parse()[1]
+        if self._reading is None:
+            known = self._notes.get("reading")
+            self._reading = _reading_from(known, self.path) if known else self._parse()[1]
+        return self._reading
 
     @property
     def imports(self) -> tuple[Import, ...]:
@@ -110,54 +127,55 @@ class SourceFile:
 
     def parse(self) -> ast.Module:
         """The syntax tree, empty where there is a fault. What it tells is noted in `reading` at the same time."""
-        tree, reading = self._parse()
-        self.__dict__["reading"] = reading
+        tree, self._reading = self._parse()
         return tree
 
     # What is remembered
 
-    @cached_property
-    def notes(self) -> dict[str, Any]:
-        """What is remembered of the file as it is now, in terms of JSON; who learns more adds to it."""
-        return dict(self._entry.notes) if self._entry and self._entry.digest == self.digest else {}
+    @property
+    def is_remembered(self) -> bool:
+        """Has somebody looked at the file as it is now?"""
+        return bool(self._notes)
 
-    def adopt(self, digest: str, notes: Mapping[str, Any]) -> None:
-        """Take over what another process has noted of the file, if it has read the same bytes."""
-        if digest == self.digest:
-            self.notes.update(notes)
-            self.__dict__.pop("reading", None)
+    def recall(self, entry: Entry | None) -> None:
+        """Take over what the last scan has noted, if the file is still the same."""
+        self._signature = signature_of(self._location)
+        if entry and entry.signature and entry.signature == self._signature:
+            self._digest = entry.digest
+        if entry and entry.digest == self.digest:
+            self._notes = entry.notes
+            self._has_news = entry.signature != self._signature
 
-    def to_entry(self) -> Entry:
-        """What the next scan may want to know. Of a file that cannot be read: nothing that could be believed."""
-        signature = None if self._read_fault else self._signature
-        return Entry(signature, self.digest, self.noted())
-
-    def noted(self) -> dict[str, Any]:
-        """The notes with all that is known by now."""
-        if "reading" in self.__dict__ and "reading" not in self.notes:
-            self.notes["reading"] = _reading_json(self.reading)
-        if "glance" not in self.notes:
-            self.notes["glance"] = _glance_json(self.glance)
-        return self.notes
-
-    @cached_property
-    def _signature(self) -> Signature | None:
-        return signature_of(self._location, time.time_ns())
-
-    # Reading and parsing
-
-    @cached_property
-    def _read(self) -> tuple[bytes, ValidationError | None]:
-        self._signature  # noqa: B018 - before reading: what is written later has another one
-        try:
-            with open(self._location, "rb") as file:  # noqa: PTH123 - as with the root
-                return file.read(), None
-        except (OSError, ValueError) as error:
-            return b"", self._unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    def adopt(self, digest: str, notes: dict[str, Any]) -> None:
+        """Take over what another process has noted."""
+        self._digest, self._notes, self._has_news = digest, notes, True
 
     @property
-    def _read_fault(self) -> ValidationError | None:
-        return self._read[1] if "_read" in self.__dict__ else None
+    def flows(self) -> tuple[str, list[Any]] | None:
+        """What the flow reader has noted: the digest of the closure that it looked at, and flows in terms of JSON."""
+        return self._notes.get("flows")
+
+    def note_flows(self, closure_digest: str, flows: list[Any]) -> None:
+        self._notes["flows"] = (closure_digest, flows)
+        self._has_news = True
+
+    def noted(self) -> dict[str, Any]:
+        """The notes with all that is known by now, in terms of JSON."""
+        if "glance" not in self._notes:
+            self._notes["glance"] = _glance_json(self.glance)
+        if self._reading is not None and "reading" not in self._notes:
+            self._notes["reading"] = _reading_json(self._reading)
+        return self._notes
+
+    def to_entry(self) -> Entry | None:
+        """What the next scan should know; None where it is what the last one knew, or cannot be believed."""
+        has_glance = self._glance is not None and "glance" not in self._notes
+        has_reading = self._reading is not None and "reading" not in self._notes
+        if self._read_fault or not (self._has_news or has_glance or has_reading):
+            return None
+        return Entry(self._signature, self.digest, self.noted())
+
+    # Reading and parsing
 
     def _parse(self) -> tuple[ast.Module, Reading]:
         tree, fault = self._parsed()
@@ -166,11 +184,13 @@ class SourceFile:
 
     def _decoded(self) -> tuple[str, ValidationError | None]:
         """The text, by the encoding that a BOM or a PEP 263 comment names, else UTF-8."""
-        content, fault = self._read
-        if fault is not None:
-            return "", fault
+        content = self.content
+        if self._read_fault is not None:
+            return "", self._read_fault
         try:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+            encoding = "utf-8"
+            if content.startswith(b"\xef\xbb\xbf") or b"coding" in content[:500]:  # else there is none to detect
+                encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
             return content.decode(encoding), None
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
@@ -234,7 +254,9 @@ class SourceFiles:
 
     def __getitem__(self, path: str) -> SourceFile:
         if path not in self._files:
-            self._files[path] = SourceFile(self._root, path, self._cache.entry(path))
+            self._files[path] = SourceFile(self._root, path)
+            if self._cache.is_kept:
+                self._files[path].recall(self._cache.entry(path))
         return self._files[path]
 
     def __contains__(self, path: str) -> bool:
@@ -244,9 +266,9 @@ class SourceFiles:
 
     def remember(self) -> None:
         """Keep what is known of the files for the next scan."""
-        for path, source in self._files.items():
-            self._cache.keep(path, source.to_entry())
-        self._cache.save()
+        if self._cache.is_kept:
+            entries = ((path, source.to_entry()) for path, source in self._files.items())
+            self._cache.save({path: entry for path, entry in entries if entry})
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -260,13 +282,15 @@ _NAME = re.compile(rb"[A-Za-z_][\w.]*")
 
 
 def _glance(content: bytes) -> Glance:
+    of_flows, of_prefect = b"flow" in content or b"Flow" in content, b"prefect" in content
+    statements = () if of_flows and of_prefect else _IMPORT.findall(content)  # a maker itself: nobody asks from whom
     return Glance(
-        speaks_of_flows=b"flow" in content or b"Flow" in content,
-        speaks_of_prefect=b"prefect" in content,
+        speaks_of_flows=of_flows,
+        speaks_of_prefect=of_prefect,
         is_odd=not content or b"\0" in content,
         makes_modules=b"__path__" in content or b"sys.modules" in content or b"meta_path" in content,
         is_script=b"# /// " in content,
-        imports=tuple({target for statement in _IMPORT.findall(content) for target in _rough_targets(*statement)}),
+        imports=tuple({target for statement in statements for target in _rough_targets(*statement)}),
     )
 
 
@@ -292,7 +316,8 @@ def _names(text: bytes) -> list[str]:
 
 
 def _glance_json(glance: Glance) -> list[Any]:
-    return [getattr(glance, name) for name in Glance.__slots__]
+    flags = (glance.speaks_of_flows, glance.speaks_of_prefect, glance.is_odd, glance.makes_modules, glance.is_script)
+    return [*flags, glance.imports]
 
 
 def _glance_from(known: Sequence[Any]) -> Glance:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def signature_of(location: str) -> Signature | None:
     return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
+@lru_cache(maxsize=1)
 def _version() -> str:
     """Changes whenever something else may be read from the same source."""
     digest = hashlib.sha256(sys.version.encode())

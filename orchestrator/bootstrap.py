@@ -18,8 +18,8 @@ import anyio
 import httpx
 
 from orchestrator import live, pipeline
-from orchestrator.config import EnvironmentConfig, WorkPoolConfig
-from orchestrator.desired import DEFAULT_QUEUE, DEPLOYER_FLOW, Selection
+from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig, WorkPoolConfig
+from orchestrator.desired import DEFAULT_QUEUE, Selection
 from orchestrator.errors import (
     ConfigurationError,
     LocalProcessError,
@@ -131,7 +131,13 @@ async def _read(request: Request) -> tuple[str, bool, tuple[Settings, Desired]]:
     settings = pipeline.load_settings(request.root, request.environment)
     discovery = pipeline.discover_flows(settings.root, settings.project, settings.declarations)
     validation = pipeline.validate(settings, discovery)
-    desired = await anyio.to_thread.run_sync(pipeline.work_out, settings, discovery, validation)
+    desired = await anyio.to_thread.run_sync(
+        pipeline.work_out,
+        settings,
+        discovery,
+        validation,
+        abandon_on_cancel=True,  # Ctrl-C waits for no child process
+    )
     if "python" not in settings.environment.work_pools:
         raise ConfigurationError(
             f"The environment {request.environment!r} has no work pool of kind python to run the deployer.",

@@ -12,6 +12,7 @@ import anyio
 from cyclopts import Parameter
 from pydantic import TypeAdapter
 from rich.console import Group, RenderableType
+from rich.markdown import Markdown
 from rich.text import Text
 
 from orchestrator import fault_report, live, pipeline, report
@@ -259,7 +260,7 @@ def bootstrap(
     result = _with_steps(terminal, request)
     parts: list[RenderableType] = [fault_report.problems_text(result.problems)]
     if result.sync is not None:
-        parts.append(report.sync_text(result.sync))
+        parts.append(Markdown(result.sync.artifact))
     if result.run is not None:
         parts.append(report.run_text(result.run))
     parts.append(Text(f"Prefect UI: {result.ui_url}", style="bold green"))

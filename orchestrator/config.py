@@ -8,7 +8,6 @@ faults of a run are reported together. `base.yaml` holds what the environments s
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,11 +18,12 @@ from pydantic import BeforeValidator, Field, PrivateAttr, StrictBool, StrictInt,
 from pydantic import ValidationError as PydanticError
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.model import KINDS, FlowMetadata, Kind, ScheduleConfig, ValidationError
-from orchestrator.strict import Section, did_you_mean, fault, faulty, validated
+from orchestrator.faults import did_you_mean, faulty
+from orchestrator.model import DEFAULT_ENVIRONMENT, KINDS, FlowMetadata, Kind, ScheduleConfig, ValidationError
+from orchestrator.project import ProjectConfig, load_project
+from orchestrator.strict import Section, fault, validated, written_in
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
-DEFAULT_ENVIRONMENT = "development"
 DEPLOYER_FLOW = "deploy-everything"
 PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}(?!\})")
 FLOW_PLACEHOLDERS = ("flow.name", "flow.path", "flow.module_path", "flow.function_name", "kind", "project")
@@ -204,20 +204,8 @@ class EnvironmentConfig(Section):
         Where both files say something, the overlay's counts: its value holds. Nothing where the environment was not
         read from files.
         """
-        document = _holder(location, self._written.documents)
+        document = written_in(location, self._written.documents)
         return (document.path, document.line(location)) if document else (None, None)
-
-
-class ProjectConfig(Section):
-    """[tool.orchestrator] of pyproject.toml."""
-
-    project: str = Field(default="", pattern=r"^[\w.-]*$")
-    flows: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    prefect_files: tuple[str, ...] = ("prefect.yaml",)  # gitignore patterns: at any depth
-    environments: str = "environments"
-    ignore: tuple[str, ...] = ()  # codes of rules whose findings nobody wants to see
-    per_file_ignores: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # gitignore pattern → codes
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -239,27 +227,7 @@ class ConfigurationManager:
         Raises:
             ConfigurationError: with a fault for each wrong key or value.
         """
-        path = self.root / "pyproject.toml"
-        try:
-            text = path.read_text(encoding="utf-8") if path.is_file() else ""
-            written = tomllib.loads(text).get("tool", {}).get("orchestrator", {})
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            line = re.search(r"at line (\d+)", str(error))
-            unreadable = ValidationError(
-                code="CFG001",
-                message=f"The file cannot be read: {error}.",
-                file_path="pyproject.toml",
-                line_number=int(line[1]) if line else None,
-                remediation="Correct the TOML at this place.",
-            )
-            raise ConfigurationError("pyproject.toml cannot be read.", faults=[unreadable]) from error
-        project = validated(ProjectConfig, written, _toml_document(text, written))
-        return project.model_copy(update=self._project_defaults(project))
-
-    def _project_defaults(self, project: ProjectConfig) -> dict[str, Any]:
-        name = project.project or re.sub(r"[^\w.-]", "-", self.root.name)
-        folders = project.flows or (("flows",) if (self.root / "flows").is_dir() else (".",))
-        return {"project": name, "flows": folders}
+        return load_project(self.root)
 
     def environments(self) -> tuple[str, ...]:
         """The names of the environments that have a file."""
@@ -342,7 +310,7 @@ def _unknown_kinds(data: Mapping[str, Any], documents: Sequence[YamlDocument]) -
                 remedy = (
                     f"{did_you_mean(str(kind), KINDS)}The kinds are {' and '.join(KINDS)}; a pool's `type` is free."
                 )
-                yield fault("CFG008", message, _holder(location, documents), location, remedy)
+                yield fault("CFG008", message, written_in(location, documents), location, remedy)
 
 
 def _of_known_kinds(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,28 +321,6 @@ def _of_known_kinds(data: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in data.items()
     }
-
-
-def _holder(location: Location, documents: Sequence[YamlDocument]) -> YamlDocument | None:
-    """The last document that holds `location`, or the nearest thing around it."""
-    for depth in range(len(location), 0, -1):
-        for document in reversed(documents):
-            if document.has(location[:depth]):
-                return document
-    return documents[-1] if documents else None
-
-
-def _toml_document(text: str, data: Mapping[str, Any]) -> YamlDocument:
-    """The lines of [tool.orchestrator]'s keys: tomllib does not tell them."""
-    lines: dict[Location, int] = {}
-    inside = False
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith("["):
-            inside = line.strip().startswith("[tool.orchestrator")
-        key = line.partition("=")[0].strip()
-        if inside and key in data:
-            lines[(key,)] = number
-    return YamlDocument("pyproject.toml", data, lines)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from orchestrator import live, pipeline
-from orchestrator.config import DEFAULT_ENVIRONMENT, EnvironmentConfig, Policy
-from orchestrator.desired import DEPLOYER_FLOW, Selection
+from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig, Policy
+from orchestrator.desired import Selection
 from orchestrator.errors import (
     ConfigurationError,
     OrchestratorError,
@@ -33,7 +33,7 @@ from orchestrator.errors import (
 )
 from orchestrator.fault_report import error_line, problem_line
 from orchestrator.masking import shown_url
-from orchestrator.model import DeploymentResult, Plan
+from orchestrator.model import DEFAULT_ENVIRONMENT, DeploymentResult, Plan
 from orchestrator.plan import check_deletes
 from orchestrator.report import counts, headline, plan_markdown, result_markdown
 from orchestrator.runs import rename_run

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import (
+    DEPLOYER_FLOW,
     DeploymentOverride,
     DeploymentTemplate,
     EnvironmentConfig,
-    environment_values,
     fill,
     merge,
+    template_values,
 )
 from orchestrator.entrypoints import resolve
 from orchestrator.model import (
@@ -36,7 +37,6 @@ from orchestrator.model import (
     ValidationError,
 )
 
-DEPLOYER_FLOW = "deploy-everything"
 DEPLOYER_ENTRYPOINT = "orchestrator.deployer.deploy_everything"  # a module path: it works from any folder
 SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 DEFAULT_QUEUE = "default"  # the server files a deployment without a queue under its pool's default queue
@@ -81,7 +81,7 @@ def desired_state(
         schemas: parameter schemas by entrypoint (relative to the root, or the deployer's module path).
         folders: where undeclared flows get deployments by template; one in a file that only a declaration points to
             does not.
-        problems: the faults found so far. Flows with one are left out, and so are their deployments.
+        problems: the faults found so far. Flows and declarations with one are left out, and so are their deployments.
 
     Returns:
         The deployments in the order in which they are applied (the deployer's own last), and what was left out.
@@ -91,11 +91,15 @@ def desired_state(
     resolved = [(item, resolve(item, discovery.flows)) for item in declarations]
     mentioned = {flow.entrypoint for _, flow in resolved if flow}
     selected = [(item, flow) for item, flow in resolved if _belongs(_path_of(item, flow), environment)]
-    left_out = [_path_of(item, flow) for item, flow in selected if flow is None or not flow.is_valid]
-    usable = [(item, flow) for item, flow in selected if flow is not None and flow.is_valid]
+    faulty = {problem.declaration for problem in problems if problem.skips}
+    sound = [(item, flow) for item, flow in selected if item.location not in faulty]
+    usable = [(item, flow) for item, flow in sound if flow is not None and flow.is_valid]
+    left_out = [
+        _path_of(item, flow) for item, flow in selected if item.location in faulty or flow is None or not flow.is_valid
+    ]
     usual = [flow for flow in discovery.flows if flow.is_valid and _is_in(flow.path, folders)]
     undeclared = [flow for flow in usual if flow.entrypoint not in mentioned]
-    unreadable = [problem.file_path for problem in problems if problem.skips and problem.file_path]
+    unreadable = [each.file_path for each in problems if each.skips and each.file_path and not each.declaration]
     broken = [flow.path for flow in discovery.flows if not flow.is_valid]  # the fault may lie in what they import
     return Desired(
         owner=owner,
@@ -137,7 +141,6 @@ class _Builder:
         self, root: Path, owner: Owner, environment: EnvironmentConfig, schemas: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self.root, self.owner, self.environment, self.schemas = root, owner, environment, schemas
-        self.values = {**environment_values(environment), "project": owner.project}
 
     def declared(self, item: Declaration, flow: FlowMetadata) -> DeploymentConfig:
         """A deployment from a prefect.yaml."""
@@ -174,8 +177,7 @@ class _Builder:
             yield self._finished(self._from_template(flow, kind, template))
 
     def _from_template(self, flow: FlowMetadata, kind: Kind, template: DeploymentTemplate) -> DeploymentConfig:
-        of_flow = {f"flow.{name}": getattr(flow, name) for name in ("name", "path", "module_path", "function_name")}
-        written = fill(template.model_dump(), {**self.values, **of_flow, "kind": kind})
+        written = fill(template.model_dump(), template_values(self.environment, flow, kind, self.owner.project))
         known = {parameter.name for parameter in flow.parameters}
         given = {name: value for name, value in (written["parameters"] or {}).items() if name in known}
         return DeploymentConfig(

@@ -1,4 +1,4 @@
-"""Faults → what people and programs read: terminal text, markdown, JSON, SARIF, GitHub annotations.
+"""Faults → what people and programs read: terminal text, markdown, JSON.
 
 On a terminal a fault comes with the line that it is about and a caret; where a program reads, it is one line and its
 remedy, so that grep finds whole faults.
@@ -6,24 +6,18 @@ remedy, so that grep finds whole faults.
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
-from orchestrator import __version__
 from orchestrator.errors import ConfigurationError, Fault, OrchestratorError
 from orchestrator.markdown import cell, table
-from orchestrator.model import ValidationError, ValidationResult
-from orchestrator.rule_report import explanation, rule_markdown
-from orchestrator.rules import RULES, Rule
+from orchestrator.model import LONGEST_EXCERPT, ValidationError, ValidationResult
 
 # ---------------------------------------------------------------------------------------------------------
 # Terminal
@@ -66,17 +60,23 @@ def excerpt_lines(fault: ValidationError, width: int, colour: str = "red") -> It
     if not fault.excerpt.strip() or width - len(gutter) < NARROWEST:
         return
     start, end = _marked(fault)
-    shown, before, length = _window(_pieces(fault.excerpt), start, end, width - len(gutter))
-    yield Text.assemble((gutter, "dim"), shown)
+    shown, before, length = _window(_pieces(fault.excerpt.ljust(end)), start, end, width - len(gutter))
+    yield Text.assemble((gutter, "dim"), shown.rstrip())
     if length:
         below = f"{' ' * (len(gutter) - 2)}| "
         yield Text.assemble((below, "dim"), (" " * before + "^" * length, f"bold {colour}"))
 
 
 def _marked(fault: ValidationError) -> tuple[int, int]:
-    """The characters of the excerpt that are at fault; none where they are unknown, or behind where it was cut."""
+    """The characters of the excerpt that are at fault; none where they are unknown, or behind where it was cut.
+
+    Where something is missing, it is the place behind the last character.
+    """
     start = (fault.column_number or 0) - 1
-    end = min((fault.end_column_number or start + 2) - 1, len(fault.excerpt))
+    length = len(fault.excerpt)
+    if start == length < LONGEST_EXCERPT:
+        return start, start + 1
+    end = min((fault.end_column_number or start + 2) - 1, length)
     return (start, end) if 0 <= start < end else (0, 0)
 
 
@@ -136,10 +136,10 @@ def validation_text(result: ValidationResult) -> RenderableType:
     """All faults by file and line, and how many there are."""
     end = f"errors: {len(result.errors)}, warnings: {len(result.warnings)}"
     style = "bold green" if result.is_valid else "bold red"
-    return Group(*(FaultBlock(fault, fault.severity) for fault in _by_place(result)), Text(end, style=style))
+    return Group(*(FaultBlock(fault, fault.severity) for fault in by_place(result)), Text(end, style=style))
 
 
-def _by_place(result: ValidationResult) -> list[ValidationError]:
+def by_place(result: ValidationResult) -> list[ValidationError]:
     both = (*result.errors, *result.warnings)
     return sorted(both, key=lambda fault: (fault.file_path or "", fault.line_number or 0, fault.column_number or 0))
 
@@ -214,116 +214,3 @@ def error_json(error: OrchestratorError) -> dict[str, Any]:
             "faults": [fault_json(each) for each in faults],
         }
     }
-
-
-# ---------------------------------------------------------------------------------------------------------
-# SARIF 2.1.0 (OASIS), which code hosts show beside the source
-# ---------------------------------------------------------------------------------------------------------
-
-SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-SOURCE_ROOT = "%SRCROOT%"
-_RULE_INDEX = {rule.code: index for index, rule in enumerate(RULES)}
-
-
-def sarif(result: ValidationResult) -> dict[str, Any]:
-    """A run of all rules, and what they found."""
-    driver = {
-        "name": "orchestrator",
-        "version": __version__,
-        "semanticVersion": __version__,
-        "rules": [_sarif_rule(rule) for rule in RULES],
-    }
-    run = {
-        "tool": {"driver": driver},
-        "columnKind": "unicodeCodePoints",
-        "originalUriBaseIds": {SOURCE_ROOT: {"description": {"text": "The root of the repository."}}},
-        "results": list(_sarif_results(_by_place(result))),
-    }
-    return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
-
-
-def _sarif_rule(rule: Rule) -> dict[str, Any]:
-    text = explanation(rule)
-    return {
-        "id": rule.code,
-        "name": "".join(word[:1].upper() + word[1:] for word in rule.title.split() if word.isalnum()) or rule.code,
-        "shortDescription": {"text": rule.title},
-        "fullDescription": {"text": text.partition("\n\n")[0]},
-        "help": {"text": text, "markdown": rule_markdown(rule)},
-        "defaultConfiguration": {"level": rule.severity},
-    }
-
-
-def _sarif_results(faults: Iterable[ValidationError]) -> Iterator[dict[str, Any]]:
-    seen: Counter[str] = Counter()
-    for fault in faults:
-        print_of_fault = _fingerprint(fault)
-        seen[print_of_fault] += 1
-        yield _sarif_result(fault, f"{print_of_fault}:{seen[print_of_fault]}")
-
-
-def _sarif_result(fault: ValidationError, fingerprint: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "ruleId": fault.code,
-        "level": fault.severity,
-        "message": {"text": _both(fault)},
-        "partialFingerprints": {"orchestratorFault/v1": fingerprint},
-    }
-    if fault.code in _RULE_INDEX:
-        found["ruleIndex"] = _RULE_INDEX[fault.code]
-    if fault.file_path is None:
-        return found
-    place: dict[str, Any] = {"artifactLocation": {"uri": quote(fault.file_path), "uriBaseId": SOURCE_ROOT}}
-    if region := _region(fault):
-        place["region"] = region
-    return {**found, "locations": [{"physicalLocation": place}]}
-
-
-def _region(fault: ValidationError) -> dict[str, int]:
-    columns = {"startLine": fault.line_number, "startColumn": fault.column_number}
-    if fault.column_number:
-        columns["endColumn"] = fault.end_column_number
-    return {name: value for name, value in columns.items() if value} if fault.line_number else {}
-
-
-def _fingerprint(fault: ValidationError) -> str:
-    """What stays the same when lines above are added or removed: the rule, the file and what its line says."""
-    identity = "\0".join((fault.code, fault.file_path or "", " ".join(fault.excerpt.split()) or fault.message))
-    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-# ---------------------------------------------------------------------------------------------------------
-# GitHub's workflow commands (docs.github.com, "workflow commands")
-# ---------------------------------------------------------------------------------------------------------
-
-_TITLES = {rule.code: rule.title for rule in RULES}
-
-
-def github_annotations(result: ValidationResult) -> str:
-    """Faults as annotations, one line each."""
-    return "\n".join(_annotation(each) for each in _by_place(result))
-
-
-def _annotation(fault: ValidationError) -> str:
-    properties = {
-        "file": fault.file_path,
-        "line": fault.line_number,
-        "endLine": fault.line_number,
-        "col": fault.column_number,
-        "endColumn": fault.end_column_number,
-        "title": f"{fault.code} {_TITLES.get(fault.code, '')}".strip(),
-    }
-    written = ",".join(f"{name}={_escaped(str(value), ':,')}" for name, value in properties.items() if value)
-    return f"::{fault.severity} {written}::{_escaped(_both(fault))}"
-
-
-def _both(fault: ValidationError) -> str:
-    """What is wrong, and on the next line what to do."""
-    return f"{fault.message}\n{fault.remediation}".strip()
-
-
-def _escaped(text: str, also: str = "") -> str:
-    """A text as a workflow command takes it: percent signs, line ends and what separates properties encoded."""
-    for character in ("%", "\r", "\n", *also):
-        text = text.replace(character, f"%{ord(character):02X}")
-    return text

@@ -46,7 +46,7 @@ def shared(
     tokens = _Tokens(len(batches))
     running = [_Helper(lambda: _take_part(batches, tokens, work, answer)) for _ in range(helpers)]
     try:
-        mine = [number for number in _done(batches, tokens, work)]
+        mine = list(_done(batches, tokens, work))
         answered = [helper.result() for helper in running]
     finally:
         for helper in running:

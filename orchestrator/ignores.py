@@ -23,10 +23,10 @@ from functools import cache
 from pathlib import PurePosixPath
 
 import yaml
-from pathspec import GitIgnoreSpec
 
-from orchestrator.config import ProjectConfig
+from orchestrator.gitignore import Patterns
 from orchestrator.model import ValidationError
+from orchestrator.project import ProjectConfig
 from orchestrator.repository import Repository
 
 UNUSED = "IGN001"
@@ -69,12 +69,12 @@ _EVERYWHERE = "**"
 
 
 @cache
-def _spec(pattern: str) -> GitIgnoreSpec:
-    return GitIgnoreSpec.from_lines([pattern])
+def _patterns(pattern: str) -> Patterns:
+    return Patterns([pattern])
 
 
 def _matches(pattern: str, path: str) -> bool:
-    return _spec(pattern).match_file(path)
+    return _patterns(pattern).cover(path)
 
 
 # ---------------------------------------------------------------------------------------------------------

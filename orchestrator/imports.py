@@ -37,7 +37,8 @@ def imports_of(tree: ast.Module, content: bytes) -> list[Import]:
     """
     statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     # Most modules have no import inside of anything, and say the word nowhere else.
-    found = imports_in(tree if content.count(b"import") != len(statements) else ast.Module(list[ast.stmt](statements), []))
+    is_all = content.count(b"import") == len(statements)
+    found = imports_in(ast.Module(list[ast.stmt](statements), []) if is_all else tree)
     if b"import_module" in content or b"__import__" in content:
         found += dynamic_imports_in(tree)
     return found

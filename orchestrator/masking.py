@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.model import DeploymentConfig
+from orchestrator.model import LONGEST_EXCERPT, DeploymentConfig
 from orchestrator.secret_scan import tokens_in
 
 HIDDEN = "********"
@@ -109,7 +109,6 @@ _OPENS_BLOCK = re.compile(r"""^[\s-]*["']?([\w.-]+)["']?\s*:\s*[|>]?[-+\d]*\s*$"
 _LONG_BASE64 = re.compile(r"""^[\s"']*([A-Za-z0-9+/=_-]{40,})["'\s,\\]*$""")
 
 
-LONGEST_EXCERPT = 2000  # characters; what is longer is cut
 
 
 def masked_line(text: str, near: Sequence[str] = ()) -> str:

@@ -23,6 +23,11 @@ Origin = Literal["declared", "template", "deployer"]
 
 Severity = Literal["error", "warning"]
 
+DEFAULT_ENVIRONMENT = "development"
+
+LONGEST_EXCERPT = 2000
+"""Characters of a line that a fault shows; what is longer is cut."""
+
 # ---------------------------------------------------------------------------------------------------------
 # What is in the repository
 # ---------------------------------------------------------------------------------------------------------
@@ -32,8 +37,8 @@ Severity = Literal["error", "warning"]
 class ValidationError:
     """One fault: what, where, and what to do.
 
-    `code` is stable (`FLW001`, `CFG002`, …). A fault that `skips` takes out the one flow or file that it lies in and
-    lets the rest go on; any other error stops an apply before it begins.
+    `code` is stable (`FLW001`, `CFG002`, …). A fault that `skips` takes out the one flow, declaration or file that
+    it is about and lets the rest go on; any other error stops an apply before it begins.
     """
 
     code: str
@@ -44,6 +49,7 @@ class ValidationError:
     severity: Severity = "error"
     skips: bool = False
     flow: str | None = None  # entrypoint of the one flow that a fault which `skips` takes out; None: the whole file
+    declaration: str | None = None  # location of the one declaration that it takes out, instead of flow or file
     column_number: int | None = None  # 1-based, in characters
     end_column_number: int | None = None  # behind the last character
     excerpt: str = ""  # the line of the source, with secrets masked
@@ -318,7 +324,7 @@ class Desired:
 
     owner: Owner
     deployments: tuple[DeploymentConfig, ...] = ()
-    skipped_paths: tuple[str, ...] = ()  # deployments left out because their flow is broken: never pruned
+    skipped_paths: tuple[str, ...] = ()  # deployments left out because they, or their flow, have a fault: never pruned
     skipped_files: tuple[str, ...] = ()  # unreadable files: deployments that point into them are never pruned
     problems: tuple[ValidationError, ...] = ()
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.config import ConfigurationManager, EnvironmentConfig, ProjectConfig
+from orchestrator.config import ConfigurationManager, EnvironmentConfig
 from orchestrator.desired import (
     DEPLOYER_ENTRYPOINT,
     Selection,
@@ -27,14 +27,16 @@ from orchestrator.desired import (
     desired_state,
     select,
 )
-from orchestrator.discovery import discover
+from orchestrator.discovery import cache_file_of, discover
 from orchestrator.entrypoints import declared_files
 from orchestrator.errors import ConfigurationError, ServerMismatch
 from orchestrator.ignores import project_ignores
+from orchestrator.isolated_import import import_problems
 from orchestrator.local import STATE_FOLDER, is_loopback
 from orchestrator.masking import shown_url
 from orchestrator.model import Declaration, Desired, Discovery, Owner, ValidationError, ValidationResult
 from orchestrator.prefect_yaml import prefect_files, read_declarations
+from orchestrator.project import ProjectConfig
 from orchestrator.repository import Repository
 from orchestrator.rules import Facts
 from orchestrator.schemas import Subject, read_schemas
@@ -132,7 +134,13 @@ def discover_flows(
     root: Path, project: ProjectConfig, declarations: Sequence[Declaration] = (), paths: tuple[str, ...] | None = None
 ) -> Discovery:
     """Find the flows of the configured folders and of the files that declarations point to, or of the paths given."""
-    return discover(root, project.flows, project.exclude, paths, () if paths else declared_files(declarations))
+    also = () if paths else declared_files(declarations)
+    return discover(root, project.flows, project.exclude, paths, also, cache_file=cache_file_of(root))
+
+
+def with_imports_tried(root: Path, discovery: Discovery) -> Discovery:
+    """The discovery, with what importing each flow in a child process says added to its problems."""
+    return replace(discovery, problems=(*discovery.problems, *import_problems(root, discovery.flows)))
 
 
 def about(settings: Settings, paths: Sequence[str]) -> Settings:
@@ -155,19 +163,25 @@ def about(settings: Settings, paths: Sequence[str]) -> Settings:
     )
 
 
-def validate(settings: Settings, discovery: Discovery, others: Sequence[Settings] = ()) -> ValidationResult:
+def validate(
+    settings: Settings,
+    discovery: Discovery,
+    others: Sequence[Settings] = (),
+    installed: frozenset[str] | None = None,
+) -> ValidationResult:
     """Every rule over flows, declarations and configuration.
 
     Args:
         settings: of the environment that is checked.
         discovery: the flows.
         others: the same for further environments, checked in the same go.
+        installed: import names of an environment; what is there counts as declared. None: only what is declared does.
 
     Returns:
         All faults together, each once, sorted by place; those that people silenced are left out.
     """
     repository = Repository(settings.root)
-    first, *rest = (_facts(repository, each, discovery) for each in (settings, *others))
+    first, *rest = (_facts(repository, each, discovery, installed) for each in (settings, *others))
     return check(
         first,
         *rest,
@@ -187,7 +201,7 @@ def _doubtful(settings: Settings) -> Iterator[str]:
         yield "DPL011"  # a call to a deployment that nobody declares
 
 
-def _facts(repository: Repository, settings: Settings, discovery: Discovery) -> Facts:
+def _facts(repository: Repository, settings: Settings, discovery: Discovery, installed: frozenset[str] | None) -> Facts:
     environment = settings.environment
     if any(error.file_path in settings.prefect_files for error in settings.errors):
         environment = environment.model_copy(update={"templates": {}})  # nobody knows for which flows they are
@@ -200,6 +214,7 @@ def _facts(repository: Repository, settings: Settings, discovery: Discovery) -> 
         environment=environment,
         prefect_files=settings.prefect_files,
         configuration_files=settings.configuration_files,
+        installed=installed,
     )
 
 

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from orchestrator.config import Policy
-from orchestrator.desired import DEPLOYER_FLOW, Selection
+from orchestrator.config import DEPLOYER_FLOW, Policy
+from orchestrator.desired import Selection
 from orchestrator.errors import RefusedError
 from orchestrator.masking import masked
 from orchestrator.model import (
@@ -198,12 +198,12 @@ def _removal(item: LiveDeployment, desired: Desired, policy: Policy) -> Change:
 
 
 def _why_kept(item: LiveDeployment, desired: Desired, policy: Policy) -> str | None:
-    """Why something that nothing asks for is not deleted: its source cannot be read, or the policy says so."""
+    """Why something that nothing asks for is not deleted: its source has a fault, or the policy says so."""
     file = (item.config.entrypoint or "").partition(":")[0]
     if any(broken == file or broken.endswith(f"/{file}") for broken in desired.skipped_files if file):
         return f"left as it is: {file} cannot be read"
     if any(_is_same(item.config, path) for path in desired.skipped_paths):
-        return "left as it is: its flow cannot be read"
+        return "left as it is: its declaration or its flow has a fault"
     return None if policy.prune else "left as it is: this environment's policy does not prune"
 
 

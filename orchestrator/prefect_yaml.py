@@ -15,11 +15,12 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_valida
 
 from orchestrator.config import ScheduleSection
 from orchestrator.errors import ConfigurationError
+from orchestrator.faults import faulty
 from orchestrator.gitignore import Patterns
 from orchestrator.model import Declaration, ValidationError
 from orchestrator.placeholders import Outputs, Unfillable, unfillable
 from orchestrator.repository import Repository
-from orchestrator.strict import Section, fault, faulty, validated
+from orchestrator.strict import Section, fault, validated
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 Step = dict[str, Any]

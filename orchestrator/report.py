@@ -12,11 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markdown import Markdown
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator.fault_report import fault_json, problems_markdown, problems_text
+from orchestrator.fault_report import fault_json, problems_markdown
 from orchestrator.markdown import cell, table
 from orchestrator.model import (
     BootstrapResult,
@@ -24,10 +22,8 @@ from orchestrator.model import (
     ChangeResult,
     CleanupResult,
     DeploymentResult,
-    Discovery,
     EnvironmentStatus,
     FieldDiff,
-    FlowMetadata,
     Plan,
     RunReport,
 )
@@ -115,17 +111,6 @@ def _result_line(item: ChangeResult) -> Text:
     return Text(f"{sign} {item.deployment}  {item.status}: {item.error}", style="bold red")
 
 
-def flows_text(discovery: Discovery) -> RenderableType:
-    """The flows found, as a table."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("FLOW", "ENTRYPOINT", "LINE", "PARAMETERS"):
-        table.add_column(heading, overflow="fold")
-    for flow in discovery.flows:
-        parameters = ", ".join(parameter.name for parameter in flow.parameters)
-        table.add_row(Text(flow.name), Text(flow.entrypoint), str(flow.line_number), Text(parameters))
-    return Group(table, Text(f"{len(discovery.flows)} flows", style="bold"), problems_text(discovery.problems))
-
-
 def cleanup_text(result: CleanupResult) -> RenderableType:
     lines = [Text(f"- {path}", style="red") for path in result.deleted]
     lines += [Text(f"= {path}  not ours: left as it is", style="dim") for path in result.foreign]
@@ -158,11 +143,6 @@ def run_text(run: RunReport) -> RenderableType:
     done = sum(each.succeeded for each in run.descendants)
     end = [Text(f"{done} of {len(run.descendants)} child runs completed", style="bold")] if run.descendants else []
     return Group(*lines, *end)
-
-
-def sync_text(run: RunReport) -> RenderableType:
-    """What a run of the deployer did: its artifact."""
-    return Markdown(run.artifact)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -221,17 +201,6 @@ def _code(value: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------
 # JSON: keys that stay stable
 # ---------------------------------------------------------------------------------------------------------
-
-
-def flow_json(flow: FlowMetadata) -> dict[str, Any]:
-    fields = {field.name: getattr(flow, field.name) for field in dataclasses.fields(flow)}
-    parameters = [dataclasses.asdict(parameter) for parameter in flow.parameters]
-    return {**fields, "parameters": parameters, "entrypoint": flow.entrypoint, "is_valid": flow.is_valid}
-
-
-def discovery_json(discovery: Discovery) -> dict[str, Any]:
-    flows = [flow_json(flow) for flow in discovery.flows]
-    return {"flows": flows, "problems": [fault_json(problem) for problem in discovery.problems]}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

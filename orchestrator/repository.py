@@ -56,6 +56,7 @@ class Repository:
         self.root = root
         self._listings: dict[str, _Listing] = {}
         self._texts: dict[str, str | None] = {}
+        self._lines: dict[str, list[str]] = {}
         self._also = _names_by_folder(also)
 
     def __contains__(self, path: str) -> bool:
@@ -77,6 +78,21 @@ class Repository:
         if path not in self._texts:
             self._texts[path] = self._read(path)
         return self._texts[path]
+
+    def line(self, path: str | None, number: int | None) -> str:
+        """One line of a text, without its end; empty where there is no such line.
+
+        Lines end where Python's parser ends them, and not, as `str.splitlines` has it, at form feeds and the like too.
+
+        Args:
+            path: the file.
+            number: 1-based.
+        """
+        if path is None or number is None:
+            return ""
+        if path not in self._lines:
+            self._lines[path] = (self.text(path) or "").split("\n")
+        return self._lines[path][number - 1] if 1 <= number <= len(self._lines[path]) else ""
 
     def listing(self, folder: str) -> _Listing:
         """What a folder holds, by kind.

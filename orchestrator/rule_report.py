@@ -26,10 +26,10 @@ HEAD = """\
 
 What `orchestrator validate` finds. `orchestrator rules CODE` tells the same on a terminal.
 
-An error takes out the flow or the file that it lies in, or forbids an apply where it makes the whole repository
-ambiguous; a warning does neither. Where a rule is wrong for you, silence it: `# orchestrator: ignore[CODE]` on the
-line, or above it on a line of its own (several codes: `ignore[FLW006, DEP001]`); in pyproject.toml for all files, or
-for some:
+An error takes out the flow, declaration or file that it is about, or forbids an apply where it makes the whole
+repository ambiguous; a warning does neither. Where a rule is wrong for you, silence it: `# orchestrator: ignore[CODE]`
+on the line, or above it on a line of its own (several codes: `ignore[FLW006, DEP001]`); in pyproject.toml for all
+files, or for some:
 
 ```toml
 [tool.orchestrator]

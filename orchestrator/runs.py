@@ -41,9 +41,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from orchestrator.errors import ConfigurationError, OrchestratorError
+from orchestrator.faults import did_you_mean
 from orchestrator.model import RunReport
 from orchestrator.server import PAGE, PrefectServer, our_errors
-from orchestrator.strict import did_you_mean
 
 POLL_SECONDS = 1.0
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import ValidationError as PydanticError
 
-from orchestrator.errors import ConfigurationError
+from orchestrator.faults import did_you_mean, faulty
 from orchestrator.model import ValidationError
 from orchestrator.yaml_source import Location, YamlDocument
 
@@ -46,7 +45,7 @@ def validated(section: type[S], data: Any, *documents: YamlDocument) -> S:
 
 def _from_pydantic(section: type[Section], details: Any, documents: Sequence[YamlDocument]) -> ValidationError:
     location = _place_in_files(details["loc"], documents)
-    document = _written_in(location, documents)
+    document = written_in(location, documents)
     name = ".".join(map(str, location))
     if details["type"] == "extra_forbidden":
         known = sorted(_keys_at(section, location[:-1]))
@@ -56,7 +55,7 @@ def _from_pydantic(section: type[Section], details: Any, documents: Sequence[Yam
     return fault("CFG003", f"{name or 'the file'}: {reason}.", document, location, "Correct the value.")
 
 
-def _written_in(location: Location, documents: Sequence[YamlDocument]) -> YamlDocument | None:
+def written_in(location: Location, documents: Sequence[YamlDocument]) -> YamlDocument | None:
     """The last document that holds `location`, or the nearest thing around it."""
     for depth in range(len(location), 0, -1):
         for document in reversed(documents):
@@ -121,16 +120,3 @@ def fault(
         line_number=document.line(location) if document else None,
         remediation=remedy,
     )
-
-
-def faulty(faults: Sequence[ValidationError]) -> ConfigurationError:
-    """One error that carries all faults, sorted by place."""
-    ordered = sorted(faults, key=lambda each: (each.file_path or "", each.line_number or 0))
-    count = "One fault" if len(ordered) == 1 else f"{len(ordered)} faults"
-    return ConfigurationError(f"{count} in the configuration; nothing was changed.", faults=ordered)
-
-
-def did_you_mean(written: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'? ` for the nearest known name, empty where none is near."""
-    close = difflib.get_close_matches(written, list(known), n=1)
-    return f"Did you mean {close[0]!r}? " if close else ""

@@ -18,7 +18,8 @@ from cyclopts import Parameter
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from orchestrator.config import DEFAULT_ENVIRONMENT
+from orchestrator.errors import ConfigurationError
+from orchestrator.model import DEFAULT_ENVIRONMENT
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -48,6 +49,17 @@ class OnServer(Common):
 
     env: Env = DEFAULT_ENVIRONMENT
     api_url: Annotated[str | None, Parameter(help="The server's API; default: the environment's.")] = None
+
+
+def existing_root(root: Path) -> Path:
+    """The repository's folder, resolved.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise ConfigurationError("There is no such folder.", location=str(root.absolute()), remedy="Correct --root.")
+    return root.resolve()
 
 
 class Terminal:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from orchestrator.discovery import discover
 from orchestrator.ignores import Ignore, comment_ignores, silenced, source_text, unused
-from orchestrator.masking import LONGEST_EXCERPT, masked_line
-from orchestrator.model import Discovery, ValidationError, ValidationResult
+from orchestrator.masking import masked_line
+from orchestrator.model import LONGEST_EXCERPT, Discovery, ValidationError, ValidationResult
 from orchestrator.repository import Repository
 from orchestrator.rules import RULES, Facts, Rule, ignored
 

@@ -19,6 +19,21 @@ Location = tuple[str | int, ...]
 """The way to a value: ("work_pools", "python", "name"), with indexes for list items."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Knows where a value stands that has the form of a number or a date and is none (`2024-13-45`)."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise yaml.MarkedYAMLError(problem=_no_value(node, error), problem_mark=node.start_mark) from error
+
+
+def _no_value(node: yaml.Node, error: Exception) -> str:
+    kind = node.tag.rpartition(":")[2]
+    return f"this is no {kind}: {error}; put it in quotes if it is text"
+
+
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
     """A parsed file: its data, and the line of each value."""
@@ -49,10 +64,10 @@ def read_yaml(path: Path, *, shown_as: str) -> YamlDocument:
         Its data and the line of every key. An empty file gives an empty mapping.
 
     Raises:
-        ConfigurationError: it cannot be read, is no YAML, or has a key twice (fault CFG001).
+        ConfigurationError: it cannot be read, is no YAML, has a key twice or a date that is none (fault CFG001).
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        loader = _Loader(path.read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
         lines: dict[Location, int] = {}
         if node is None:
@@ -62,7 +77,7 @@ def read_yaml(path: Path, *, shown_as: str) -> YamlDocument:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _unreadable(shown_as, error.problem or str(error), mark.line + 1 if mark else None) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise _unreadable(shown_as, str(error) or type(error).__name__, None) from error
 
 

@@ -9,12 +9,13 @@ from uuid import UUID
 
 from orchestrator.config import DEPLOYER_FLOW
 from orchestrator.entrypoints import Resolver, normal_entrypoint, possible_files
-from orchestrator.model import Declaration, DeploymentCall, FlowMetadata
+from orchestrator.model import Declaration, DeploymentCall, FlowMetadata, ValidationError
 from orchestrator.rules.deployments import Known, known_deployments, template_name, templated
 from orchestrator.rules.flows import BANNED
 from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule, grouped, reported, suggestion
 from orchestrator.rules.signatures import functions_in
+from orchestrator.sources import SYNTAX_ERROR, UNREADABLE
 
 
 def unknown_flow(facts: Facts) -> Iterator[Finding]:
@@ -23,7 +24,7 @@ def unknown_flow(facts: Facts) -> Iterator[Finding]:
     Correct its entrypoint (`path/to/file.py:function`, the path from the folder of the prefect.yaml) or its
     flow_name. Where the file exists but is broken, the deployment on the server is left as it is.
     """
-    broken = {problem.file_path: problem for problem in facts.problems}
+    broken = _unread(facts)
     for declaration in _unresolved(facts):
         faulty = next((broken[path] for path in possible_files(declaration) if path in broken), None)
         if faulty is not None:
@@ -41,10 +42,10 @@ def no_flow_in_file(facts: Facts) -> Iterator[Finding]:
 
     Decorate the function with `@flow`, or correct the entrypoint. The deployment on the server is left as it is.
     """
-    broken = {problem.file_path for problem in facts.problems}
+    broken = _unread(facts)
     for declaration in _unresolved(facts):
         path = _file_without_flow(declaration, facts)
-        if path is None or broken.intersection(possible_files(declaration)):
+        if path is None or broken.keys() & possible_files(declaration):
             continue
         wanted = normal_entrypoint(declaration.entrypoint or "").replace(":", ".").rpartition(".")[2]
         if wanted in functions_in(facts.repository, path):
@@ -54,6 +55,11 @@ def no_flow_in_file(facts: Facts) -> Iterator[Finding]:
             message = f"there is no flow in {path}"
             remedy = "Correct the entrypoint; `orchestrator discover` lists the flows there are."
         yield _about_flow(facts, declaration, message, remedy, skips=True)
+
+
+def _unread(facts: Facts) -> dict[str | None, ValidationError]:
+    """The files whose flows nobody knows."""
+    return {each.file_path: each for each in facts.problems if each.code in (SYNTAX_ERROR, UNREADABLE)}
 
 
 def _unresolved(facts: Facts) -> Iterator[Declaration]:
@@ -74,7 +80,8 @@ def _about_flow(facts: Facts, declaration: Declaration, message: str, remedy: st
     line = declaration.line(key)
     text = f"The deployment {declaration.name!r} cannot be used: {message}."
     span = columns_of(facts.repository, declaration.file_path, line, key)
-    return Finding(declaration.file_path, line, text, remedy, skips, span=span)
+    where = declaration.location if skips else None
+    return Finding(declaration.file_path, line, text, remedy, skips, span=span, declaration=where)
 
 
 def _missing_flow(declaration: Declaration, flows: Sequence[FlowMetadata]) -> tuple[str, str]:
@@ -131,7 +138,10 @@ def invalid_name(facts: Facts) -> Iterator[Finding]:
             line = declaration.line("name")
             message = f"The name of the deployment {declaration.name!r} holds {banned!r}, which Prefect does not allow."
             span = columns_of(facts.repository, declaration.file_path, line, declaration.name)
-            yield Finding(declaration.file_path, line, message, remedy, skips=True, span=span or "name")
+            where = declaration.location
+            yield Finding(
+                declaration.file_path, line, message, remedy, skips=True, span=span or "name", declaration=where
+            )
     yield from _invalid_template_names(facts, remedy)
     name = facts.environment.deployer.name or ""
     if banned := _banned(name):
@@ -201,8 +211,7 @@ def _is_known(call: DeploymentCall, known: Sequence[Known], facts: Facts) -> boo
 
 
 def _has_read_all_flows(facts: Facts) -> bool:
-    unread = any(problem.code in ("FLW001", "FLW002") for problem in facts.problems)
-    return not unread and all(flow.name_is_static for flow in facts.flows)
+    return not _unread(facts) and all(flow.name_is_static for flow in facts.flows)
 
 
 def _call_remedy(call: DeploymentCall, known: Sequence[Known], facts: Facts) -> str:

@@ -153,8 +153,7 @@ def _best_file(files: Sequence[str]) -> str:
 
 def _import_span(entry: OutsideImport, repository: Repository) -> str:
     """As much of the name as its line holds: `from google.cloud import storage` imports `google.cloud.storage`."""
-    lines = (repository.text(entry.file_path) or "").splitlines()
-    line = lines[entry.line_number - 1] if 0 < entry.line_number <= len(lines) else ""
+    line = repository.line(entry.file_path, entry.line_number)
     parts = entry.module.split(".")
     names = [*(".".join(parts[:length]) for length in range(len(parts), 0, -1)), parts[-1]]
     return next((name for name in names if name.strip(".") and name in line), entry.module)
@@ -480,9 +479,9 @@ import pandas""",
         "Import of a module that does not exist",
         "error",
         missing_module,
-        example="""# shared/cleaning.py is there
+        example="""# the package shared has a cleaning.py
 from shared.cleanning import clean""",
-        better="""# shared/cleaning.py is there
+        better="""# the package shared has a cleaning.py
 from shared.cleaning import clean""",
     ),
     Rule(

@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pathspec import GitIgnoreSpec
-
 from orchestrator.dockerfile import INSTRUCTIONS, Dockerfile, Source, Stage, read_dockerfile
 from orchestrator.dockerignore import DockerIgnore, dockerignore_of, matching_names
 from orchestrator.errors import ConfigurationError
@@ -362,9 +360,9 @@ def _is_removed(repository: Repository, ignore: DockerIgnore, context: str, path
 
 def _is_ignored_by_git(repository: Repository, build: Build, source: Source) -> bool:
     """Is it something that git does not keep, and that is made on the machine where the image is built?"""
-    spec = GitIgnoreSpec.from_lines((repository.text(".gitignore") or "").splitlines())
-    paths = [posixpath.join(context, _relative(source)) for context in build.contexts]
-    return any(spec.match_file(form) for path in paths for form in (path, f"{path}/"))
+    paths = [posixpath.normpath(posixpath.join(context, _relative(source))) for context in build.contexts]
+    # It may be meant as a file or as a folder: a folder is ignored if a file in it is.
+    return any(repository.is_ignored(form) for path in paths for form in (path, f"{path}/file"))
 
 
 def _nearest(repository: Repository, build: Build, source: Source) -> str:

@@ -33,11 +33,13 @@ class _Given:
     path: str | None
     line: int | None
     is_enforced: bool  # the server checks it as soon as the deployment is made
-    skips: bool  # it concerns one deployment
+    declaration: str | None = None  # the location of the one declaration that gives it
 
     def finding(self, facts: Facts, message: str, remedy: str) -> Finding:
         span = columns_of(facts.repository, self.path, self.line, self.name)
-        return Finding(self.path, self.line, f"{self.giver} {message}.", remedy, skips=self.skips, span=span)
+        text = f"{self.giver} {message}."
+        skips = self.declaration is not None
+        return Finding(self.path, self.line, text, remedy, skips, span=span, declaration=self.declaration)
 
 
 def resolved(facts: Facts) -> Iterator[tuple[Declaration, FlowMetadata]]:
@@ -69,7 +71,7 @@ def _values(
     enforced = declaration.enforce_parameter_schema is not False
     for name, value in values.items():
         line = declaration.line(*place, name)
-        yield _Given(name, value, flow, giver, declaration.file_path, line, enforced, skips=True)
+        yield _Given(name, value, flow, giver, declaration.file_path, line, enforced, declaration.location)
 
 
 def _of_environment(facts: Facts) -> Iterator[_Given]:
@@ -104,7 +106,7 @@ def _from(
             continue
         path, line = facts.environment.place(*place, name)
         giver = f"The environment, under {'.'.join(map(str, place))},"
-        yield _Given(name, value, flow, giver, path, line, is_enforced=True, skips=False)
+        yield _Given(name, value, flow, giver, path, line, is_enforced=True)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -21,10 +21,9 @@ def columns_of(repository: Repository, path: str | None, line: int | None, text:
     Returns:
         The first column and the one behind the last, 1-based; None where the text is not on that line.
     """
-    lines = (repository.text(path) or "").splitlines() if path and text else []
-    if line is None or not 1 <= line <= len(lines):
+    if not text:
         return None
     before = r"(?<![\w-])" if re.match(r"\w", text) else ""
     behind = r"(?![\w-])" if re.search(r"\w\Z", text) else ""
-    found = re.search(f"{before}{re.escape(text)}{behind}", lines[line - 1])
+    found = re.search(f"{before}{re.escape(text)}{behind}", repository.line(path, line))
     return (found.start() + 1, found.end() + 1) if found else None

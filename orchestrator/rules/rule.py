@@ -48,8 +48,9 @@ class Finding:
         file_path, line_number: where; the line is 1-based.
         message: what is wrong, one sentence. Never holds a secret.
         remedy: what to do.
-        skips: takes out the file, or the one flow named, and lets the rest go on. See `ValidationError`.
+        skips: takes out the file, or the one flow or declaration named, and lets the rest go on. See `ValidationError`.
         flow: the entrypoint of the flow that it takes out.
+        declaration: the location of the declaration that it takes out.
         span: the text on that line which is at fault, for the caret; or its columns (1-based, end excluded).
     """
 
@@ -60,6 +61,7 @@ class Finding:
     skips: bool = False
     flow: str | None = None
     span: str | tuple[int, int] | None = None
+    declaration: str | None = None
 
 
 Check = Callable[[Facts], Iterator[Finding]]
@@ -111,6 +113,7 @@ class Rule:
                 severity=self.severity,
                 skips=finding.skips,
                 flow=finding.flow,
+                declaration=finding.declaration,
                 column_number=start,
                 end_column_number=end,
             )
@@ -120,10 +123,7 @@ def _columns(finding: Finding, repository: Repository) -> tuple[int | None, int 
     """Where on its line a finding lies, as far as that is known."""
     if not isinstance(finding.span, str):
         return finding.span or (None, None)
-    lines = (repository.text(finding.file_path or "") or "").splitlines()
-    if finding.line_number is None or finding.line_number > len(lines):
-        return None, None
-    start = lines[finding.line_number - 1].find(finding.span)
+    start = repository.line(finding.file_path, finding.line_number).find(finding.span)
     return (start + 1, start + 1 + len(finding.span)) if start >= 0 else (None, None)
 
 
@@ -140,6 +140,7 @@ def reported(facts: Facts, code: str) -> Iterator[Finding]:
                 problem.skips,
                 problem.flow,
                 None if start is None else (start, end or start + 1),
+                problem.declaration,
             )
 
 

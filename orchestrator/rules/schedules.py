@@ -36,7 +36,10 @@ class _Written:
         """A finding about one key of the schedule."""
         path, line = self._place(*self.location, key)
         span = columns_of(self.facts.repository, path, line, value)
-        return Finding(path, line, f"{self.owner}: {message}.", remedy, skips=self.source is not None, span=span or key)
+        declaration = self.source.location if self.source else None
+        text = f"{self.owner}: {message}."
+        skips = declaration is not None
+        return Finding(path, line, text, remedy, skips, span=span or key, declaration=declaration)
 
     def _place(self, *place: str | int) -> tuple[str | None, int | None]:
         if self.source is None:

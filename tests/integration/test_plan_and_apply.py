@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from orchestrator import live
 from orchestrator.bootstrap import ensure_pool
+from orchestrator.cli import run_command
 from orchestrator.config import Policy, ScheduleSection, WorkPoolConfig
 from orchestrator.errors import ServerUnreachable
 from orchestrator.model import DeploymentConfig, DeploymentResult, Desired, Owner, Plan, ScheduleConfig
 from orchestrator.server import open_server
+from orchestrator.terminal import EXIT_DEGRADED
+from tests.unit.builders import write_files
 
 from .api import Api, unique
 from .conftest import PrefectServer, free_port
@@ -267,6 +271,40 @@ async def test_a_docker_deployment_reads_as_unchanged(api: Api, repository: Repo
 
     (change,) = (await repository.plan(wanted)).changes
     assert (change.action, change.fields) == ("unchanged", ())
+
+
+DECLARED = """
+    deployments:
+      - name: daily
+        entrypoint: flows/etl.py:etl
+        schedules:
+          - cron: "{cron}"
+"""
+ALSO_DECLARED = """
+      - name: weekly
+        entrypoint: flows/etl.py:etl
+"""
+
+
+def test_a_declaration_with_a_fault_is_left_alone_and_the_others_go_on(
+    capsys: pytest.CaptureFixture[str], api: Api, repository: Repository, tmp_path: Path
+) -> None:
+    pools = f"work_pools: {{python: {{name: {POOL}, type: process}}}}"
+    files = {
+        "pyproject.toml": f'[tool.orchestrator]\nproject = "{repository.owner.project}"\n',
+        "environments/development.yaml": f"prefect_api_url: {api.url}\n{pools}\nselect: ['{repository.flow}/*']\n",
+        "flows/etl.py": f'from prefect import flow\n@flow(name="{repository.flow}")\ndef etl(): ...\n',
+        "prefect.yaml": DECLARED.format(cron="0 6 * * *"),
+    }
+    only = ["--root", str(write_files(tmp_path, files)), "--only", f"{repository.flow}/*"]
+    assert run_command(["apply", "--yes", *only]) == 0
+    before = api.deployment(repository.path())
+
+    write_files(tmp_path, {"prefect.yaml": DECLARED.format(cron="0 61 * * *") + ALSO_DECLARED})
+    assert run_command(["apply", "--yes", *only]) == EXIT_DEGRADED
+    assert "prefect.yaml:5" in capsys.readouterr().out
+    assert api.deployment(repository.path())["updated"] == before["updated"]
+    assert set(api.deployments_of(repository.flow)) == {"daily", "weekly"}
 
 
 # --- updating --------------------------------------------------------------------------------------------

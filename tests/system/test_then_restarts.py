@@ -77,7 +77,7 @@ def running(system: System, run_id: str) -> dict[str, Any] | None:
 def is_importing(system: System) -> bool:
     """Whether a child process of the clone imports flows."""
     everything = psutil.process_iter(["cmdline", "cwd"])
-    children = [each.info for each in everything if "orchestrator.schema_child" in (each.info["cmdline"] or [])]
+    children = [each.info for each in everything if "orchestrator.flow_child" in (each.info["cmdline"] or [])]
     return any(child["cwd"] == str(system.root) for child in children)
 
 

@@ -173,6 +173,36 @@ class TestValidate:
         code, document = run_json(capsys, "validate", "--all-environments", "--root", shop)
         assert (code, [each["code"] for each in document["warnings"]]) == (0, ["CFG007"])
 
+    def test_an_import_is_tried_where_it_is_asked_for(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        raising = 'from prefect import flow\n\nTABLE = {}["no table"]\n\n@flow\ndef load(): ...\n'
+        write_files(shop, {"flows/load.py": raising})
+        assert run_json(capsys, "validate", "--root", shop)[0] == 0
+        code, document = run_json(capsys, "validate", "--isolated-import", "--root", shop)
+        assert (code, [each["code"] for each in document["errors"]]) == (1, ["FLW010"])
+        (error,) = document["errors"]
+        assert (error["file_path"], error["line_number"]) == ("flows/load.py", 3)
+        assert "flows/load.py:load" in error["message"] and "no table" in error["message"]
+
+    def test_what_an_import_says_may_be_silenced(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        raising = 'from prefect import flow\nTABLE = {}["table"]  # orchestrator: ignore[FLW010]\n@flow\ndef a(): ...\n'
+        write_files(shop, {"flows/load.py": raising})
+        for option in ([], ["--isolated-import"]):
+            code, document = run_json(capsys, "validate", *option, "--root", shop)
+            assert (code, document["errors"], document["warnings"]) == (0, [], [])
+
+    def test_what_is_installed_counts_where_it_is_asked_for(
+        self, capsys: pytest.CaptureFixture[str], shop: Path
+    ) -> None:
+        source = "import pytest, no_such_package\nfrom prefect import flow\n@flow\ndef etl(): ...\n"
+        write_files(shop, {"flows/etl.py": source})
+        told = {
+            option: " ".join(each["message"] for each in run_json(capsys, "validate", *option, "--root", shop)[1][kind])
+            for option in ((), ("--installed",))
+            for kind in ("warnings",)
+        }
+        assert "pytest" in told[()] and "no_such_package" in told[()]
+        assert "pytest" not in told[("--installed",)] and "no_such_package" in told[("--installed",)]
+
     def test_a_silenced_fault_is_not_told(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
         silent = "from prefect import flow\n@flow\ndef etl(a=[]): ...  # orchestrator: ignore[FLW006]\n"
         write_files(shop, {"flows/etl.py": silent})

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.closure import Closure, ImportGraph, import_roots
 from orchestrator.imports import dynamic_imports_in, imports_in
 from orchestrator.sources import SourceFiles
+from tests.unit.builders import write_files
 
 REPOS = Path(__file__).parents[1] / "repos"
 SHARED = REPOS / "shared_modules"
@@ -164,8 +165,13 @@ def outside_of(root: Path, path: str = "flows/f.py") -> set[tuple[str, str, bool
 def test_outside_imports_have_a_place() -> None:
     found = {(each.file_path, each.line_number, each.module) for each in closure_of(SHARED, "flows/etl.py").outside}
     assert {("flows/etl.py", 4, "pandas"), ("flows/etl.py", 5, "yaml.nodes"), ("flows/etl.py", 23, "docker")} <= found
-    missing = [each.module for each in closure_of(SHARED, "flows/etl.py").outside if each.is_missing]
-    assert missing == ["...beyond"]
+    assert not any(each.is_missing for each in closure_of(SHARED, "flows/etl.py").outside)
+
+
+def test_a_relative_import_that_leaves_the_repository_is_missing(tmp_path: Path) -> None:
+    flow = "from ...beyond import nothing\nfrom . import helper\n"
+    write_files(tmp_path, {"flows/f.py": flow, "flows/helper.py": ""})
+    assert outside_of(tmp_path) == {("flows/f.py:1", "...beyond", True)}
 
 
 PACKAGES = {

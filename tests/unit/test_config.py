@@ -217,6 +217,22 @@ class TestUnreadableFiles:
         (fault,) = faults(tmp_path, "select: &a [*a]")
         assert (fault.code, fault.file_path) == ("CFG001", "environments/base.yaml")
 
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            ("2024-13-45", "this is no timestamp: month must be in 1..12"),
+            ("2024-01-01T25:00:00", "this is no timestamp: hour must be in 0..23"),
+            ("!!int abc", "this is no int"),
+            ("!!bool perhaps", "this is no bool"),
+            ("!!timestamp today", "this is no timestamp"),
+            ("9" * 5000, "this is no int"),
+        ],
+    )
+    def test_a_value_that_is_none_of_its_form(self, tmp_path: Path, value: str, reason: str) -> None:
+        (fault,) = faults(tmp_path, f"default_parameters:\n  day: 1\n  since: {value}\n")
+        assert places((fault,)) == [("CFG001", "environments/base.yaml:3")]
+        assert reason in fault.message
+
     def test_text_that_is_no_utf8(self, tmp_path: Path) -> None:
         write_files(tmp_path, {"environments/development.yaml": ""}).joinpath("environments/base.yaml").write_bytes(
             b"\xe4"

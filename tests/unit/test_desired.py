@@ -273,6 +273,23 @@ class TestBrokenFlows:
         desired = work_out([flow(validation_errors=("shared/helper.py:2: x",))], problems=[helper])
         assert desired.skipped_files == ("shared/helper.py", "flows/etl.py")
 
+    def test_a_declaration_with_a_fault_is_left_out_alone(self) -> None:
+        faulty, sound = declaration(line_number=3), declaration("weekly", line_number=9)
+        fault = problem(file_path="prefect.yaml", line_number=5, skips=True, declaration=faulty.location)
+        desired = work_out([flow()], [faulty, sound], environment(templates=TEMPLATE), problems=[fault])
+        assert paths(desired) == ["etl/weekly"]
+        assert desired.skipped_paths == ("etl/daily",)
+        assert desired.skipped_files == ()
+
+    def test_a_flow_whose_only_declaration_has_a_fault_gets_nothing_by_template(self) -> None:
+        fault = problem(file_path="prefect.yaml", skips=True, declaration=declaration().location)
+        desired = work_out([flow()], [declaration()], environment(templates=TEMPLATE), problems=[fault])
+        assert paths(desired) == []
+
+    def test_a_declaration_with_a_warning_is_not_left_out(self) -> None:
+        warning = problem(severity="warning", declaration=declaration().location)
+        assert paths(work_out([flow()], [declaration()], problems=[warning])) == ["etl/daily"]
+
     def test_get_nothing_by_template(self) -> None:
         desired = work_out([flow(validation_errors=("x",))], (), environment(templates=TEMPLATE))
         assert paths(desired) == []

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 import orchestrator
-from orchestrator import fault_report
+from orchestrator import code_hosts, fault_report
 from orchestrator.discovery import discover
 from orchestrator.errors import ConfigurationError, RefusedError
 from orchestrator.model import ValidationError, ValidationResult
@@ -77,6 +77,8 @@ class TestOnATerminal:
             ("a\u202eb", (3, 4), ["a\N{REPLACEMENT CHARACTER}b", "  ^"]),
             ("short", (90, 95), ["short"]),
             ("short", (3, 95), ["short", "  ^^^"]),
+            ("名前 =", (5, 6), ["名前 =", "      ^"]),  # behind the end: something is missing
+            ("short", (7, 8), ["short"]),
             ("", (1, 2), []),
         ],
     )
@@ -178,7 +180,7 @@ RESULT = ValidationResult(
 
 class TestGitHub:
     def test_an_annotation_is_one_line_with_what_separates_encoded(self) -> None:
-        first, second, third = fault_report.github_annotations(RESULT).splitlines()
+        first, second, third = code_hosts.github_annotations(RESULT).splitlines()
         assert first == "::warning title=CFG007 No environment files::Defaults hold."
         assert second == (
             "::error file=flows/a%2Cb.py,line=3,endLine=3,col=5,endColumn=8,title=FLW003 Two flows with the same name"
@@ -194,25 +196,25 @@ def validate_sarif(document: Any) -> None:
 class TestSarif:
     @pytest.mark.parametrize("result", [ValidationResult(), RESULT], ids=["without faults", "with faults"])
     def test_is_what_the_official_schema_says(self, result: ValidationResult) -> None:
-        document = fault_report.sarif(result)
+        document = code_hosts.sarif(result)
         validate_sarif(json.loads(json.dumps(document)))
 
     @pytest.mark.parametrize("repo", ["signatures", "broken_syntax", "duplicate_names"])
     def test_of_a_repository_is_so_too(self, repo: str) -> None:
         root = Path(__file__).parents[1] / "repos" / repo
         result = validate(facts_of(root, discover(root, ["flows"])))
-        document = json.loads(json.dumps(fault_report.sarif(result)))
+        document = json.loads(json.dumps(code_hosts.sarif(result)))
         validate_sarif(document)
         assert len(document["runs"][0]["results"]) == len(result.errors) + len(result.warnings) > 0
 
     def test_the_schema_refuses_what_is_no_sarif(self) -> None:
-        document = fault_report.sarif(RESULT)
+        document = code_hosts.sarif(RESULT)
         document["runs"][0]["results"][0]["level"] = "fatal"
         with pytest.raises(jsonschema.ValidationError):
             validate_sarif(document)
 
     def test_names_the_tool_and_every_rule(self) -> None:
-        (run,) = fault_report.sarif(RESULT)["runs"]
+        (run,) = code_hosts.sarif(RESULT)["runs"]
         driver = run["tool"]["driver"]
         assert (driver["name"], driver["version"]) == ("orchestrator", orchestrator.__version__)
         assert [rule["id"] for rule in driver["rules"]] == [rule.code for rule in RULES]
@@ -221,7 +223,7 @@ class TestSarif:
             assert rule["defaultConfiguration"]["level"] in ("error", "warning")
 
     def test_a_result_names_rule_level_and_place(self) -> None:
-        (run,) = fault_report.sarif(RESULT)["runs"]
+        (run,) = code_hosts.sarif(RESULT)["runs"]
         warning, error, unknown = run["results"]
         assert (error["ruleId"], error["level"]) == ("FLW003", "error")
         assert run["tool"]["driver"]["rules"][error["ruleIndex"]]["id"] == "FLW003"
@@ -237,7 +239,7 @@ class TestSarif:
 
     def test_a_fingerprint_stays_when_the_line_moves(self) -> None:
         def prints(*faults: ValidationError) -> list[str]:
-            (run,) = fault_report.sarif(ValidationResult(errors=faults))["runs"]
+            (run,) = code_hosts.sarif(ValidationResult(errors=faults))["runs"]
             return [found["partialFingerprints"]["orchestratorFault/v1"] for found in run["results"]]
 
         one = problem(file_path="a.py", line_number=3, excerpt="def etl(rows=[]):", message="See line 3.")

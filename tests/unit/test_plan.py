@@ -164,7 +164,8 @@ class TestPruning:
         assert self.kept(skipped_files=("jobs/flows/old.py",)).kept
 
     def test_not_what_a_broken_flows_declaration_asks_for(self) -> None:
-        assert self.kept(skipped_paths=("old/daily",)).kept == ("left as it is: its flow cannot be read",)
+        (reason,) = self.kept(skipped_paths=("old/daily",)).kept
+        assert reason == "left as it is: its declaration or its flow has a fault"
 
     def test_not_where_the_declared_flows_name_is_unknown(self) -> None:
         assert self.kept(skipped_paths=("*/daily",)).kept

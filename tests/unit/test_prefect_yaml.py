@@ -236,6 +236,10 @@ class TestFaults:
     def test_a_file_that_is_no_mapping(self, tmp_path: Path) -> None:
         assert places(faults(tmp_path, "- a\n")) == [("CFG003", "prefect.yaml:1")]
 
+    def test_a_date_that_does_not_exist(self, tmp_path: Path) -> None:
+        text = "schedules:\n  - interval: 60\n    anchor_date: 2024-13-45"
+        assert places(faults(tmp_path, file_with(text))) == [("CFG001", "prefect.yaml:6")]
+
     def test_those_of_several_files_come_together(self, tmp_path: Path) -> None:
         files = {"a/prefect.yaml": "deployments: [", "b/prefect.yaml": "nme: x", "c/prefect.yaml": file_with("")}
         assert places(faults(tmp_path, "", **files)) == [("CFG001", "a/prefect.yaml:1"), ("CFG002", "b/prefect.yaml:1")]

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from orchestrator import report
+from orchestrator import flow_report, report
 from orchestrator.config import Policy
 from orchestrator.model import (
     BootstrapResult,
@@ -59,7 +59,7 @@ def result(*items: ChangeResult, **fields: Any) -> DeploymentResult:
 
 class TestJson:
     def test_of_discover(self) -> None:
-        document = report.discovery_json(Discovery(flows=(flow(parameters="a"),), problems=(problem(),)))
+        document = flow_report.discovery_json(Discovery(flows=(flow(parameters="a"),), problems=(problem(),)))
         assert set(document) == {"flows", "problems"}
         assert set(document["problems"][0]) == FAULT_KEYS
         assert set(document["flows"][0]) >= {
@@ -152,7 +152,8 @@ class TestText:
     def test_drops_no_brackets(self) -> None:
         item = ChangeResult(deployment="etl/[bold]x[/bold]", action="create", status="failed", error="[red] no")
         assert "+ etl/[bold]x[/bold]  failed: [red] no" in text_of(report.result_text(result(item)))
-        assert "[x]" in text_of(report.flows_text(Discovery(flows=(flow(name="[x]", path="a.py", function_name="a"),))))
+        found = Discovery(flows=(flow(name="[x]", path="a.py", function_name="a"),))
+        assert "[x]" in text_of(flow_report.flows_text(found))
         assert "[y]" in text_of(report.plan_text(plan_of(deployment(), there=[live(deployment(), description="[y]")])))
 
     def test_of_a_degraded_apply_says_so(self) -> None:

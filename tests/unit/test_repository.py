@@ -254,6 +254,14 @@ def test_names_and_texts(repository: Repository) -> None:
     assert (repository.text("large"), repository.text("latin")) == (None, None)
 
 
+def test_lines_end_where_python_ends_them(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_bytes("one\f\u2028 = 1\r\ntwo\rthree\n".encode())
+    repository = Repository(tmp_path)
+    lines = [repository.line("a.py", number) for number in range(6)]
+    assert lines == ["", "one\f\u2028 = 1", "two", "three", "", ""]
+    assert repository.line("none.py", 1) == repository.line(None, 1) == repository.line("a.py", None) == ""
+
+
 def test_files_of_another_time(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.py")
     repository = Repository(tmp_path, also=["a/gone.py", "b/c/gone.py"])

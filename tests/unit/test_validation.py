@@ -331,6 +331,15 @@ class TestDeclarations:
         return validate_declarations(found.flows, (), [declared], provided)
 
 
+def test_columns_are_found_behind_what_ends_no_line_for_python(tmp_path: Path) -> None:
+    source = "from prefect import flow\n\f\nMARK = '\u2028'\n@flow\ndef etl(rows=[]): ...\n"
+    write_files(tmp_path, {"flows/etl.py": source})
+    result = validate(facts_of(tmp_path, discover(tmp_path, ["flows"])))
+    (warning,) = result.warnings
+    assert (warning.code, warning.line_number, warning.column_number) == ("FLW006", 5, 9)
+    assert warning.excerpt == "def etl(rows=[]): ..."
+
+
 ASK_PREFECT = """
 import json
 from prefect import flow

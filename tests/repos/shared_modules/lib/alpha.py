@@ -1,3 +1,2 @@
 from . import gamma
 from .nested.leaf import leaf
-from ...beyond import nothing

@@ -1,23 +1,26 @@
 """Run the benchmarks and print a table of medians and ratios.
 
     start-up     `orchestrator discover` on this repository, against `python -c "import prefect"`
+    scan         finding the flows of 1,000 files among 5,000, without and with a cache, against reading them otherwise
     no change    `orchestrator apply` with nothing to change, against `prefect deploy --all` on the same flows
     first apply  `orchestrator apply` on a fresh server, against `prefect deploy --all` on a fresh server
 
 Each figure is the median of whole processes, imports included; the two sides take turns. Seconds depend on the machine;
-ratios hold better.
+ratios hold better. `make bench ARGS=scan` (or start-up, deploy) runs one group.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.scan import write_repository as write_tree
 from orchestrator.bootstrap import ensure_pool, is_healthy
 from orchestrator.config import WorkPoolConfig
 from orchestrator.local import LocalState
@@ -33,6 +37,7 @@ from orchestrator.server import open_server
 
 FLOWS = 20
 ROUNDS = 3
+SCAN_ROUNDS = 7
 POOL = "bench-pool"
 FLOW_SOURCE = '''from prefect import flow
 
@@ -62,10 +67,15 @@ class Figure:
         return self.ours / self.peer
 
 
-def main() -> None:
+def main(groups: Sequence[str]) -> None:
     repository = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory(prefix="orchestrator-bench-") as folder:
-        figures = [startup(repository), *deploying(Path(folder))]
+        ways: dict[str, Callable[[], list[Figure]]] = {
+            "start-up": lambda: [startup(repository)],
+            "scan": lambda: scanning(repository, Path(folder)),
+            "deploy": lambda: list(deploying(Path(folder))),
+        }
+        figures = [figure for name, way in ways.items() if not groups or name in groups for figure in way()]
     table = Table("benchmark", "ours, s", "peer, s", "ours / peer")
     for figure in figures:
         table.add_row(figure.name, f"{figure.ours:.2f}", f"{figure.peer:.2f}", f"{figure.ratio:.2f}")
@@ -76,6 +86,38 @@ def startup(repository: Path) -> Figure:
     ours = [sys.executable, "-m", "orchestrator", "discover"]
     peer = [sys.executable, "-c", "import prefect"]
     return compare("start-up: discover / import prefect", runner(ours, repository), runner(peer, repository))
+
+
+def scanning(repository: Path, folder: Path) -> list[Figure]:
+    """Cold and warm scans of 5,000 files, against other ways to look at the 1,000 with flows."""
+    tree = write_tree(folder / "tree")
+    rounds = [scan_round(repository, tree) for _ in range(SCAN_ROUNDS)]
+    median = {way: statistics.median(each[way]["seconds"] for each in rounds) for way in rounds[0]}
+    memory = max(each[way]["megabytes"] for each in rounds for way in ("cold", "warm"))
+    Console().print(f"a scan takes {memory:.0f} MB at most, its helpers included")
+    return [
+        Figure(name="cold scan / read and parse the flow files", ours=median["cold"], peer=median["parse"]),
+        Figure(name="warm scan / cold scan", ours=median["warm"], peer=median["cold"]),
+        Figure(name="cold scan / Prefect's own finder", ours=median["cold"], peer=median["prefect"]),
+        Figure(name="cold scan / importing each flow file", ours=median["cold"], peer=median["import"]),
+    ]
+
+
+def scan_round(repository: Path, tree: Path) -> dict[str, dict[str, float]]:
+    shutil.rmtree(tree / ".orchestrator", ignore_errors=True)
+    ways = {"cold": "scan", "parse": "parse", "warm": "scan", "prefect": "prefect", "import": "import"}
+    return {name: measured(repository, way, tree) for name, way in ways.items()}
+
+
+def measured(repository: Path, way: str, tree: Path) -> dict[str, float]:
+    """One way of `benchmarks.scan`, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.scan", way, str(tree)]
+    environment = {**os.environ, "PREFECT_HOME": str(tree.parent / "prefect"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
 def deploying(folder: Path) -> Iterator[Figure]:
@@ -158,4 +200,4 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -23,6 +23,7 @@ from itertools import chain
 
 from orchestrator.imports import Import
 from orchestrator.model import OutsideImport
+from orchestrator.requirements import is_shared_package
 from orchestrator.sources import SourceFiles
 from orchestrator.workspaces import package_roots
 
@@ -103,7 +104,7 @@ class ImportGraph:
         self._needs: dict[tuple[str, str], _Needs] = {}
         self._bases: dict[tuple[str, str], tuple[str, ...]] = {}
         # By the folder in which an import starts to be looked for:
-        self._answers: dict[tuple[str, Import], _Answer] = {}
+        self._answers: dict[tuple[str, int, str, tuple[str, ...]], _Answer] = {}
         self._trails: dict[tuple[str, str], _Trail] = {}
         self._chunks: dict[str, bytes] = {}
 
@@ -188,7 +189,7 @@ class ImportGraph:
             for name in answer.missing:
                 outside.add(_outside(request, path, name, is_missing=True))
             if answer.is_outside and (top := request.module.partition(".")[0]) not in sys.stdlib_module_names:
-                outside.add(_outside(request, path, request.module))
+                outside.update(_outside(request, path, name) for name in _modules(request))
                 dependencies.add(top)
         ordered = sorted(outside, key=lambda each: (each.line_number, each.module))
         return _Needs(tuple(files), tuple(ordered), frozenset(dependencies))
@@ -229,7 +230,7 @@ class ImportGraph:
 
     def _resolve(self, request: Import, folder: str) -> _Answer:
         """Where an import leads that starts in the folder of its file, if relative, or of the script, if absolute."""
-        key = (folder, request)
+        key = (folder, request.level, request.module, request.names)
         answer = self._answers.get(key)
         if answer is None:
             resolve = self._resolve_relative if request.level else self._resolve_absolute
@@ -340,7 +341,7 @@ class ImportGraph:
 
     def _is_inventive(self, path: str) -> bool:
         """Does a module meddle with the import system? Then it may make modules from anything."""
-        return self._sources[path].glance.makes_modules
+        return self._sources[path].reading.makes_modules
 
     def _is_generated(self, path: str) -> bool:
         """A module that git ignores, like a `_version.py`, is made by a build."""
@@ -349,6 +350,13 @@ class ImportGraph:
 
 def _dotted(module: str, name: str) -> str:
     return f"{module}.{name}" if module else name
+
+
+def _modules(request: Import) -> tuple[str, ...]:
+    """What an import from outside names: of a package that many distributions share, what it takes from it."""
+    if request.names and is_shared_package(request.module):
+        return tuple(f"{request.module}.{name}" for name in request.names)
+    return (request.module,)
 
 
 def _as_written(request: Import) -> tuple[str, ...]:

@@ -234,6 +234,7 @@ class _Surroundings:
         self._sources, self._graph = sources, graph
         self._requirements = RequirementFiles(sources.repository)
         self._env_files_of: dict[str, tuple[str, ...]] = {}
+        self._dockerfile_of: dict[str, str | None] = {}
 
     def describe(self, path: str, flow: SourceFlow) -> FlowMetadata:
         closure = self._graph.closure_of(path)
@@ -265,21 +266,24 @@ class _Surroundings:
     def dependencies(self, path: str, closure: Closure) -> tuple[str, ...]:
         """The distributions that a file needs, its whole closure considered."""
         source = self._sources[path]
-        text = source.content.decode("utf-8", "replace") if source.glance.is_script else None
+        text = source.content.decode("utf-8", "replace") if source.reading.is_script else None
         declared = self._requirements.for_file(path, text)
         modules = {each.module for each in closure.outside if not each.is_missing}
         return tuple(sorted({distribution_of(module, declared) for module in modules}))
 
     def _dockerfile(self, path: str, flow_name: str) -> str | None:
         """The nearest Dockerfile: of the flow's folder, of those above it, or under the flow's name in docker/."""
-        folder = posixpath.dirname(path)
-        candidates = [posixpath.join(folder, "Dockerfile")]
-        while folder:
-            folder = posixpath.dirname(folder)
-            candidates.append(posixpath.join(folder, "Dockerfile"))
-        if "/" not in flow_name:
-            candidates += [f"docker/{name}.Dockerfile" for name in (flow_name, flow_name.replace("-", "_"))]
-        return next((candidate for candidate in candidates if candidate in self._sources), None)
+        above = self._dockerfile_above(posixpath.dirname(path))
+        names = () if above or "/" in flow_name else (flow_name, flow_name.replace("-", "_"))
+        by_name = (f"docker/{name}.Dockerfile" for name in names)
+        return above or next((candidate for candidate in by_name if candidate in self._sources), None)
+
+    def _dockerfile_above(self, folder: str) -> str | None:
+        if folder not in self._dockerfile_of:
+            here = posixpath.join(folder, "Dockerfile")
+            above = self._dockerfile_above(posixpath.dirname(folder)) if folder else None
+            self._dockerfile_of[folder] = here if here in self._sources else above
+        return self._dockerfile_of[folder]
 
     def _env_files(self, folder: str) -> tuple[str, ...]:
         if folder not in self._env_files_of:

@@ -263,7 +263,10 @@ def _with(statement: ast.With | ast.AsyncWith, scope: Scope) -> bool:
 
 
 def _loop(statement: ast.For | ast.AsyncFor | ast.While, scope: Scope) -> None:
+    before = {*scope.names}
     _forget(statement, scope)  # what a round leaves for the next one is unknown to the first
+    for name in scope.names.keys() - before if scope.outer is None else ():
+        del scope.names[name]  # its place among the names is where it is bound: the first name of a flow counts
     run([*statement.body, *statement.orelse], scope)
 
 

@@ -768,6 +768,7 @@ def _is_called_after(name: str, beginnings: Iterable[str], top: str) -> bool:
 
 
 @cache
+@cache
 def is_shared_package(module: str) -> bool:
     """Do several distributions put modules into this package?
 

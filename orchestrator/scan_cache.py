@@ -38,7 +38,7 @@ class Entry:
 
     Attributes:
         signature: of the file when it was read; None where it is not to be trusted.
-        digest: hex sha256 of its bytes.
+        digest: hex sha256 of its bytes; "" where the signature alone must tell.
         notes: what the reader keeps of it, in terms of JSON.
     """
 

@@ -61,7 +61,7 @@ class FlowScan:
     def _answer(self, path: str) -> list[Any]:
         """What this process has learned of a file, in terms of JSON."""
         source, flows = self._sources[path], self._fresh.get(path)
-        return [path, source.digest, source.noted(), None if flows is None else list(map(flow_to_json, flows))]
+        return [path, source.noted_digest, source.noted(), None if flows is None else list(map(flow_to_json, flows))]
 
     def flows_of(self, paths: Sequence[str]) -> dict[str, Flows]:
         """The flows of each file.

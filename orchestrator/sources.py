@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import os
 import re
 import sys
 import tokenize
@@ -31,6 +32,7 @@ from orchestrator.scan_cache import Entry, ScanCache, Signature, signature_of
 
 SYNTAX_ERROR = "FLW001"
 UNREADABLE = "FLW002"
+_SIGNS_OF_MAKING_MODULES = (b"__path__", b"sys.modules", b"meta_path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +43,31 @@ class Glance:
         speaks_of_flows: whether it holds the word. What makes a flow does, or takes something from a file that does.
         speaks_of_prefect: likewise.
         is_odd: empty or not plain text: only parsing tells what is wrong with it.
-        makes_modules: whether it meddles with the import system, so that it may make modules from anything.
-        is_script: whether it may hold script metadata (PEP 723).
         imports: what it seems to import, rather more than less: dotted names, each with its number of leading dots.
     """
 
     speaks_of_flows: bool
     speaks_of_prefect: bool
     is_odd: bool
-    makes_modules: bool
-    is_script: bool
     imports: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What parsing a file tells. One that cannot be used has a `fault` and looks empty."""
+    """What is noted of a file that is parsed. One that cannot be used has a `fault` and looks empty.
+
+    Attributes:
+        imports, calls: in it.
+        fault: what is wrong with it.
+        makes_modules: whether it meddles with the import system, so that it may make modules from anything.
+        is_script: whether it may hold script metadata (PEP 723).
+    """
 
     imports: tuple[Import, ...] = ()
     calls: tuple[DeploymentCall, ...] = ()
     fault: ValidationError | None = None
+    makes_modules: bool = False
+    is_script: bool = False
 
 
 class SourceFile:
@@ -88,8 +95,7 @@ class SourceFile:
     def content(self) -> bytes:
         if self._content is None:
             try:
-                with open(self._location, "rb", buffering=0) as file:  # noqa: PTH123 - as with the root
-                    self._content = file.readall()
+                self._content = _read(self._location, self._signature[0] if self._signature else 0)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 self._content, self._read_fault = b"", self._unreadable(f"cannot be read: {reason}")
@@ -140,11 +146,12 @@ class SourceFile:
     def recall(self, entry: Entry | None) -> None:
         """Take over what the last scan has noted, if the file is still the same."""
         self._signature = signature_of(self._location)
-        if entry and entry.signature and entry.signature == self._signature:
-            self._digest = entry.digest
-        if entry and entry.digest == self.digest:
-            self._notes = entry.notes
-            self._has_news = entry.signature != self._signature
+        if entry is None:
+            return
+        if entry.signature and entry.signature == self._signature:
+            self._digest, self._notes = entry.digest, entry.notes
+        elif entry.digest and entry.digest == self.digest:
+            self._notes, self._has_news = entry.notes, True
 
     def adopt(self, digest: str, notes: dict[str, Any]) -> None:
         """Take over what another process has noted."""
@@ -173,14 +180,25 @@ class SourceFile:
         has_reading = self._reading is not None and "reading" not in self._notes
         if self._read_fault or not (self._has_news or has_glance or has_reading):
             return None
-        return Entry(self._signature, self.digest, self.noted())
+        return Entry(self._signature, self.noted_digest, self.noted())
+
+    @property
+    def noted_digest(self) -> str:
+        """The digest, where it is worth having: a file that was only glanced at is as soon glanced at again."""
+        return self.digest if self._reading is not None else self._digest
 
     # Reading and parsing
 
     def _parse(self) -> tuple[ast.Module, Reading]:
         tree, fault = self._parsed()
         calls = deployment_calls_in(tree, self.path) if may_call_deployments(self.content) else ()
-        return tree, Reading(tuple(imports_of(tree, self.content)), tuple(calls), fault)
+        return tree, Reading(
+            imports=tuple(imports_of(tree, self.content)),
+            calls=tuple(calls),
+            fault=fault,
+            makes_modules=any(sign in self.content for sign in _SIGNS_OF_MAKING_MODULES),
+            is_script=b"# /// " in self.content,
+        )
 
     def _decoded(self) -> tuple[str, ValidationError | None]:
         """The text, by the encoding that a BOM or a PEP 263 comment names, else UTF-8."""
@@ -236,6 +254,20 @@ class SourceFile:
         )
 
 
+def _read(location: str, size: int) -> bytes:
+    """The bytes of a file that has about `size` bytes. A file object would take as long again for each of thousands."""
+    descriptor = os.open(location, os.O_RDONLY)
+    try:
+        asked = size + 1
+        parts = [os.read(descriptor, asked)]
+        while len(parts[-1]) == asked:
+            asked = 1 << 20
+            parts.append(os.read(descriptor, asked))
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
 class SourceFiles:
     """The files of one scan of one repository, by their path relative to its root.
 
@@ -288,8 +320,6 @@ def _glance(content: bytes) -> Glance:
         speaks_of_flows=of_flows,
         speaks_of_prefect=of_prefect,
         is_odd=not content or b"\0" in content,
-        makes_modules=b"__path__" in content or b"sys.modules" in content or b"meta_path" in content,
-        is_script=b"# /// " in content,
         imports=tuple({target for statement in statements for target in _rough_targets(*statement)}),
     )
 
@@ -316,13 +346,12 @@ def _names(text: bytes) -> list[str]:
 
 
 def _glance_json(glance: Glance) -> list[Any]:
-    flags = (glance.speaks_of_flows, glance.speaks_of_prefect, glance.is_odd, glance.makes_modules, glance.is_script)
-    return [*flags, glance.imports]
+    return [glance.speaks_of_flows, glance.speaks_of_prefect, glance.is_odd, glance.imports]
 
 
 def _glance_from(known: Sequence[Any]) -> Glance:
-    flows, prefect, odd, modules, script, imports = known
-    return Glance(flows, prefect, odd, modules, script, tuple((name, level) for name, level in imports))
+    of_flows, of_prefect, is_odd, imports = known
+    return Glance(of_flows, of_prefect, is_odd, tuple((name, level) for name, level in imports))
 
 
 def _reading_json(reading: Reading) -> dict[str, Any]:
@@ -330,6 +359,8 @@ def _reading_json(reading: Reading) -> dict[str, Any]:
         "imports": [[each.module, each.level, each.names, each.line, each.is_optional] for each in reading.imports],
         "calls": [[call.deployment, call.function, call.line_number] for call in reading.calls],
         "fault": asdict(reading.fault) if reading.fault else None,
+        "makes_modules": reading.makes_modules,
+        "is_script": reading.is_script,
     }
 
 
@@ -344,4 +375,6 @@ def _reading_from(known: Mapping[str, Any], path: str) -> Reading:
             for deployment, function, line in known["calls"]
         ),
         fault=ValidationError(**known["fault"]) if known["fault"] else None,
+        makes_modules=known["makes_modules"],
+        is_script=known["is_script"],
     )

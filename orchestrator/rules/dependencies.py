@@ -479,9 +479,9 @@ import pandas""",
         "Import of a module that does not exist",
         "error",
         missing_module,
-        example="""# the package shared has a cleaning.py
+        example="""# shared/cleaning.py is there
 from shared.cleanning import clean""",
-        better="""# the package shared has a cleaning.py
+        better="""# shared/cleaning.py is there
 from shared.cleaning import clean""",
     ),
     Rule(

@@ -42,6 +42,7 @@ LONGEST_TEXT = 1000  # characters; a source that doubles a text line by line fil
 _RESOLVED_OPTIONS = frozenset({"name", "description", "tags", "retries"})
 _CONTAINERS = (list, tuple, dict, set)  # one by name within another, doubled line by line, would fill the memory, too
 _FUNCTOOLS = frozenset({"functools.partial", "functools.wraps"})
+_WITH_OWN_NAMES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _TEXT_METHODS = frozenset(
     {"lower", "upper", "title", "capitalize", "strip", "lstrip", "rstrip", "replace", "removeprefix", "removesuffix"}
 )
@@ -131,10 +132,14 @@ def _items(value: Value) -> tuple[Value, ...]:
 
 
 def _forget(node: ast.AST, scope: Scope) -> None:
-    """All names that `node` binds hold something unknown from now on."""
-    for child in ast.walk(node):
+    """All names that `node` binds hold something unknown from now on; not those inside functions and classes."""
+    waiting = [node]
+    while waiting:
+        child = waiting.pop()
         if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
             scope.names[child.id] = UNKNOWN
+        if not isinstance(child, _WITH_OWN_NAMES):
+            waiting += ast.iter_child_nodes(child)
 
 
 def _augment(statement: ast.AugAssign, scope: Scope) -> None:

@@ -109,8 +109,6 @@ _OPENS_BLOCK = re.compile(r"""^[\s-]*["']?([\w.-]+)["']?\s*:\s*[|>]?[-+\d]*\s*$"
 _LONG_BASE64 = re.compile(r"""^[\s"']*([A-Za-z0-9+/=_-]{40,})["'\s,\\]*$""")
 
 
-
-
 def masked_line(text: str, near: Sequence[str] = ()) -> str:
     """A line of source with every secret in it blanked out, for excerpts in reports.
 

@@ -254,5 +254,3 @@ class TestOtherModules:
             },
         )
         assert set(flows_of(tmp_path, "from mylib.two import flow\n@flow\ndef etl(): ...\n")) == {"etl"}
-
-

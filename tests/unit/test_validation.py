@@ -20,6 +20,7 @@ from orchestrator.model import Declaration, Discovery, FlowMetadata, ScheduleCon
 from orchestrator.repository import Repository
 from orchestrator.rules import RULES, Facts
 from orchestrator.validation import FlowValidator, facts_of, validate
+from tests.unit.builders import write_files
 
 REPOS = Path(__file__).parents[1] / "repos"
 

@@ -42,10 +42,10 @@ class FlowScan:
             paths: relative to the root.
             also_parse: says which of the others are parsed as well: what is wrong with them counts, whatever they hold.
         """
-        unknown = [(path, also_parse(path)) for path in paths if not self._sources[path].is_remembered]
+        unknown = [(path, also_parse(path)) for path in paths if not self._sources.remembers(path)]
         helpers = min(self._processes - 1, len(unknown) // FILES_THAT_PAY)
-        for path, digest, notes, flows in shared(self._look_at_all, unknown, helpers, self._answer):
-            self._sources[path].adopt(digest, notes)
+        for path, (signature, digest, notes), flows in shared(self._look_at_all, unknown, helpers, self._answer):
+            self._sources.adopt(path, tuple(signature) if signature else None, digest, notes)
             if flows is not None:
                 self._fresh[path] = tuple(map(flow_from_json, flows))
 
@@ -60,8 +60,9 @@ class FlowScan:
 
     def _answer(self, path: str) -> list[Any]:
         """What this process has learned of a file, in terms of JSON."""
-        source, flows = self._sources[path], self._fresh.get(path)
-        return [path, source.noted_digest, source.noted(), None if flows is None else list(map(flow_to_json, flows))]
+        flows = self._fresh.get(path)
+        told = self._sources[path].to_tell()
+        return [path, told, None if flows is None else list(map(flow_to_json, flows))]
 
     def flows_of(self, paths: Sequence[str]) -> dict[str, Flows]:
         """The flows of each file.

@@ -153,9 +153,14 @@ class SourceFile:
         elif entry.digest and entry.digest == self.digest:
             self._notes, self._has_news = entry.notes, True
 
-    def adopt(self, digest: str, notes: dict[str, Any]) -> None:
+    def adopt(self, signature: Signature | None, digest: str, notes: dict[str, Any]) -> None:
         """Take over what another process has noted."""
+        self._signature = signature
         self._digest, self._notes, self._has_news = digest, notes, True
+
+    def to_tell(self) -> tuple[Signature | None, str, dict[str, Any]]:
+        """What this process has noted, for another one to adopt."""
+        return self._signature, self.noted_digest, self.noted()
 
     @property
     def flows(self) -> tuple[str, list[Any]] | None:
@@ -295,6 +300,16 @@ class SourceFiles:
         """Is there such a file?"""
         folder, _, name = path.rpartition("/")
         return name in self.repository.listing(folder).files
+
+    def remembers(self, path: str) -> bool:
+        """Has somebody looked at the file as it is now? It is not touched where the answer is no at once."""
+        known = path in self._files or self._cache.entry(path) is not None
+        return known and self[path].is_remembered
+
+    def adopt(self, path: str, signature: Signature | None, digest: str, notes: dict[str, Any]) -> None:
+        """Take over what another process has noted of a file."""
+        self._files[path] = SourceFile(self._root, path)
+        self._files[path].adopt(signature, digest, notes)
 
     def remember(self) -> None:
         """Keep what is known of the files for the next scan."""

@@ -211,3 +211,12 @@ class TestHelpers:
         read_with(tmp_path, many_files(tmp_path), 3)
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
+
+
+class TestReading:
+    @pytest.mark.parametrize("size", [0, 1, 1000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+    def test_every_byte_of_a_file_counts(self, tmp_path: Path, size: int) -> None:
+        content = (b"# 23456\n" * (size // 8 + 1))[:size]
+        (tmp_path / "a.py").write_bytes(content)
+        remembering = SourceFiles(tmp_path, cache_file=tmp_path / "scan.json")
+        assert SourceFiles(tmp_path)["a.py"].content == remembering["a.py"].content == content

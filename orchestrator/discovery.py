@@ -205,14 +205,21 @@ class _Makers:
         return glance.speaks_of_flows or glance.is_odd or (bool(glance.imports) and self._takes_from_makers(path))
 
     def _takes_from_makers(self, path: str) -> bool:
-        if path not in self._known:
-            self._known[path] = False  # where modules import one another
-            self._known[path] = any(self._is_maker(target) for target in self._targets(path))
-        return self._known[path]
+        met, waiting = {path}, [path]
+        while waiting:  # no recursion: chains of imports are as long as people make them, and may be circles
+            for target in self._targets(waiting.pop()) - met:
+                if self._is_maker(target):
+                    self._known[path] = True
+                    return True
+                if target not in self._known:  # else it is none, and takes from none
+                    met.add(target)
+                    waiting.append(target)
+        self._known.update(dict.fromkeys(met, False))
+        return False
 
     def _is_maker(self, target: str) -> bool:
         glance = self._sources[target].glance
-        return (glance.speaks_of_prefect and glance.speaks_of_flows) or self._takes_from_makers(target)
+        return (glance.speaks_of_prefect and glance.speaks_of_flows) or self._known.get(target, False)
 
     def _targets(self, path: str) -> set[str]:
         """The repository files that a file seems to import."""

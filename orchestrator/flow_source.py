@@ -82,6 +82,8 @@ class FlowReader:
         self._scopes: dict[tuple[str, str], Scope] = {}
         self._consulted: set[tuple[str, str]] = set()
         self._values: dict[tuple[Imported, str, str], Value] = {}
+        self._running: set[tuple[str, str]] = set()
+        self._met_circle = False
         self._following: list[tuple[str, str, Imported]] = []
         self._calls_left, self._depth = MOST_CALLS, 0
 
@@ -95,6 +97,7 @@ class FlowReader:
             Each flow once; one that has several names by its first. Nothing where the file cannot be parsed.
         """
         key = (path, _folder(path))
+        self._met_circle, scopes, values = False, len(self._scopes), len(self._values)
         scope = self._scopes.get(key) or self._run(self._sources[path].parse(), ModulePlace(self, *key))
         found: dict[str, FoundFlow] = {}
         _collect(scope.names, "", found)
@@ -102,13 +105,19 @@ class FlowReader:
         if key not in self._consulted:  # nobody imports it: a thousand trees would fill the memory
             self._scopes.pop(key, None)
             scope.place.forget()
+        if self._met_circle:
+            _cut(self._scopes, scopes)
+            _cut(self._values, values)
         return tuple(sorted(flows, key=lambda flow: flow.line_number))
 
     def _run(self, tree: ast.Module, place: ModulePlace) -> Scope:
         """Interpret a module, with calls of its own to spend."""
         spare, self._calls_left = self._calls_left, MOST_CALLS
-        scope = self._scopes.setdefault((place.path, place.entry_folder), Scope(place))
+        key = (place.path, place.entry_folder)
+        scope = self._scopes.setdefault(key, Scope(place))
+        self._running.add(key)
         run(tree.body, scope)
+        self._running.discard(key)
         self._calls_left = spare
         return scope
 
@@ -190,6 +199,7 @@ class FlowReader:
         """What a module binds; of one that is being interpreted (they import one another), what it has bound yet."""
         key = (path, entry_folder)
         self._consulted.add(key)
+        self._met_circle |= key in self._running
         if key not in self._scopes:
             if path not in self._trees:
                 self._trees[path] = self._sources[path].parse()
@@ -198,6 +208,13 @@ class FlowReader:
 
 
 _FOREIGN = sys.stdlib_module_names | {"prefect"}
+
+
+def _cut(known: dict[Any, Any], length: int) -> None:
+    """Forget what was added last. What modules that import one another bind depends on which of them is read first, so
+    it counts for the one file that was read."""
+    for key in list(known)[length:]:
+        del known[key]
 
 
 def _folder(path: str) -> str:

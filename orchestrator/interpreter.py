@@ -248,7 +248,7 @@ def _truth(test: ast.expr, scope: Scope) -> bool | None:
 def _truth_of(value: Value) -> bool | None:
     if isinstance(value, Constant):
         return bool(value.value)
-    return True if isinstance(value, Function | Maker | FoundFlow | Class) else None
+    return True if isinstance(value, Function | Maker | Partial | FoundFlow | Class) else None
 
 
 def _attempt(statement: ast.Try | ast.TryStar, scope: Scope) -> bool:

@@ -17,6 +17,7 @@ import os
 import re
 import sys
 import tokenize
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -325,12 +326,20 @@ class SourceFiles:
 _IMPORT = re.compile(
     rb"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]+))", re.M
 )
-_NAME = re.compile(rb"[A-Za-z_][\w.]*")
+_GAP = rb"(?:[ \t\f]|\\\r?\n)"
+_UNUSUAL_IMPORT = re.compile(
+    rb"(?:^|[;:\r\f])[ \t]*(?:from" + _GAP + rb"*(\.*)" + _GAP + rb"*([\w.\x80-\xff]*)" + _GAP + rb"*import" + _GAP
+    + rb"*(\([^)]*\)|[^\r\n#;]*)|import" + _GAP + rb"+([^\r\n#;]+))",
+    re.M,
+)  # fmt: skip
+_NAME = re.compile(rb"[A-Za-z_\x80-\xff][\w.\x80-\xff]*")
 
 
 def _glance(content: bytes) -> Glance:
-    of_flows, of_prefect = b"flow" in content or b"Flow" in content, b"prefect" in content
-    statements = () if of_flows and of_prefect else _IMPORT.findall(content)  # a maker itself: nobody asks from whom
+    names = content if content.isascii() else _as_python_reads(content)
+    of_flows, of_prefect = b"flow" in names or b"Flow" in names, b"prefect" in names
+    # Of a maker nobody asks from whom it takes anything.
+    statements = () if of_flows and of_prefect else _import_statements(content)
     return Glance(
         speaks_of_flows=of_flows,
         speaks_of_prefect=of_prefect,
@@ -339,20 +348,40 @@ def _glance(content: bytes) -> Glance:
     )
 
 
+def _import_statements(content: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:
+    """The imports of a source, in the parts that `_rough_targets` takes."""
+    statements = _IMPORT.findall(content)
+    goes_on = b"\\\n" in content or b"\\\r" in content
+    if content.isascii() and not goes_on and content.count(b"import") == len(statements):
+        return statements
+    # The word is somewhere else, too, in a text perhaps; or a statement begins amid a line or goes on on the next one.
+    return _UNUSUAL_IMPORT.findall(content)
+
+
 @lru_cache(maxsize=10_000)  # most files of a repository import the same few modules
 def _rough_targets(dots: bytes, module: bytes, names: bytes, plain: bytes) -> tuple[tuple[str, int], ...]:
     """What one import statement seems to import; not of the standard library."""
     if plain:
         dotted = _names(plain)
     else:
-        prefix = f"{module.decode('ascii', 'replace')}." if module else ""
+        prefix = f"{_text(module)}." if module else ""
         dotted = [prefix + name for name in (*_names(names), "*")]
     foreign = () if dots else sys.stdlib_module_names
     return tuple((name, len(dots)) for name in dotted if name.partition(".")[0] not in foreign)
 
 
 def _names(text: bytes) -> list[str]:
-    return [name.decode("ascii", "replace") for name in _NAME.findall(text)]
+    return [_text(name) for name in _NAME.findall(text)]
+
+
+def _text(name: bytes) -> str:
+    return name.decode() if name.isascii() else _as_python_reads(name).decode()
+
+
+def _as_python_reads(content: bytes) -> bytes:
+    """With names in the form in which Python compares them: `ｆｌｏｗ` is `flow`
+    (https://docs.python.org/3/reference/lexical_analysis.html#identifiers)."""
+    return unicodedata.normalize("NFKC", content.decode("utf-8", "replace")).encode()
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -28,9 +28,11 @@ def flows_of_file(root: str, file: str) -> dict[str, Any]:
         module = load_script_as_module(file)
     except BaseException as error:
         return {"error": repr(error.__cause__ or error)}
-    elsewhere = {id(flow) for other in modules_of(Path(root), module) for _, flow in reachable(other, other.__name__)}
+    here = list(reachable(module, module.__name__))  # kept: a bound method's flow is made anew, where another one was
+    others = [flow for other in modules_of(Path(root), module) for _, flow in reachable(other, other.__name__)]
+    elsewhere = {id(flow) for flow in others}
     seen: dict[int, str] = {}
-    for name, flow in reachable(module, module.__name__):
+    for name, flow in here:
         if id(flow) not in elsewhere:
             seen.setdefault(id(flow), name)
     return {"flows": {f"{file}:{name}": about(flow_at(module, name)) for name in seen.values()}}

@@ -64,7 +64,13 @@ LIBRARY = {
                 return day
             return load
     """,
-    "lib/elsewhere.py": "from prefect import flow\n@flow\ndef shared(day): ...\n@flow(name='other')\ndef other_shared(): ...\n",
+    "lib/elsewhere.py": """
+        from prefect import flow
+        @flow
+        def shared(day): ...
+        @flow(name="other")
+        def other_shared(): ...
+    """,
 }
 
 SPELLINGS = (
@@ -177,7 +183,7 @@ class Generator:
                 ("name=None, description='It.'", default),
                 ("name=''", default),
                 (f"name={written}", name),
-                (f"timeout_seconds=3, name={written}, tags=['x']", name),
+                (f"timeout_seconds=3, name={written}, version='x'", name),
                 (f"**{{'name': {written}}}", name),
                 (f"**dict(name={written})", name),
             ]
@@ -251,8 +257,8 @@ class Generator:
         (base,) = block.flows
         name = self.fresh("again")
         inside, known = self.options(base.name or "")
-        keeps = inside.startswith(("retries", "name=None", "name=''"))
-        known = base.name if keeps else known
+        if inside in ("retries=1", "name=None, description='It.'", "name=''"):
+            known = base.name
         chain = self.random.choice([f".with_options({inside})", f".with_options(retries=2).with_options({inside})"])
         made = replace(base, binding=name, name=known, mark=f"{name} =")
         return replace(block, source=f"{block.source}{name} = {base.binding}{chain}\n", flows=(base, made))
@@ -487,6 +493,89 @@ def imported(root: Path, files: list[str]) -> dict[str, dict[str, Any]]:
         assert "error" not in answer, (file, answer, (root / file).read_text())
         found |= answer["flows"]
     return found
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What is read together
+# ---------------------------------------------------------------------------------------------------------
+
+CIRCULAR = ("a", "b", "c", "d")
+FROM_ANOTHER = (
+    *("import {0}", "from {0} import job", "from {0} import *", "from {0} import NAME", "import {0}\njob = {0}.job"),
+    *("@{0}.job\ndef f1(): ...", "import {0}\n@{0}.deco\ndef f2(): ...", "from {0} import deco\n@deco\ndef f3(): ..."),
+    *("from prefect import flow\nimport {0}\n@flow(name={0}.NAME)\ndef f4(): ...", "NAME = {0}.NAME"),
+    "import {0}\nf5 = {0}.deco({0}.job)",
+)
+OF_ITS_OWN = (
+    *("from prefect import flow\njob = flow", "def deco(fn): return fn", "@job\ndef g1(): ...", "NAME = 'own'"),
+    *("from prefect import flow\ndef deco(fn): return flow(fn)", "@job(name=NAME)\ndef g2(): ..."),
+    "def deco(fn):\n    @job(name=NAME)\n    def inner(): ...\n    return inner",
+)
+
+
+@st.composite
+def circular_module(draw: st.DrawFn) -> str:
+    """A module that takes from others of CIRCULAR, in whatever order, and these from it."""
+    own = st.sampled_from(OF_ITS_OWN)
+    others = st.builds(str.format, st.sampled_from(FROM_ANOTHER), st.sampled_from(CIRCULAR))
+    return "\n".join([*draw(st.lists(own | others, max_size=5)), ""])
+
+
+class TestReadTogether:
+    @settings(max_examples=300, deadline=None)
+    @given(modules=st.fixed_dictionaries({name: circular_module() for name in CIRCULAR}))
+    def test_what_a_file_holds_does_not_depend_on_what_was_read_before(
+        self, tmp_path_factory: pytest.TempPathFactory, modules: dict[str, str]
+    ) -> None:
+        """Else a scan that remembers some files would say something else than one that reads them all."""
+        root = tmp_path_factory.getbasetemp() / "circular"
+        root.mkdir(exist_ok=True)
+        for name, source in modules.items():
+            (root / f"{name}.py").write_text(source)
+        together = discover(root, ["."]).flows
+        for name in CIRCULAR:
+            alone = discover(root, ["."], paths=[f"{name}.py"]).flows
+            assert tuple(flow for flow in together if flow.path == f"{name}.py") == alone, modules
+
+    def test_a_maker_behind_a_circle_of_imports(self, tmp_path: Path) -> None:
+        users = [f"b{number}" for number in range(40)]
+        files = {f"{name}.py": "import a\n@a.job\ndef fb(): ...\n" for name in users}
+        write_files(tmp_path, {**files, "lib.py": "from prefect import flow as job\n"})
+        (tmp_path / "a.py").write_text("".join(f"import {name}\n" for name in users) + "from lib import job\n")
+        assert {flow.module_path for flow in discover(tmp_path, ["."]).flows} == {*users}
+
+    def test_a_long_chain_of_imports(self, tmp_path: Path) -> None:
+        files = {f"m{number}.py": f"from m{number + 1} import job\n" for number in range(600)}
+        assert discover(write_files(tmp_path, files), ["."]).flows == ()
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "x = 1; from lib.decorators import job\n@job",
+            "from os import path; from lib.decorators import job\n@job",
+            "try: from lib.decorators import job\nexcept ImportError: pass\n@job",
+            "from lib.decorators \\\n    import job\n@job",
+            "\ffrom lib.decorators import job\n@job",
+            "x = 1\rfrom lib.decorators import job\r@job",
+            "from größen import job\n@job",
+            "import prefect\n@prefect.ｆｌｏｗ",
+        ],
+    )
+    def test_a_file_without_the_word_flow(self, tmp_path: Path, source: str) -> None:
+        write_files(tmp_path, {**LIBRARY, "größen.py": "from prefect import flow as job\n"})
+        assert list(flows_in(tmp_path, f"{source}\ndef etl(): ...\n", "it/etl.py")) == ["etl"]
+
+    def test_with_helpers_and_without(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        write_files(tmp_path, LIBRARY)
+        (tmp_path / "flows").mkdir()
+        for number in range(40):
+            generator = Generator(Random(number))
+            (tmp_path / f"flows/m{number}.py").write_text(generator.module(generator.blocks()))
+        alone = discover(tmp_path, ["."])
+        monkeypatch.setattr(scanning, "FILES_THAT_PAY", 5)
+        monkeypatch.setattr(scanning, "_processors", lambda: 3)
+        assert discover(tmp_path, ["."]) == alone
+        assert len(alone.flows) > 40
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ast
 import codecs
 import faulthandler
+import importlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -24,16 +24,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from orchestrator import pipeline
 from orchestrator.closure import ImportGraph
 from orchestrator.discovery import discover
+from orchestrator.errors import ConfigurationError
 from orchestrator.flow_source import FlowReader, flow_from_json, flow_to_json
 from orchestrator.imports import imports_in
+from orchestrator.model import ValidationResult
 from orchestrator.sources import SourceFiles
 from orchestrator.validation import facts_of, validate
+from tests.unit.builders import write_files
 
 PROJECT = Path(__file__).parents[2]
 STANDARD_LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -84,7 +89,7 @@ class Mutator:
 
     def __init__(self, flows: Sequence[Chunk], others: Sequence[Chunk], seed: int) -> None:
         self._flows, self._others = flows, others
-        self._random = random.Random(seed)
+        self._random = Random(seed)
 
     def source(self) -> bytes:
         """One source, mutated one to four times."""
@@ -92,7 +97,7 @@ class Mutator:
         for _ in range(self._random.randint(1, 2)):
             lines = self._of_lines(lines + self._chunk())
         text = "\n".join(lines)
-        for _ in range(self._random.randint(0, 2)):
+        for _ in range(self._random.choice([0, 0, 0, 1, 1, 2])):
             text = self._random.choice(self._text_mutations)(text)
         content = text.encode("utf-8", "surrogatepass")
         return self._random.choice(self._byte_mutations)(content) if self._random.random() < 0.25 else content
@@ -104,7 +109,7 @@ class Mutator:
     # Lines
 
     def _of_lines(self, lines: Chunk) -> Chunk:
-        if not lines or self._random.random() < 0.4:
+        if not lines or self._random.random() < 0.5:
             return lines
         lines = list(lines)
         here, there = self._random.randrange(len(lines)), self._random.randrange(len(lines))
@@ -328,8 +333,10 @@ def mutated(count: int, seed: int) -> Iterator[bytes]:
     """So many sources."""
     speaking, others = [], []
     for path in seeds():
-        target = speaking if b"flow" in path.read_bytes() and "orchestrator" not in path.parts[-2:] else others
-        target += chunks_of(path)
+        if b"@flow" in path.read_bytes():
+            speaking += [*chunks_of(path), path.read_text("utf-8", errors="replace").split("\n")]
+        else:
+            others += chunks_of(path)
     mutator = Mutator(speaking, others, seed)
     return islice(chain(hostile(), iter(mutator.source, None)), count)
 
@@ -386,6 +393,7 @@ class Watch:
 
 ALLOWED = frozenset(
     {
+        "builtins.id",
         "compile",  # what ast.parse raises, too; executing what was compiled raises "exec"
         "glob.glob",
         "object.__getattr__",
@@ -439,11 +447,10 @@ def read_one(path: str, sources: SourceFiles, graph: ImportGraph, reader: FlowRe
 def main() -> None:
     watch, folder = Watch(), Path(sys.argv[1])
     signal.signal(signal.SIGALRM, stop)
-    validate(
-        facts_of(
-            PROJECT / "tests" / "repos" / "every_form", discover(PROJECT / "tests" / "repos" / "every_form", ["."])
-        )
-    )
+    for repo in sorted((PROJECT / "tests" / "repos").iterdir()):  # what we import when we first need it
+        validate(facts_of(repo, discover(repo, ["."])))
+    for module in ("packaging.requirements", "packaging.version"):
+        importlib.import_module(module)
     for name in ENCODINGS:  # what decoding imports, of Python's own
         with suppress(LookupError):
             codecs.lookup(name)
@@ -501,6 +508,260 @@ class TestSources:
     def test_the_hook_would_notice(self, tmp_path: Path, deed: str, event: str) -> None:
         found = read_in_child(tmp_path, deed)
         assert any(f" {event} " in each for each in found["forbidden"]), found
+
+
+# Each is nested as deeply as Python's parser allows, or more deeply.
+DEEP = [
+    ("from prefect import flow\n" + FRAMES[0].replace("{}", nesting(depth)))
+    for nesting in NESTINGS
+    for depth in (95, 900)
+]
+
+
+class TestDeepNesting:
+    def read(self, root: Path) -> tuple[int, ValidationResult]:
+        found = discover(root, ["flows"])
+        return len(found.flows), validate(facts_of(root, found))
+
+    @pytest.fixture(scope="class")
+    def root(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        root = tmp_path_factory.mktemp("deep")
+        (root / "flows").mkdir()
+        for number, source in enumerate(DEEP):
+            (root / "flows" / f"deep{number}.py").write_text(source)
+        return root
+
+    def test_in_a_thread_with_a_small_stack(self, root: Path) -> None:
+        """A child process, since what overflows the stack of C ends the process. Python's own parser needs 1 MB."""
+        code = (
+            "import sys, threading; from pathlib import Path\n"
+            "from tests.unit.test_mutated_sources import TestDeepNesting\n"
+            "threading.stack_size(1 << 20)\n"
+            "thread = threading.Thread(target=lambda: print(TestDeepNesting().read(Path(sys.argv[1]))[0] > 0))\n"
+            "thread.start(); thread.join()"
+        )
+        command = [sys.executable, "-c", code, str(root)]
+        child = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+        assert (child.returncode, child.stdout.strip()) == (0, "True"), child.stderr[-2000:]
+
+    @pytest.mark.parametrize("left", [120, 250, 500])
+    def test_deep_in_a_stack_of_calls(self, root: Path, left: int) -> None:
+        """What cannot be known for want of stack is a fault of one file, or unknown; the rest goes on."""
+
+        def fall(depth: int) -> tuple[int, ValidationResult]:
+            return fall(depth - 1) if depth else self.read(root)
+
+        frames = sum(1 for _ in traceback.walk_stack(None))
+        flows, result = fall(sys.getrecursionlimit() - frames - left)
+        assert flows > 0
+        assert {fault.code for fault in result.errors} <= {"FLW001", "FLW002", "FLW003"}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What people write besides Python
+# ---------------------------------------------------------------------------------------------------------
+
+WRITTEN = {
+    "pyproject.toml": """
+        [project]
+        name = "shop"
+        dependencies = ["requests>=2,<3", "pandas[excel]==2.2; python_version >= '3.10'"]
+        [tool.orchestrator]
+        project = "shop"
+        flows = ["flows"]
+        exclude = ["flows/old"]
+        ignore = ["FLW004", "flows/*: DEP001"]
+    """,
+    "prefect.yaml": """
+        name: shop
+        definitions:
+          tags: &tags [shop, nightly]
+        deployments:
+          - name: daily
+            entrypoint: flows/etl.py:etl
+            tags: *tags
+            parameters: {day: "2024-01-01", size: 3}
+            schedules:
+              - cron: "0 4 * * *"
+                timezone: Europe/Berlin
+              - interval: 3600
+                anchor_date: 2024-01-01T00:00:00Z
+              - rrule: "FREQ=DAILY;COUNT=3"
+            work_pool: {name: default, work_queue_name: q, job_variables: {env: {A: "1"}}}
+    """,
+    "environments/base.yaml": """
+        work_pools:
+          python: {name: processes, type: process, concurrency_limit: 3}
+          docker: {name: containers, type: docker, image: "shop:{environment.name}"}
+        templates:
+          python: {name: "{environment.name}-{kind}", work_pool: "{environment.work_pools.python}", tags: [x]}
+        default_parameters: {day: today}
+    """,
+    "environments/development.yaml": """
+        prefect_api_url: "http://127.0.0.1:4200/api"
+        concurrency_limits: {database: 3}
+        deployments:
+          etl/daily: {paused: true, schedules: [{cron: "1 * * * *"}]}
+        policy: {prune: false}
+    """,
+    "flows/Dockerfile": """
+        # syntax=docker/dockerfile:1
+        ARG BASE=python:3.11
+        FROM ${BASE} AS build
+        COPY --chown=1:1 requirements.txt flows ./
+        ENV TOKEN=abc PATH="/x:$PATH"
+        RUN pip install -r requirements.txt \\
+            && echo <<EOF
+        done
+        EOF
+        ENTRYPOINT ["python", "-m", "x"]
+    """,
+    "requirements.txt": """
+        requests>=2  # of the internet
+        -r more.txt
+        -c constraints.txt
+        pandas[excel]==2.2.0 ; python_version < "3.12" --hash=sha256:00
+        -e git+https://example.com/x.git@v1#egg=thing
+        ./local.whl
+    """,
+    "more.txt": "-r requirements.txt\nrequests<2\n",
+    ".dockerignore": "*\n!flows\n!requirements.txt\n",
+    "flows/.env": "A=1\n",
+    "flows/.env.example": "A=\nB=\n",
+}
+VALUES = (
+    *(
+        "null",
+        "[]",
+        "{}",
+        "!!python/object:os.system x",
+        "&a [*a]",
+        "*a",
+        "<<: *tags",
+        "1e999",
+        ".nan",
+        "-0x1",
+        "'",
+        '"',
+    ),
+    *(
+        "2024-13-45",
+        "0 0 31 2 *",
+        "* * * * * *",
+        "FREQ=DAILY;FREQ",
+        "{environment.no}",
+        "{{ $X }}",
+        "{",
+        "}}",
+        "\0",
+        "\t",
+    ),
+    *(
+        "9" * 5000,
+        "x" * 20_000,
+        "[" * 150 + "]" * 150,
+        "[" * 3000,
+        "{a: " * 200,
+        "? ",
+        "- - - -",
+        "---",
+        "...",
+        "%TAG",
+        "\ufeff",
+    ),
+    *(
+        "\ud800",
+        "ｆｌｏｗ",
+        "..",
+        "/",
+        "//etc/passwd",
+        "../../x",
+        "a:b:c",
+        "=",
+        ">=",
+        "==*",
+        ";",
+        "@ file:///x",
+        "\\",
+        "${A:-${B}}",
+    ),
+    *(
+        "ignore",
+        "true",
+        "no",
+        "0o17",
+        "1:30",
+        "12345678901234567890",
+        "-1",
+        "0",
+        "~",
+        "!!binary x",
+        "!!set {a}",
+        "\x85",
+        "\u2028",
+    ),
+)
+
+
+class TestSettings:
+    @pytest.fixture(scope="class")
+    def root(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        flow = "from prefect import flow\nimport requests, numpy\n@flow\ndef etl(day: str, size: int = 3): ...\n"
+        return write_files(tmp_path_factory.mktemp("written"), {**WRITTEN, "flows/etl.py": flow})
+
+    def check(self, root: Path) -> int:
+        """How many faults there are; -1 where the configuration cannot be read at all."""
+        try:
+            settings = pipeline.read_settings(root, "development")
+            discovery = pipeline.discover_flows(settings.root, settings.project, settings.declarations)
+        except ConfigurationError:
+            return -1
+        result = pipeline.validate(settings, discovery)
+        return len(result.errors) + len(result.warnings)
+
+    def test_unchanged_ones_are_sound(self, root: Path) -> None:
+        """Else mutations would be turned away at the door."""
+        assert self.check(root) >= 0
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_mutated_ones_never_crash(self, root: Path, seed: int) -> None:
+        random = Random(seed)
+        outcomes = set()
+        for _ in range(100):
+            name = random.choice(list(WRITTEN)[:6])
+            path = root / name
+            before = path.read_bytes()
+            content = mutated_text(before.decode(), random).encode("utf-8", "surrogatepass")
+            path.write_bytes(content)
+            try:
+                outcomes.add(self.check(root))
+            except Exception as error:
+                raise AssertionError(f"{name}:\n{content[:3000].decode('utf-8', 'replace')}") from error
+            finally:
+                path.write_bytes(before)
+        assert len(outcomes) > 3  # they are read, and differ
+
+
+def mutated_text(text: str, random: Random) -> str:
+    """One to three lines, words or characters of it changed."""
+    for _ in range(random.randint(1, 3)):
+        lines = text.split("\n")
+        here, there = random.randrange(len(lines)), random.randrange(len(lines))
+        match random.randrange(7):
+            case 0:
+                del lines[here]
+            case 1:
+                lines.insert(there, lines[here])
+            case 2:
+                lines[here] = " " * random.randint(0, 6) + lines[here].lstrip()
+            case 3:
+                lines[here] = lines[here].partition(random.choice(":=- "))[0]
+            case _:
+                words = re.split(r"(\W+)", lines[here])
+                words[random.randrange(len(words))] = random.choice(VALUES)
+                lines[here] = "".join(words)
+        text = "\n".join(lines)
+    return text
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import posixpath
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, cached_property
 from itertools import chain
 
@@ -68,11 +69,19 @@ class _Trail:
 
 
 @dataclass(frozen=True, slots=True)
+class _Missing:
+    """What an import names that is not there: dotted, as written; and the nearest name that is."""
+
+    module: str
+    nearest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """Where one import leads: to files of the repository, outside, or nowhere (`missing`, as dotted names)."""
+    """Where one import leads: to files of the repository, outside, or nowhere."""
 
     files: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    missing: tuple[_Missing, ...] = ()
     is_outside: bool = False
 
 
@@ -186,8 +195,8 @@ class ImportGraph:
             answer = self._resolve(request, own_folder if request.level else folder)
             for target in answer.files:
                 files[target] = None
-            for name in answer.missing:
-                outside.add(_outside(request, path, name, is_missing=True))
+            for missing in answer.missing:
+                outside.add(_outside(request, path, missing.module, missing))
             if answer.is_outside and (top := request.module.partition(".")[0]) not in sys.stdlib_module_names:
                 outside.update(_outside(request, path, name) for name in _modules(request))
                 dependencies.add(top)
@@ -321,7 +330,7 @@ class ImportGraph:
 
     # What leads nowhere
 
-    def _missing(self, base: str, request: Import, files: Sequence[str]) -> Iterator[str]:
+    def _missing(self, base: str, request: Import, files: Sequence[str]) -> Iterator[_Missing]:
         """What an import names below `base` that surely is not there, whatever is installed.
 
         A plain folder alone does not prove it: an installed package of its name comes first.
@@ -330,14 +339,22 @@ class ImportGraph:
         if trail.is_open or not (request.level or trail.files) or any(map(self._is_inventive, files)):
             return
         parts = request.parts
-        if trail.reached < len(parts):
-            if not self._is_generated(posixpath.join(base, *parts[: trail.reached + 1])):
-                yield _written(request)
-        elif trail.end is not None and posixpath.join(trail.end, "__init__.py") not in self._sources:
-            for name in request.names:  # a package with a file may define any name; a plain folder has what lies in it
-                is_there = name == "*" or self._trail(trail.end, name).reached
-                if not is_there and not self._is_generated(posixpath.join(trail.end, name)):
-                    yield _written(request, name)
+        if trail.reached == len(parts):
+            yield from self._missing_names(trail, request)
+        elif not self._is_generated(posixpath.join(base, *parts[: trail.reached + 1])):
+            yield _Missing(_written(request))
+
+    def _missing_names(self, trail: _Trail, request: Import) -> Iterator[_Missing]:
+        """The names that an import takes from a module or a folder which has none of them."""
+        init = None if trail.end is None else posixpath.join(trail.end, "__init__.py")
+        module = trail.files[-1][1] if init is None else init if init in self._sources else None
+        bound = self._sources[module].names if module else frozenset[str]()
+        for name in request.names if bound is not None else ():
+            is_module = trail.end is not None and self._trail(trail.end, name).reached
+            if name == "*" or is_module or name in (bound or ()) or (name.startswith("__") and name.endswith("__")):
+                continue
+            if trail.end is None or not self._is_generated(posixpath.join(trail.end, name)):
+                yield _Missing(_written(request, name), next(iter(get_close_matches(name, bound or (), n=1)), ""))
 
     def _is_inventive(self, path: str) -> bool:
         """Does a module meddle with the import system? Then it may make modules from anything."""
@@ -359,21 +376,23 @@ def _modules(request: Import) -> tuple[str, ...]:
     return (request.module,)
 
 
-def _as_written(request: Import) -> tuple[str, ...]:
-    return tuple(_written(request, name) for name in request.names) if not request.module else (_written(request),)
+def _as_written(request: Import) -> tuple[_Missing, ...]:
+    names = () if request.module else request.names
+    return tuple(_Missing(_written(request, name)) for name in names) or (_Missing(_written(request)),)
 
 
 def _written(request: Import, name: str = "") -> str:
     return "." * request.level + (_dotted(request.module, name) if name else request.module)
 
 
-def _outside(request: Import, path: str, module: str, is_missing: bool = False) -> OutsideImport:
+def _outside(request: Import, path: str, module: str, missing: _Missing | None = None) -> OutsideImport:
     return OutsideImport(
         module=module,
         file_path=path,
         line_number=request.line,
         is_optional=request.is_optional,
-        is_missing=is_missing,
+        is_missing=missing is not None,
+        nearest=missing.nearest if missing else "",
     )
 
 

@@ -22,6 +22,6 @@ def discover(*paths: str, changed_since: str | None = None, common: Common = Com
     project = load_project(root)
     changes = None if changed_since is None else changed_files(root, changed_since)
     found = discover_flows(root, project.flows, project.exclude, paths or None, cache_file=cache_file_of(root))
-    found = touched(found, root, changes) if changes else found
+    found = touched(found, root, changes) if changes is not None else found
     Terminal(common.output).show(flows_text(found), discovery_json(found))
     return EXIT_FAILED if found.problems else 0

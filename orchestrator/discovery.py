@@ -18,11 +18,15 @@ from pathlib import Path
 from orchestrator.closure import Closure, ImportGraph
 from orchestrator.errors import ConfigurationError
 from orchestrator.flow_source import SourceFlow
-from orchestrator.model import Discovery, FlowMetadata
+from orchestrator.flow_values import Doubt
+from orchestrator.model import Discovery, FlowMetadata, ValidationError
 from orchestrator.repository import Repository
 from orchestrator.requirements import RequirementFiles, distribution_of
 from orchestrator.scanning import FlowScan
 from orchestrator.sources import SourceFiles
+
+UNDEFINED_DECORATOR = "FLW012"
+NO_FUNCTION = "FLW013"
 
 # ---------------------------------------------------------------------------------------------------------
 # Finding flows
@@ -127,9 +131,9 @@ def discover(
     with without_garbage_collection():
         scan.look_at(files, also_parse=lambda path: _is_under(path, named))
         makers = _Makers(sources, graph)
-        found = scan.flows_of([path for path in files if makers.may_make_flows(path)])
+        found = scan.read([path for path in files if makers.may_make_flows(path)])
         surroundings = _Surroundings(sources, graph)
-        flows = [surroundings.describe(path, flow) for path, flows_here in found.items() for flow in flows_here]
+        flows = [surroundings.describe(path, flow) for path, here in found.items() for flow in here.flows]
         # A broken module that a flow imports breaks the flow, wherever the module lies. Elsewhere in a repository
         # broken files may well be templates, test data or Python 2, unless they speak of Prefect.
         relevant = {path for flow in flows for path in flow.closure} | {
@@ -137,8 +141,29 @@ def discover(
         }
         relevant |= {path for path in found if sources[path].glance.speaks_of_prefect}
         problems = [fault for path in sorted(relevant) if (fault := sources[path].fault)]
+        problems += [_fault(path, doubt) for path in found if path in relevant for doubt in found[path].doubts]
         sources.remember()
     return Discovery(flows=tuple(flows), problems=tuple(problems), outside_imports=graph.outside_imports())
+
+
+def _fault(path: str, doubt: Doubt) -> ValidationError:
+    """What fails when a file is imported. Its flows may not all be known, so the whole file is left as it is."""
+    if doubt.kind == "undefined":
+        message = f"The decorator {doubt.name} is not defined: importing the file fails."
+        remedy = (
+            f"Correct the name, or import {doubt.name}; until then the deployments of this file are left as they are."
+        )
+    else:
+        message = f"A flow is made of {doubt.name}, which is no function: importing the file fails."
+        remedy = f"Give a name by keyword, @flow(name={doubt.name}), or a function as the first argument."
+    return ValidationError(
+        code=UNDEFINED_DECORATOR if doubt.kind == "undefined" else NO_FUNCTION,
+        message=message,
+        file_path=path,
+        line_number=doubt.line_number,
+        remediation=remedy,
+        skips=True,
+    )
 
 
 @contextmanager
@@ -260,6 +285,9 @@ class _Surroundings:
             signature_is_static=flow.signature_is_static,
             tags=flow.tags,
             retries=flow.retries,
+            needs_instance=flow.needs_instance,
+            is_copy=flow.is_copy,
+            option_places=flow.option_places,
             dependencies=self.dependencies(path, closure),
             deployment_calls=tuple(call for member in closure.paths for call in self._sources[member].reading.calls),
             dockerfile_path=self._dockerfile(path, flow.name),
@@ -275,7 +303,7 @@ class _Surroundings:
         source = self._sources[path]
         text = source.content.decode("utf-8", "replace") if source.reading.is_script else None
         declared = self._requirements.for_file(path, text)
-        modules = {each.module for each in closure.outside if not each.is_missing}
+        modules = {each.module for each in closure.outside if not each.is_missing} - {"__main__"}
         return tuple(sorted({distribution_of(module, declared) for module in modules}))
 
     def _dockerfile(self, path: str, flow_name: str) -> str | None:
@@ -293,10 +321,12 @@ class _Surroundings:
         return self._dockerfile_of[folder]
 
     def _env_files(self, folder: str) -> tuple[str, ...]:
+        """The .env files of the folders from the root down to the flow's own: what lies nearer comes later."""
         if folder not in self._env_files_of:
             names = sorted(self._sources.repository.names(folder))
             paths = (posixpath.join(folder, name) for name in names if name == ".env" or name.startswith(".env."))
-            self._env_files_of[folder] = tuple(path for path in paths if path in self._sources)
+            above = self._env_files(posixpath.dirname(folder)) if folder else ()
+            self._env_files_of[folder] = (*above, *(path for path in paths if path in self._sources))
         return self._env_files_of[folder]
 
 

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator.bindings import names_anywhere_in
 from orchestrator.closure import ImportGraph
 from orchestrator.flow_values import (
     UNKNOWN,
     Class,
     Constant,
+    Doubt,
     FoundFlow,
     Imported,
     ModulePlace,
@@ -50,22 +52,51 @@ class SourceFlow:
     parameters: tuple[Parameter, ...] = ()
     tags: tuple[str, ...] = ()
     retries: int | None = None
+    needs_instance: bool = False  # a method that takes `self`
+    is_copy: bool = False  # of another flow, by with_options, under the same name
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    option_places: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # file and line of each argument
 
 
-def flow_to_json(flow: SourceFlow) -> dict[str, Any]:
-    """The flow in terms of JSON."""
+@dataclass(frozen=True, slots=True)
+class FileFlows:
+    """What was read of one file.
+
+    Attributes:
+        flows: in the order of their lines.
+        doubts: what fails when the file is imported, so that flows of it may be lost.
+    """
+
+    flows: tuple[SourceFlow, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+
+    def to_json(self) -> list[Any]:
+        """In terms of JSON."""
+        return [
+            list(map(_flow_to_json, self.flows)),
+            [[each.kind, each.name, each.line_number] for each in self.doubts],
+        ]
+
+    @classmethod
+    def from_json(cls, document: Sequence[Any]) -> FileFlows:
+        """What `to_json` has written."""
+        flows, doubts = document
+        return cls(tuple(map(_flow_from_json, flows)), tuple(Doubt(*each) for each in doubts))
+
+
+def _flow_to_json(flow: SourceFlow) -> dict[str, Any]:
     parameters = [[each.name, each.annotation, each.default, each.required, each.variadic] for each in flow.parameters]
     return {**{name: getattr(flow, name) for name in SourceFlow.__slots__}, "parameters": parameters}
 
 
-def flow_from_json(document: Mapping[str, Any]) -> SourceFlow:
-    """The flow that `flow_to_json` has written."""
+def _flow_from_json(document: Mapping[str, Any]) -> SourceFlow:
     parameters = tuple(
         Parameter(name=name, annotation=annotation, default=default, required=required, variadic=variadic)
         for name, annotation, default, required, variadic in document["parameters"]
     )
-    return SourceFlow(**{**document, "tags": tuple(document["tags"]), "parameters": parameters})
+    places = {name: (path, line) for name, (path, line) in document["option_places"].items()}
+    tags = tuple(document["tags"])
+    return SourceFlow(**{**document, "tags": tags, "parameters": parameters, "option_places": places})
 
 
 class FlowReader:
@@ -88,7 +119,11 @@ class FlowReader:
         self._calls_left, self._depth = MOST_CALLS, 0
 
     def flows_of(self, path: str) -> tuple[SourceFlow, ...]:
-        """The flows that a file binds, in the order of their lines.
+        """The flows that a file binds, in the order of their lines. See `read`."""
+        return self.read(path).flows
+
+    def read(self, path: str) -> FileFlows:
+        """What a file binds at its top level and in its classes.
 
         Args:
             path: relative to the root.
@@ -98,17 +133,19 @@ class FlowReader:
         """
         key = (path, _folder(path))
         self._met_circle, scopes, values = False, len(self._scopes), len(self._values)
-        scope = self._scopes.get(key) or self._run(self._sources[path].parse(), ModulePlace(self, *key))
+        tree = self._trees[path] if path in self._trees else self._sources[path].parse()
+        scope = self._scopes.get(key) or self._run(tree, ModulePlace(self, *key))
         found: dict[str, FoundFlow] = {}
         _collect(scope.names, "", found)
-        flows = [_described(name, flow) for name, flow in found.items()]
+        flows = sorted((_described(name, flow) for name, flow in found.items()), key=lambda flow: flow.line_number)
+        doubts = _justified(scope.place.doubts, tree, self._sources[path].content)
         if key not in self._consulted:  # nobody imports it: a thousand trees would fill the memory
             self._scopes.pop(key, None)
             scope.place.forget()
         if self._met_circle:
             _cut(self._scopes, scopes)
             _cut(self._values, values)
-        return tuple(sorted(flows, key=lambda flow: flow.line_number))
+        return FileFlows(tuple(flows), doubts)
 
     def _run(self, tree: ast.Module, place: ModulePlace) -> Scope:
         """Interpret a module, with calls of its own to spend."""
@@ -210,6 +247,15 @@ class FlowReader:
 _FOREIGN = sys.stdlib_module_names | {"prefect"}
 
 
+def _justified(doubts: Sequence[Doubt], tree: ast.Module, content: bytes) -> tuple[Doubt, ...]:
+    """The doubts that hold when the whole module is looked at: the interpreter does not follow every binding."""
+    if not doubts:
+        return ()
+    names = names_anywhere_in(tree, content)
+    unbound = [each for each in doubts if each.kind == "no-function" or (names is not None and each.name not in names)]
+    return tuple(sorted(set(unbound), key=lambda each: (each.line_number, each.name)))
+
+
 def _cut(known: dict[Any, Any], length: int) -> None:
     """Forget what was added last. What modules that import one another bind depends on which of them is read first, so
     it counts for the one file that was read."""
@@ -242,5 +288,8 @@ def _described(function_name: str, flow: FoundFlow) -> SourceFlow:
         parameters=flow.parameters or (),
         tags=flow.tags,
         retries=flow.retries,
+        is_copy=flow.is_copy,
+        needs_instance=flow.takes_self and "." in function_name,
+        option_places={name: option.place for name, option in flow.options.items() if option.place},
         metadata={name: option.shown for name, option in flow.options.items() if name != "fn"},
     )

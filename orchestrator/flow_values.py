@@ -44,6 +44,21 @@ class Modules(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something in a module that fails when it is imported, so that flows are lost.
+
+    Attributes:
+        kind: a decorator whose name nothing seems to bind; or `flow` called with something that is no function.
+        name: the decorator's name; the argument's source text.
+        line_number: 1-based.
+    """
+
+    kind: Literal["undefined", "no-function"]
+    name: str
+    line_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModulePlace:
     """Where a module lies, which says what its imports mean."""
 
@@ -51,6 +66,7 @@ class ModulePlace:
     path: str  # relative to the root
     entry_folder: str  # of the flow's file that it is loaded for: where absolute imports start
     scopes: list[Scope] = field(default_factory=list, compare=False)  # all that were opened in it
+    doubts: list[Doubt] = field(default_factory=list, compare=False)  # what may be wrong with it
 
     def forget(self) -> None:
         """Let go of everything: functions and their scopes hold one another, and the whole syntax tree."""
@@ -70,6 +86,9 @@ class Scope:
 
     def __post_init__(self) -> None:
         self.place.scopes.append(self)
+
+    def has(self, name: str) -> bool:
+        return name in self.names or (self.outer is not None and self.outer.has(name))
 
     def get(self, name: str) -> Value:
         scope: Scope | None = self
@@ -159,6 +178,7 @@ class Option:
 
     value: Value
     shown: Any  # the literal, else the source text
+    place: tuple[str, int] | None = None  # file and line where it is written
 
     @property
     def text(self) -> str:
@@ -207,7 +227,9 @@ class FoundFlow:
         parameters: of the function behind it; None where that comes from elsewhere.
         docstring: of the function, cleaned.
         is_async: whether the function is.
+        takes_self: whether its first parameter is called `self`.
         line_number, end_line_number: of the function, or of the call that makes the flow.
+        is_copy: whether it was made of another flow by with_options, and goes by the same name.
     """
 
     fallback_name: str
@@ -215,8 +237,10 @@ class FoundFlow:
     parameters: tuple[Parameter, ...] | None
     docstring: str
     is_async: bool
+    takes_self: bool
     line_number: int
     end_line_number: int
+    is_copy: bool = False
 
     @property
     def name(self) -> str:

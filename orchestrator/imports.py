@@ -106,6 +106,8 @@ def _guarded_branches(test: ast.expr) -> Sequence[str]:
         return ("body",)
     if isinstance(test, ast.UnaryOp) and _last_name(test.operand) == "TYPE_CHECKING":
         return ("orelse",)
+    if any(isinstance(node, ast.Call) and _callee(node) == "find_spec" for node in ast.walk(test)):
+        return ("body", "orelse")
     asks = isinstance(test, ast.Compare) and any(_last_name(node) in _PLATFORMS for node in ast.walk(test))
     return ("body", "orelse") if asks or _last_name(test) in _PLATFORMS else ()
 

@@ -19,6 +19,7 @@ from orchestrator.flow_values import (
     UNKNOWN,
     Class,
     Constant,
+    Doubt,
     FoundFlow,
     Function,
     Imported,
@@ -164,8 +165,20 @@ def _raise(statement: ast.Raise, scope: Scope) -> bool:
 def _define_function(statement: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> None:
     value: Value = Function(statement, scope)
     for decorator in reversed(statement.decorator_list):
-        value = _decorated(value, known(evaluate(decorator, scope), scope), statement, scope)
+        found = known(evaluate(decorator, scope), scope)
+        if isinstance(found, Unknown):
+            _doubt_decorator(decorator, scope)
+        value = _decorated(value, found, statement, scope)
     scope.names[statement.name] = value
+
+
+def _doubt_decorator(decorator: ast.expr, scope: Scope) -> None:
+    """Note a decorator whose name nothing binds that has been read so far."""
+    root = decorator
+    while isinstance(root, ast.Call | ast.Attribute):
+        root = root.func if isinstance(root, ast.Call) else root.value
+    if isinstance(root, ast.Name) and not scope.has(root.id):
+        scope.place.doubts.append(Doubt("undefined", root.id, root.lineno))
 
 
 def _decorated(value: Value, decorator: Value, statement: ast.stmt, scope: Scope) -> Value:
@@ -434,6 +447,8 @@ def attribute_of(owner: Value, name: str) -> Value:
     """What a class of the repository, or something imported, holds under a name."""
     if isinstance(owner, Imported):
         return Imported(f"{owner.dotted}.{name}" if owner.dotted else name, owner.level)
+    if isinstance(owner, Function) and name == "__name__" and not isinstance(owner.shown, ast.Lambda):
+        return Constant(owner.shown.name)
     if isinstance(owner, Class):
         value = owner.names.get(name, UNKNOWN)
         return UNKNOWN if owner.has_bases and isinstance(value, Constant) else value
@@ -582,6 +597,9 @@ def _call_maker(
         has_function = False  # how a decorator that may be called with or without brackets passes on "not yet"
     if not has_function:
         return Maker(given)
+    if isinstance(function, Constant):
+        scope.place.doubts.append(Doubt("no-function", repr(plain(function.value)), written.lineno))
+        return UNKNOWN
     return _make_flow(given, known(function, scope), written)
 
 
@@ -594,9 +612,14 @@ def _make_flow(options: Options, value: Value, written: ast.stmt | ast.expr) -> 
         parameters=tuple(parameters_of(function.args)) if function else None,
         docstring="" if function is None or isinstance(function, ast.Lambda) else ast.get_docstring(function) or "",
         is_async=isinstance(value, Function) and isinstance(value.node, ast.AsyncFunctionDef),
+        takes_self=function is not None and [each.arg for each in _positional(function.args)[:1]] == ["self"],
         line_number=written.lineno,
         end_line_number=written.end_lineno or written.lineno,
     )
+
+
+def _positional(signature: ast.arguments) -> list[ast.arg]:
+    return [*signature.posonlyargs, *signature.args]
 
 
 def _named_in(written: ast.stmt | ast.expr) -> ast.AST:
@@ -684,7 +707,7 @@ def _with_options(base: Value, call: ast.Call, scope: Scope) -> Value:
     changed = {
         name: option for name, option in options.items() if not (name in ("name", "description") and option.is_empty)
     }
-    return _placed(replace(base, options={**base.options, **changed}), call)
+    return _placed(replace(base, options={**base.options, **changed}, is_copy="name" not in changed), call)
 
 
 def _text_method(text: str, name: str, call: ast.Call, scope: Scope) -> Value:
@@ -706,7 +729,7 @@ def options_of(call: ast.Call, scope: Scope) -> dict[str, Option]:
         value = evaluate(word.value, scope)
         if word.arg is not None:
             value = known(value, scope) if word.arg in _RESOLVED_OPTIONS else value
-            options[word.arg] = Option(value, _shown(word.value, value))
+            options[word.arg] = Option(value, _shown(word.value, value), (scope.place.path, word.lineno))
             continue
         options |= _unpacked(known(value, scope), word.value)
     return options

@@ -37,7 +37,7 @@ LONGEST_EXCERPT = 2000
 class ValidationError:
     """One fault: what, where, and what to do.
 
-    `code` is stable (`FLW001`, `CFG002`, …). A fault that `skips` takes out the one flow, declaration or file that
+    `code` is stable (`FLW001`, `CFG002`, …). A fault that `skips` takes out the flows, the declaration or the file that
     it is about and lets the rest go on; any other error stops an apply before it begins.
     """
 
@@ -48,8 +48,8 @@ class ValidationError:
     remediation: str = ""
     severity: Severity = "error"
     skips: bool = False
-    flow: str | None = None  # entrypoint of the one flow that a fault which `skips` takes out; None: the whole file
-    declaration: str | None = None  # location of the one declaration that it takes out, instead of flow or file
+    flows: tuple[str, ...] = ()  # entrypoints of the flows that a fault which `skips` takes out; none: the whole file
+    declaration: str | None = None  # location of the one declaration that it takes out, instead of flows or file
     column_number: int | None = None  # 1-based, in characters
     end_column_number: int | None = None  # behind the last character
     excerpt: str = ""  # the line of the source, with secrets masked
@@ -109,6 +109,7 @@ class OutsideImport:
     line_number: int
     is_optional: bool = False  # in a `try` that handles its failure, or for type checkers only
     is_missing: bool = False  # it starts inside the repository and leads nowhere: it fails whatever is installed
+    nearest: str = ""  # a name that is there, where one is missing
 
     @property
     def top_level(self) -> str:
@@ -137,6 +138,9 @@ class FlowMetadata:
     signature_is_static: bool = True  # False: the function is not in this file, `parameters` is empty
     tags: tuple[str, ...] = ()  # none where they are not written out
     retries: int | None = None
+    needs_instance: bool = False  # a method that takes `self`: Prefect has none to give it
+    is_copy: bool = False  # of another flow, by with_options, under the same name
+    option_places: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # file and line of each argument
     dependencies: tuple[str, ...] = ()  # third-party distributions that the closure needs, by normalised name
     deployment_calls: tuple[DeploymentCall, ...] = ()
     dockerfile_path: str | None = None

@@ -5,7 +5,7 @@ the way git asks its index: a file whose size, inode and times are those of the 
 written so shortly before it was read that a later write could carry the same time.
 
 The cache is one JSON file with a checksum, replaced in one step: whoever reads at the same time sees the old or the new
-one, whole. One that is damaged, or was written by another version of the reader, is ignored.
+one, whole. One that is damaged, was written by another version of the reader or for another folder, is ignored.
 """
 
 from __future__ import annotations
@@ -14,19 +14,29 @@ import hashlib
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import orchestrator
+from orchestrator.cache_file import write_cache
 
 _COARSEST_CLOCK = 2_000_000_000  # nanoseconds: the steps of the file times of FAT, the coarsest there is
-_READERS = ("closure", "deployment_calls", "flow_source", "flow_values", "imports", "interpreter", "sources")
+_READERS = (
+    "bindings",
+    "closure",
+    "deployment_calls",
+    "flow_source",
+    "flow_values",
+    "imports",
+    "interpreter",
+    "model",
+    "sources",
+    "workspaces",
+)
 
 Signature = tuple[int, ...]
 """Size, inode, and the times of the last write and of the last change, in nanoseconds."""
@@ -58,7 +68,7 @@ class ScanCache:
     def __init__(self, root: Path, file: Path | None) -> None:
         self._root, self._file = root, file
         self._opened_at = time.time_ns()
-        self._entries = _read(file) if file else {}
+        self._entries = _read(root, file) if file else {}
 
     @property
     def is_kept(self) -> bool:
@@ -78,8 +88,8 @@ class ScanCache:
         news = {path: [self._trusted(entry.signature), entry.digest, entry.notes] for path, entry in learned.items()}
         others = {path: entry for path, entry in self._entries.items() if path not in news}
         kept = {path: entry for path, entry in others.items() if (self._root / path).is_file()}
-        with suppress(OSError, ValueError):
-            _write(self._file, {**kept, **news})
+        body = json.dumps({**kept, **news}, separators=(",", ":")).encode()
+        write_cache(self._file, _headline(self._root, body).encode() + b"\n" + body)
 
     def _trusted(self, signature: Signature | None) -> Signature | None:
         """A signature, unless the file was written so late that it may be written again with the same times."""
@@ -111,10 +121,10 @@ def _version() -> str:
     return f"{orchestrator.__version__} {digest.hexdigest()}"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(root: Path, file: Path) -> dict[str, Any]:
     try:
         first, _, body = file.read_bytes().partition(b"\n")
-        if first.decode() != _headline(body):
+        if first.decode() != _headline(root, body):
             return {}
         entries = json.loads(body)
     except (OSError, ValueError, RecursionError):
@@ -122,15 +132,8 @@ def _read(file: Path) -> dict[str, Any]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _headline(body: bytes) -> str:
-    return f"{_version()} {hashlib.sha256(body).hexdigest()}"
-
-
-def _write(file: Path, entries: Mapping[str, Any]) -> None:
-    folder = file.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".gitignore").write_text("*\n", encoding="utf-8")  # whatever the repository ignores
-    body = json.dumps(entries, separators=(",", ":")).encode()
-    draft = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
-    draft.write_bytes(_headline(body).encode() + b"\n" + body)
-    draft.replace(file)
+def _headline(root: Path, body: bytes) -> str:
+    """Tells a cache that is whole, and was written for this folder on this machine: one that came with the repository
+    is none of ours, and could hide what its author wants hidden."""
+    place = os.stat(root)  # noqa: PTH116 - as above
+    return f"{_version()} {place.st_dev} {place.st_ino} {hashlib.sha256(body).hexdigest()}"

@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from orchestrator.closure import ImportGraph
-from orchestrator.flow_source import FlowReader, SourceFlow, flow_from_json, flow_to_json
+from orchestrator.flow_source import FileFlows, FlowReader
 from orchestrator.helpers import shared
 from orchestrator.sources import SourceFiles
 
 FILES_THAT_PAY = 150  # for one more process: copying this one takes as long as reading some dozens
 _MOST_PROCESSES = 4
-
-Flows = tuple[SourceFlow, ...]
 
 
 class FlowScan:
@@ -33,7 +31,7 @@ class FlowScan:
         self._sources, self._graph = sources, graph
         self._reader = FlowReader(sources, graph)
         self._processes = processes or min(_processors(), _MOST_PROCESSES)
-        self._fresh: dict[str, Flows] = {}
+        self._fresh: dict[str, FileFlows] = {}
 
     def look_at(self, paths: Sequence[str], also_parse: Callable[[str], bool] = lambda path: False) -> None:
         """Look at files that nobody has looked at since they were written; parse those that speak of flows.
@@ -47,14 +45,14 @@ class FlowScan:
         for path, (signature, digest, notes), flows in shared(self._look_at_all, unknown, helpers, self._answer):
             self._sources.adopt(path, tuple(signature) if signature else None, digest, notes)
             if flows is not None:
-                self._fresh[path] = tuple(map(flow_from_json, flows))
+                self._fresh[path] = FileFlows.from_json(flows)
 
     def _look_at_all(self, files: Iterable[tuple[str, bool]]) -> None:
         for path, always in files:
             source = self._sources[path]
             glance = source.glance
             if glance.speaks_of_flows or glance.is_odd:
-                self._fresh[path] = self._reader.flows_of(path)
+                self._fresh[path] = self._reader.read(path)
             elif always:
                 source.parse()
 
@@ -62,26 +60,26 @@ class FlowScan:
         """What this process has learned of a file, in terms of JSON."""
         flows = self._fresh.get(path)
         told = self._sources[path].to_tell()
-        return [path, told, None if flows is None else list(map(flow_to_json, flows))]
+        return [path, told, None if flows is None else flows.to_json()]
 
-    def flows_of(self, paths: Sequence[str]) -> dict[str, Flows]:
+    def read(self, paths: Sequence[str]) -> dict[str, FileFlows]:
         """The flows of each file.
 
         Args:
             paths: files that may hold flows, relative to the root.
 
         Returns:
-            By path, in the order given; of each file in the order of lines.
+            By path, in the order given.
         """
-        return {path: self._flows_of(path) for path in paths}
+        return {path: self._read(path) for path in paths}
 
-    def _flows_of(self, path: str) -> Flows:
+    def _read(self, path: str) -> FileFlows:
         source, closure = self._sources[path], self._graph.closure_of(path)
         if path not in self._fresh and source.flows and source.flows[0] == closure.digest:
-            return tuple(map(flow_from_json, source.flows[1]))
-        flows = self._fresh[path] if path in self._fresh else self._reader.flows_of(path)
-        source.note_flows(closure.digest, list(map(flow_to_json, flows)))
-        return flows
+            return FileFlows.from_json(source.flows[1])
+        found = self._fresh[path] if path in self._fresh else self._reader.read(path)
+        source.note_flows(closure.digest, found.to_json())
+        return found
 
 
 def _processors() -> int:

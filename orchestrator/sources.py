@@ -25,6 +25,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from orchestrator.bindings import names_bound_by
 from orchestrator.deployment_calls import deployment_calls_in, may_call_deployments
 from orchestrator.imports import Import, imports_of
 from orchestrator.model import DeploymentCall, ValidationError
@@ -33,6 +34,7 @@ from orchestrator.scan_cache import Entry, ScanCache, Signature, signature_of
 
 SYNTAX_ERROR = "FLW001"
 UNREADABLE = "FLW002"
+_NOT_ASKED = frozenset({"?"})
 _SIGNS_OF_MAKING_MODULES = (b"__path__", b"sys.modules", b"meta_path")
 
 
@@ -91,6 +93,7 @@ class SourceFile:
         self._digest = ""
         self._glance: Glance | None = None
         self._reading: Reading | None = None
+        self._names: frozenset[str] | None = _NOT_ASKED
 
     @property
     def content(self) -> bytes:
@@ -122,6 +125,19 @@ class SourceFile:
             known = self._notes.get("reading")
             self._reading = _reading_from(known, self.path) if known else self._parse()[1]
         return self._reading
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """The names that can be imported from the file; None where that cannot be known."""
+        if self._names is _NOT_ASKED:
+            if "names" not in self._notes:
+                tree = self.parse()
+                found = None if self.fault else names_bound_by(tree, self.content)
+                self._notes["names"] = None if found is None else sorted(found)
+                self._has_news = True
+            noted = self._notes["names"]
+            self._names = None if noted is None else frozenset(noted)
+        return self._names
 
     @property
     def imports(self) -> tuple[Import, ...]:

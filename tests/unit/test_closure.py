@@ -174,12 +174,32 @@ def test_a_relative_import_that_leaves_the_repository_is_missing(tmp_path: Path)
     assert outside_of(tmp_path) == {("flows/f.py:1", "...beyond", True)}
 
 
+NAMED = """
+import os
+from shutil import rmtree as tidy
+constant: int = 1
+def function(): ...
+class Class: ...
+if constant:
+    branch = 1
+a, *star = [1, 2]
+try: ...
+except ValueError as caught: ...
+def declare():
+    global by_global
+    by_global = local = 1
+"""
 PACKAGES = {
     "lib/__init__.py": "",
     "lib/here.py": "",
     "lib/plain/x.py": "",
     "lib/fast.cpython-311-x86_64-linux-gnu.so": "",
     "lib/tricky/__init__.py": "__path__ = __import__('pkgutil').extend_path(__path__, __name__)",
+    "lib/named.py": NAMED,
+    "lib/dynamic.py": "for name in 'ab': globals()[name] = 1",
+    "lib/lazy.py": "def __getattr__(name): return 1",
+    "lib/starred.py": "from os.path import *",
+    "lib/broken.py": "def (",
     "google/ours/__init__.py": "",
     "docker/build.py": "",
     "yaml.py": "",
@@ -201,6 +221,9 @@ PACKAGES = {
         ("from . import gone", ".gone"),
         ("from ..lib.gone import x", "..lib.gone"),
         ("from .... import x", "....x"),
+        ("from lib import anything", "lib.anything"),
+        ("from .near import anything", ".near.anything"),
+        ("from lib.named import gone", "lib.named.gone"),
     ],
 )
 def test_missing(tmp_path: Path, source: str, missing: str) -> None:
@@ -211,13 +234,16 @@ def test_missing(tmp_path: Path, source: str, missing: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from lib import anything",
+        "from lib.named import constant, function, Class, branch, star, caught, by_global, os, tidy, __doc__",
+        "from lib.dynamic import anything",
+        "from lib.lazy import anything",
+        "from lib.starred import anything",
+        "from lib.broken import anything",
         "from lib import here, plain, fast",
         "from lib.plain import x, *",
         "import lib.fast.inner",
         "from lib.tricky.gone import x",
         "from . import near",
-        "from .near import anything",
         "import redis, near",
         "import_module('lib.here')",
         "import os.path, logging.handlers, __future__",
@@ -236,6 +262,17 @@ def test_what_may_be_installed_is_not_missing(tmp_path: Path, module: str) -> No
 def test_a_package_in_a_folder_between_proves_nothing(tmp_path: Path) -> None:
     root = write(tmp_path, {"flows/airbyte/__init__.py": "", "flows/etl/f.py": "import airbyte.caches"})
     assert outside_of(root, "flows/etl/f.py") == set()
+
+
+def test_the_nearest_name_is_told(tmp_path: Path) -> None:
+    root = write(tmp_path, {"lib/__init__.py": "ORDERS = 1\nOTHER = 2", "flows/f.py": "from lib import ORDER"})
+    (found,) = closure_of(root, "flows/f.py").outside
+    assert (found.module, found.nearest) == ("lib.ORDER", "ORDERS")
+
+
+def test_what_a_function_binds_for_itself_is_missing(tmp_path: Path) -> None:
+    root = write(tmp_path, {**PACKAGES, "flows/f.py": "from lib.named import local, declare"})
+    assert outside_of(root) == {("flows/f.py:1", "lib.named.local", True)}
 
 
 def test_generated_modules_are_not_missing(tmp_path: Path) -> None:

@@ -164,12 +164,12 @@ class TestMetadata:
     def test_dockerfile(self, function: str, dockerfile: str | None) -> None:
         assert flows_of("dockerfiles")[function].dockerfile_path == dockerfile
 
-    def test_env_files_lie_beside_the_flow(self, tmp_path: Path) -> None:
+    def test_env_files_lie_beside_the_flow_and_above(self, tmp_path: Path) -> None:
         write_flow(tmp_path, "flows/a.py")
         for name in (".env.production", ".env", ".environment", "my.env"):
             (tmp_path / "flows" / name).touch()
         (tmp_path / ".env").touch()
-        assert discover(tmp_path, ["flows"]).flows[0].env_files == ("flows/.env", "flows/.env.production")
+        assert discover(tmp_path, ["flows"]).flows[0].env_files == (".env", "flows/.env", "flows/.env.production")
 
     @pytest.mark.parametrize(
         ("path", "module"),

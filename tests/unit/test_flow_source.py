@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.closure import ImportGraph
 from orchestrator.flow_source import FlowReader, SourceFlow
+from orchestrator.flow_values import Doubt
 from orchestrator.sources import SourceFiles
 from tests.unit.builders import write_files
 
@@ -254,3 +255,78 @@ class TestOtherModules:
             },
         )
         assert set(flows_of(tmp_path, "from mylib.two import flow\n@flow\ndef etl(): ...\n")) == {"etl"}
+
+
+class TestWhatFailsOnImport:
+    @pytest.mark.parametrize(
+        ("source", "doubts"),
+        [
+            ("@shopflow('a')\ndef a(): ...", [("undefined", "shopflow", 2)]),
+            ("class A:\n    @shopflow.x(1)\n    def a(self): ...", [("undefined", "shopflow", 3)]),
+            ("@flow('weekly')\ndef a(): ...", [("no-function", "'weekly'", 2)]),
+            ("x = flow(3)", [("no-function", "3", 2)]),
+        ],
+    )
+    def test_is_noted(self, tmp_path: Path, source: str, doubts: list[tuple[str, str, int]]) -> None:
+        found = doubts_of(tmp_path, source)
+        assert [(each.kind, each.name, each.line_number) for each in found] == doubts
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "from elsewhere import *\n@unknown\ndef a(): ...",
+            "globals()['deco'] = flow\n@deco\ndef a(): ...",
+            "match flow:\n    case deco: pass\n@deco\ndef a(): ...",
+            "print(deco := flow)\n@deco\ndef a(): ...",
+            "for deco in [flow]:\n    @deco\n    def a(): ...",
+            "with open('x') as deco: pass\n@deco\ndef a(): ...",
+            "class A:\n    @property\n    def x(self): ...\n    @x.setter\n    def x(self, value): ...",
+            "def make(deco):\n    @deco\n    def inner(): ...\n    return inner\nx = make(flow)",
+            "from elsewhere import task\n@task\n@staticmethod\ndef a(): ...",
+            "def later():\n    @missing\n    def inner(): ...",
+        ],
+    )
+    def test_what_may_be_right_is_not_doubted(self, tmp_path: Path, source: str) -> None:
+        assert doubts_of(tmp_path, source) == ()
+
+
+def doubts_of(root: Path, source: str) -> tuple[Doubt, ...]:
+    write_files(root, {"flows/it.py": f"from prefect import flow\n{source}\n"})
+    sources = SourceFiles(root)
+    return FlowReader(sources, ImportGraph(sources)).read("flows/it.py").doubts
+
+
+class TestPlaces:
+    def test_an_argument_lies_where_it_is_written(self, tmp_path: Path) -> None:
+        source = "from mylib.decorators import job\n@job(\n    name='x',\n)\ndef etl(): ...\n"
+        places = one(tmp_path, source).option_places
+        assert places == {
+            "name": ("flows/it.py", 3),
+            "retries": ("mylib/decorators.py", 9),
+            "tags": ("mylib/decorators.py", 9),
+        }
+
+    @pytest.mark.parametrize(
+        ("source", "copies"),
+        [
+            ("a = shared.with_options(retries=3)", [True]),
+            ("a = shared.with_options(name='')", [True]),
+            ("a = shared.with_options(name='a')", [False]),
+            ("a = shared.with_options(**unknown)", [False]),
+            ("a = shared.with_options(retries=3).with_options(name='a')", [False]),
+        ],
+    )
+    def test_a_copy_under_the_same_name(self, tmp_path: Path, source: str, copies: list[bool]) -> None:
+        flows = flows_of(tmp_path, f"from mylib.decorators import shared\n{source}\n")
+        assert [flow.is_copy for flow in flows.values()] == copies
+
+    def test_a_method_that_takes_self_needs_an_instance(self, tmp_path: Path) -> None:
+        source = "class A:\n    @flow\n    def a(self, x): ...\n    @staticmethod\n    @flow\n    def b(x): ...\n"
+        flows = flows_of(tmp_path, f"from prefect import flow\n{source}")
+        assert {name: flow.needs_instance for name, flow in flows.items()} == {"A.a": True, "A.b": False}
+
+    def test_the_name_of_the_function_is_known_to_a_decorator(self, tmp_path: Path) -> None:
+        source = (
+            "def ours(fn):\n    return flow(name='x-' + fn.__name__.replace('_', '-'))(fn)\n@ours\ndef my_etl(): ...\n"
+        )
+        assert one(tmp_path, f"from prefect import flow\n{source}").name == "x-my-etl"

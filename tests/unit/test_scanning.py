@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -166,7 +167,7 @@ def read_with(root: Path, paths: list[str], processes: int) -> dict[str, tuple[S
     sources = SourceFiles(root)
     scan = FlowScan(sources, ImportGraph(sources), processes)
     scan.look_at(paths)
-    return scan.flows_of(paths)
+    return {path: found.flows for path, found in scan.read(paths).items()}
 
 
 class TestHelpers:
@@ -220,3 +221,36 @@ class TestReading:
         (tmp_path / "a.py").write_bytes(content)
         remembering = SourceFiles(tmp_path, cache_file=tmp_path / "scan.json")
         assert SourceFiles(tmp_path)["a.py"].content == remembering["a.py"].content == content
+
+
+class TestCacheOfAnybodysRepository:
+    """A repository may be hostile: nothing that comes with it makes a scan write elsewhere, or believe its cache."""
+
+    def test_links_are_not_followed(self, repository: Path, tmp_path: Path) -> None:
+        victim = tmp_path / "victim"
+        victim.write_text("mine")
+        cache = repository / ".orchestrator" / "cache"
+        cache.mkdir(parents=True)
+        (cache / ".gitignore").symlink_to(victim)
+        (cache / "scan.json").symlink_to(victim)
+        scanned(repository, cache / "scan.json")
+        assert victim.read_text() == "mine"
+        assert not (cache / "scan.json").is_symlink()
+
+    @pytest.mark.parametrize("linked", [".orchestrator", ".orchestrator/cache"])
+    def test_a_folder_that_is_a_link_is_not_written_to(self, repository: Path, tmp_path: Path, linked: str) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        (elsewhere / "cache").mkdir(parents=True)
+        (repository / linked).parent.mkdir(exist_ok=True)
+        (repository / linked).symlink_to(elsewhere)
+        assert len(scanned(repository, repository / ".orchestrator/cache/scan.json").flows) == 5
+        assert sorted(path.name for path in elsewhere.rglob("*")) == ["cache"]
+
+    def test_a_cache_of_another_folder_is_not_believed(
+        self, repository: Path, tmp_path: Path, exact_clock: None
+    ) -> None:
+        scanned(repository, tmp_path / "scan.json")
+        copy = shutil.copytree(repository, tmp_path / "copy")
+        with openings() as opened:
+            scanned(copy, tmp_path / "scan.json")
+        assert len([path for path in opened if path.startswith(f"{copy}/")]) == 7

@@ -25,7 +25,7 @@ from orchestrator.requirements import RequirementFiles, distribution_of
 from orchestrator.scanning import FlowScan
 from orchestrator.sources import SourceFiles
 
-UNDEFINED_DECORATOR = "FLW012"
+UNDEFINED_NAME = "FLW012"
 NO_FUNCTION = "FLW013"
 
 # ---------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class FlowDiscovery:
         Raises:
             ConfigurationError: the file does not exist.
         """
-        path = _relative(self.root, flow_path)
+        path = relative_path(self.root, flow_path)
         sources = SourceFiles(self.root)
         graph = ImportGraph(sources)
         return list(_Surroundings(sources, graph).dependencies(path, graph.closure_of(path)))
@@ -122,7 +122,7 @@ def discover(
     root = root.resolve()
     repository = Repository(root)
     sources = SourceFiles(root, repository, cache_file)
-    starts = [_relative(root, path) for path in (folders if paths is None else paths)]
+    starts = [relative_path(root, path) for path in (folders if paths is None else paths)]
     declared = [path for path in also if path in sources]
     files = sorted({*declared, *repository.files(starts, (".py",), exclude)})
     named = [*declared, *(start for start in starts if start)]
@@ -133,7 +133,8 @@ def discover(
         makers = _Makers(sources, graph)
         found = scan.read([path for path in files if makers.may_make_flows(path)])
         surroundings = _Surroundings(sources, graph)
-        flows = [surroundings.describe(path, flow) for path, here in found.items() for flow in here.flows]
+        doubts = {path: [_fault(path, doubt) for doubt in here.doubts] for path, here in found.items()}
+        flows = [surroundings.describe(path, flow, doubts[path]) for path, here in found.items() for flow in here.flows]
         # A broken module that a flow imports breaks the flow, wherever the module lies. Elsewhere in a repository
         # broken files may well be templates, test data or Python 2, unless they speak of Prefect.
         relevant = {path for flow in flows for path in flow.closure} | {
@@ -141,15 +142,16 @@ def discover(
         }
         relevant |= {path for path in found if sources[path].glance.speaks_of_prefect}
         problems = [fault for path in sorted(relevant) if (fault := sources[path].fault)]
-        problems += [_fault(path, doubt) for path in found if path in relevant for doubt in found[path].doubts]
+        problems += [fault for path in found if path in relevant for fault in doubts[path]]
         sources.remember()
-    return Discovery(flows=tuple(flows), problems=tuple(problems), outside_imports=graph.outside_imports())
+    outside = tuple(each for each in graph.outside_imports() if each.file_path in relevant)
+    return Discovery(flows=tuple(flows), problems=tuple(problems), outside_imports=outside)
 
 
 def _fault(path: str, doubt: Doubt) -> ValidationError:
     """What fails when a file is imported. Its flows may not all be known, so the whole file is left as it is."""
     if doubt.kind == "undefined":
-        message = f"The decorator {doubt.name} is not defined: importing the file fails."
+        message = f"The name {doubt.name} is not defined: importing the file fails."
         remedy = (
             f"Correct the name, or import {doubt.name}; until then the deployments of this file are left as they are."
         )
@@ -157,7 +159,7 @@ def _fault(path: str, doubt: Doubt) -> ValidationError:
         message = f"A flow is made of {doubt.name}, which is no function: importing the file fails."
         remedy = f"Give a name by keyword, @flow(name={doubt.name}), or a function as the first argument."
     return ValidationError(
-        code=UNDEFINED_DECORATOR if doubt.kind == "undefined" else NO_FUNCTION,
+        code=UNDEFINED_NAME if doubt.kind == "undefined" else NO_FUNCTION,
         message=message,
         file_path=path,
         line_number=doubt.line_number,
@@ -191,7 +193,7 @@ def _default_folders(root: Path) -> tuple[str, ...]:
     return ("flows",) if (root / "flows").is_dir() else (".",)
 
 
-def _relative(root: Path, path: str) -> str:
+def relative_path(root: Path, path: str) -> str:
     """A path as it is known in the repository: relative to the root, forward slashes, "" for the root itself."""
     location = Path(os.path.normpath(root / path))
     if not location.is_relative_to(root):
@@ -268,9 +270,9 @@ class _Surroundings:
         self._env_files_of: dict[str, tuple[str, ...]] = {}
         self._dockerfile_of: dict[str, str | None] = {}
 
-    def describe(self, path: str, flow: SourceFlow) -> FlowMetadata:
+    def describe(self, path: str, flow: SourceFlow, doubts: Sequence[ValidationError] = ()) -> FlowMetadata:
         closure = self._graph.closure_of(path)
-        faults = [fault for member in closure.paths if (fault := self._sources[member].fault)]
+        faults = [*doubts, *(fault for member in closure.paths if (fault := self._sources[member].fault))]
         return FlowMetadata(
             name=flow.name,
             path=path,

@@ -48,8 +48,9 @@ class Doubt:
     """Something in a module that fails when it is imported, so that flows are lost.
 
     Attributes:
-        kind: a decorator whose name nothing seems to bind; or `flow` called with something that is no function.
-        name: the decorator's name; the argument's source text.
+        kind: something is called, or used as a decorator, whose name nothing seems to bind; or `flow` is called with
+            something that is no function.
+        name: that name; the argument's source text.
         line_number: 1-based.
     """
 

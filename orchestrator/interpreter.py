@@ -167,14 +167,14 @@ def _define_function(statement: ast.FunctionDef | ast.AsyncFunctionDef, scope: S
     for decorator in reversed(statement.decorator_list):
         found = known(evaluate(decorator, scope), scope)
         if isinstance(found, Unknown):
-            _doubt_decorator(decorator, scope)
+            _doubt(decorator, scope)
         value = _decorated(value, found, statement, scope)
     scope.names[statement.name] = value
 
 
-def _doubt_decorator(decorator: ast.expr, scope: Scope) -> None:
-    """Note a decorator whose name nothing binds that has been read so far."""
-    root = decorator
+def _doubt(called: ast.expr, scope: Scope) -> None:
+    """Note something that is called, or used as a decorator, whose name nothing binds that has been read so far."""
+    root = called
     while isinstance(root, ast.Call | ast.Attribute):
         root = root.func if isinstance(root, ast.Call) else root.value
     if isinstance(root, ast.Name) and not scope.has(root.id):
@@ -521,6 +521,8 @@ def _call(call: ast.Call, scope: Scope) -> Value:
         callee = known(attribute_of(owner, call.func.attr), scope)
     else:
         callee = known(evaluate(call.func, scope), scope)
+    if isinstance(callee, Unknown):
+        _doubt(call.func, scope)
     if isinstance(callee, Unknown) and isinstance(call.func, ast.Name):
         return _call_builtin(call.func.id, call, scope)
     foreign = isinstance(callee, Imported) and callee.dotted not in _FUNCTOOLS

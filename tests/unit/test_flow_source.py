@@ -264,6 +264,8 @@ class TestWhatFailsOnImport:
             ("@shopflow('a')\ndef a(): ...", [("undefined", "shopflow", 2)]),
             ("class A:\n    @shopflow.x(1)\n    def a(self): ...", [("undefined", "shopflow", 3)]),
             ("@flow('weekly')\ndef a(): ...", [("no-function", "'weekly'", 2)]),
+            ("x = make_flwo('x')", [("undefined", "make_flwo", 2)]),
+            ("x = flow(name=names.of('x'))(print)", [("undefined", "names", 2)]),
             ("x = flow(3)", [("no-function", "3", 2)]),
         ],
     )
@@ -284,6 +286,9 @@ class TestWhatFailsOnImport:
             "def make(deco):\n    @deco\n    def inner(): ...\n    return inner\nx = make(flow)",
             "from elsewhere import task\n@task\n@staticmethod\ndef a(): ...",
             "def later():\n    @missing\n    def inner(): ...",
+            "x = open(__file__), len([y for y in range(3)]), (lambda z: z())(print)",
+            "x = [job() for job in [flow]]",
+            "x = __import__('os').getcwd()",
         ],
     )
     def test_what_may_be_right_is_not_doubted(self, tmp_path: Path, source: str) -> None:

@@ -1,7 +1,8 @@
 """Plan → results: carry out one plan, one change at a time, and say what became of each.
 
 Changes are written by the gentlest call: creates by POST, updates without schedules, schedules one by one. One
-failure does not stop the others; a server that goes away does, and what was not tried is reported as skipped.
+failure does not stop the others, whatever it is; a server that goes away does, and what was not tried is reported as
+skipped.
 The order is the plan's: the deployer's own deployment comes last. Writers are one at a time: SQLite answers
 concurrent writes with "database is locked", and a plan holds only what differs.
 """
@@ -56,9 +57,10 @@ async def apply_plan(plan: Plan, server: DeploymentWriter) -> DeploymentResult:
             continue
         try:
             results.append(await _carry_out(change, plan, server))
-        except OrchestratorError as error:
+        except (OrchestratorError, TypeError, ValueError, LookupError) as error:
             gone = isinstance(error, ServerUnreachable)
-            reason = without_secrets(str(error), change.desired) if change.desired else str(error)
+            told = str(error) if isinstance(error, OrchestratorError) else f"{type(error).__name__}: {error}"
+            reason = without_secrets(told, change.desired) if change.desired else told
             logger.error("%s %s failed: %s", change.action, change.deployment, reason)
             results.append(_result(change, "failed", reason))
     return DeploymentResult(

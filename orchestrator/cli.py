@@ -6,6 +6,7 @@ and `discover` start in a fraction of the time that importing Prefect takes.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -48,12 +49,18 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        usage = OrchestratorError(str(error), remedy="See `orchestrator --help`.")
+        usage = OrchestratorError(str(error), remedy=f"See `{_called(arguments)} --help`.")
         usage.exit_code = EXIT_USAGE
         return _fail(usage, terminal)
     except OrchestratorError as error:
         return _fail(error, terminal)
     return code if isinstance(code, int) else 0
+
+
+def _called(arguments: Sequence[str]) -> str:
+    """The command that was called, as people write it."""
+    names = {place.partition(":")[2] for place in _COMMANDS}
+    return f"orchestrator {arguments[0]}" if arguments and arguments[0] in names else "orchestrator"
 
 
 def _fail(error: OrchestratorError, terminal: Terminal) -> int:
@@ -71,6 +78,9 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what an ASCII terminal cannot show must not stop a report
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's usage statistics, and its notice about them, are not ours
     try:
         code = run_command(sys.argv[1:])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
 from orchestrator import __version__
-from orchestrator.fault_report import by_place
+from orchestrator.errors import OrchestratorError
+from orchestrator.fault_report import by_place, told
 from orchestrator.model import ValidationError, ValidationResult
+from orchestrator.plain_text import one_line
 from orchestrator.rule_report import explanation, rule_markdown
 from orchestrator.rules import RULES, Rule
 
@@ -25,6 +29,17 @@ _RULE_INDEX = {rule.code: index for index, rule in enumerate(RULES)}
 
 def sarif(result: ValidationResult) -> dict[str, Any]:
     """A run of all rules, and what they found."""
+    return _sarif_log(result, {"executionSuccessful": True})
+
+
+def sarif_of_error(error: OrchestratorError) -> dict[str, Any]:
+    """A run that found nothing since it could not be carried out (SARIF 2.1.0, 3.20.21)."""
+    notification = {"level": "error", "message": {"text": _text_of(error)}}
+    invocation = {"executionSuccessful": False, "toolExecutionNotifications": [notification]}
+    return _sarif_log(ValidationResult(), {**invocation, "exitCode": error.exit_code})
+
+
+def _sarif_log(result: ValidationResult, invocation: dict[str, Any]) -> dict[str, Any]:
     driver = {
         "name": "orchestrator",
         "version": __version__,
@@ -33,6 +48,7 @@ def sarif(result: ValidationResult) -> dict[str, Any]:
     }
     run = {
         "tool": {"driver": driver},
+        "invocations": [invocation],
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {SOURCE_ROOT: {"description": {"text": "The root of the repository."}}},
         "results": list(_sarif_results(by_place(result))),
@@ -44,7 +60,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
     text = explanation(rule)
     return {
         "id": rule.code,
-        "name": "".join(word[:1].upper() + word[1:] for word in rule.title.split() if word.isalnum()) or rule.code,
+        "name": "".join(word[:1].upper() + word[1:] for word in re.findall(r"\w+", rule.title)) or rule.code,
         "shortDescription": {"text": rule.title},
         "fullDescription": {"text": text.partition("\n\n")[0]},
         "help": {"text": text, "markdown": rule_markdown(rule)},
@@ -71,10 +87,15 @@ def _sarif_result(fault: ValidationError, fingerprint: str) -> dict[str, Any]:
         found["ruleIndex"] = _RULE_INDEX[fault.code]
     if fault.file_path is None:
         return found
-    place: dict[str, Any] = {"artifactLocation": {"uri": quote(fault.file_path), "uriBaseId": SOURCE_ROOT}}
+    place: dict[str, Any] = {"artifactLocation": {"uri": _uri(fault.file_path), "uriBaseId": SOURCE_ROOT}}
     if region := _region(fault):
         place["region"] = region
     return {**found, "locations": [{"physicalLocation": place}]}
+
+
+def _uri(path: str) -> str:
+    """A path as a relative reference (RFC 3986): the bytes that the file system has, whatever they are."""
+    return quote(os.fsencode(path))
 
 
 def _region(fault: ValidationError) -> dict[str, int]:
@@ -102,9 +123,19 @@ def github_annotations(result: ValidationResult) -> str:
     return "\n".join(_annotation(each) for each in by_place(result))
 
 
+def github_error(error: OrchestratorError) -> str:
+    """An error because of which nothing was checked, as an annotation."""
+    return f"::error title=orchestrator::{_escaped(_text_of(error))}"
+
+
+def _text_of(error: OrchestratorError) -> str:
+    where = f"{one_line(error.location)}: " if error.location else ""
+    return f"{where}{told(error.message)}\n{told(error.remedy)}".strip()
+
+
 def _annotation(fault: ValidationError) -> str:
     properties = {
-        "file": fault.file_path,
+        "file": fault.file_path and one_line(fault.file_path),
         "line": fault.line_number,
         "endLine": fault.line_number,
         "col": fault.column_number,
@@ -117,7 +148,7 @@ def _annotation(fault: ValidationError) -> str:
 
 def _both(fault: ValidationError) -> str:
     """What is wrong, and on the next line what to do."""
-    return f"{fault.message}\n{fault.remediation}".strip()
+    return f"{told(fault.message)}\n{told(fault.remediation)}".strip()
 
 
 def _escaped(text: str, also: str = "") -> str:

@@ -21,7 +21,7 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.faults import did_you_mean, faulty
 from orchestrator.model import DEFAULT_ENVIRONMENT, KINDS, FlowMetadata, Kind, ScheduleConfig, ValidationError
 from orchestrator.project import ProjectConfig, load_project
-from orchestrator.strict import Section, fault, validated, written_in
+from orchestrator.strict import Section, WrongValue, as_far_as_known, fault, matching, written_in
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 DEPLOYER_FLOW = "deploy-everything"
@@ -50,18 +50,19 @@ class WorkPoolConfig(Section):
     queues: dict[str, QueueConfig] = Field(default_factory=dict)
     local_worker: StrictBool = False  # bootstrap starts a process worker on this machine when none is online
 
-    @model_validator(mode="after")
-    def _local_workers_run_processes(self) -> WorkPoolConfig:
-        if self.local_worker and self.type != "process":
-            raise ValueError("local_worker needs a pool of type process")
-        return self
+
+_A_SIZE = matching(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|K|M|G|T)?", "a size", "Write a number and a unit: 512Mi or 2Gi.")
+_A_SHARE = matching(r"\d+(\.\d+)?m?", "a number of CPUs", "Write cores or thousandths of one: 2, 0.5 or 500m.")
+_AN_ADDRESS = matching(
+    r"https?://[^\s/]+(/\S*)?", "an address", "Write it with http:// or https://: http://host:4200/api."
+)
 
 
 class ResourceLimits(Section):
     """Limits for one run, translated into the pool type's own job variables."""
 
-    memory: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|K|M|G|T)?$")
-    cpu: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?m?$", coerce_numbers_to_str=True)
+    memory: Annotated[str | None, _A_SIZE] = None
+    cpu: Annotated[str | None, Field(coerce_numbers_to_str=True), _A_SHARE] = None
 
 
 def _as_moment(value: Any) -> Any:
@@ -69,7 +70,8 @@ def _as_moment(value: Any) -> Any:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError("no date or time; write it as 2024-01-31 or 2024-01-31T05:00:00+01:00") from None
+        form = "2024-01-31 or 2024-01-31T05:00:00+01:00"
+        raise WrongValue(f"no date or time; write it as {form}", f"Write it as {form}.") from None
     if isinstance(moment, date) and not isinstance(moment, datetime):
         moment = datetime.combine(moment, time())
     if not isinstance(moment, datetime):
@@ -86,9 +88,10 @@ def _as_duration(value: Any) -> Any:
     try:
         duration = _DURATION.validate_python(value)
     except PydanticError:
-        raise ValueError("no interval; write seconds (900), HH:MM:SS or ISO 8601 (PT15M)") from None
+        forms = "seconds (900), HH:MM:SS or ISO 8601 (PT15M)"
+        raise WrongValue(f"no interval; write {forms}", f"Write {forms}.") from None
     if duration <= timedelta(0):
-        raise ValueError("an interval must be longer than nothing")
+        raise WrongValue("an interval must be longer than nothing", "Write more than 0 seconds.")
     return duration
 
 
@@ -108,7 +111,9 @@ class ScheduleSection(Section):
     @model_validator(mode="after")
     def _exactly_one_rule(self) -> ScheduleSection:
         if sum(rule is not None for rule in (self.cron, self.interval, self.rrule)) != 1:
-            raise ValueError("a schedule has exactly one of cron, interval and rrule")
+            raise WrongValue(
+                "a schedule has exactly one of cron, interval and rrule", "Keep or add one; write a schedule for each."
+            )
         return self
 
     def to_schedule(self) -> ScheduleConfig:
@@ -181,7 +186,7 @@ class EnvironmentConfig(Section):
     _written: _Written = PrivateAttr(default_factory=_Written)
 
     name: str
-    prefect_api_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/\S*)?$")
+    prefect_api_url: Annotated[str | None, _AN_ADDRESS] = None
     work_pools: dict[Kind, WorkPoolConfig] = Field(default_factory=dict)
     default_parameters: dict[str, Any] = Field(default_factory=dict)
     resource_limits: ResourceLimits = ResourceLimits()
@@ -244,10 +249,36 @@ class ConfigurationManager:
             ConfigurationError: there are environments, but none of that name (CFG004); or a fault for each wrong
                 key, value or placeholder.
         """
+        found, faults = self.read_environment(env)
+        if faults:
+            raise faulty(faults)
+        return found
+
+    def read_environment(self, env: str) -> tuple[EnvironmentConfig, tuple[ValidationError, ...]]:
+        """Read as much of one environment as can be read.
+
+        Args:
+            env: its name.
+
+        Returns:
+            The environment as if unknown keys, kinds and placeholders were not there, the defaults where more is
+            wrong; and every fault.
+
+        Raises:
+            ConfigurationError: there are environments, but none of that name (CFG004).
+        """
         folder = self.load_project().environments
         files = [f"{folder}/base.yaml", f"{folder}/{env}.yaml"]
         self.require_environment(env)
-        documents = [read_yaml(self.root / file, shown_as=file) for file in files if (self.root / file).is_file()]
+        documents: list[YamlDocument] = []
+        faults: list[Any] = []
+        for file in files:
+            try:
+                documents += [read_yaml(self.root / file, shown_as=file)] if (self.root / file).is_file() else []
+            except ConfigurationError as error:
+                faults += error.faults
+        if faults:
+            return EnvironmentConfig(name=env), tuple(faults)
         return _environment_from(env, documents)
 
     def has_environment_files(self) -> bool:
@@ -276,24 +307,54 @@ def merge(base: Any, over: Any) -> Any:
     return over
 
 
-def _environment_from(env: str, documents: Sequence[YamlDocument]) -> EnvironmentConfig:
+def _environment_from(
+    env: str, documents: Sequence[YamlDocument]
+) -> tuple[EnvironmentConfig, tuple[ValidationError, ...]]:
     data: Any = {}
     for document in documents:
         if not isinstance(document.data, Mapping):
-            raise faulty([fault("CFG003", "The file must hold a mapping.", document, ())])
-        data = merge(data, document.data)
-    if "name" in data:
-        raise faulty([fault("CFG002", "The environment's name is its file's name.", documents[-1], ("name",))])
-    faults = list(_unknown_kinds(data, documents))
-    try:
-        environment = validated(EnvironmentConfig, {**_of_known_kinds(data), "name": env}, *documents)
-    except ConfigurationError as error:
-        raise faulty([*faults, *error.faults]) from error  # type: ignore[list-item]  # ours are ValidationErrors
-    faults += _placeholder_faults(environment, documents)
-    if faults:
-        raise faulty(faults)
+            wrong = fault("CFG003", "The file must hold a mapping.", document, (), "Write `key: value` pairs.")
+            return EnvironmentConfig(name=env), (wrong,)
+        data = merge(data, without_anchors(document.data))
+    faults = [*_own_name(data, documents), *_unknown_kinds(data, documents)]
+    known = {**_of_known_kinds(data), "name": env}
+    environment, found = as_far_as_known(EnvironmentConfig, known, *documents)
+    if environment is None:
+        environment = EnvironmentConfig(name=env, work_pools=dict(_pools_in(known)))
+    faults += [*found, *_local_workers(environment, documents), *_placeholder_faults(environment, documents)]
     environment._written = _Written(tuple(documents))
-    return environment
+    return environment, tuple(faults)
+
+
+def without_anchors(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says, without the keys at its top where people keep YAML anchors: `x-common`, `.common`."""
+    return {key: value for key, value in data.items() if not key.startswith(("x-", "."))}
+
+
+def _own_name(data: Mapping[str, Any], documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
+    if "name" in data:
+        document = written_in(("name",), documents)
+        yield fault("CFG002", "The environment's name is its file's name.", document, ("name",), "Remove this key.")
+
+
+def _pools_in(data: Mapping[str, Any]) -> Iterator[tuple[Kind, WorkPoolConfig]]:
+    """The pools of an environment with faults, as far as they are known."""
+    written = data.get("work_pools")
+    for kind, pool in written.items() if isinstance(written, Mapping) else ():
+        name, type_ = (pool.get("name"), pool.get("type")) if isinstance(pool, Mapping) else (None, None)
+        if name and type_ and isinstance(name, str) and isinstance(type_, str):
+            is_local = pool.get("local_worker") is True
+            yield kind, WorkPoolConfig(name=name, type=type_, local_worker=is_local)
+
+
+def _local_workers(environment: EnvironmentConfig, documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
+    """Bootstrap can start workers for processes only."""
+    for kind, pool in environment.work_pools.items():
+        if pool.local_worker and pool.type != "process":
+            location = ("work_pools", kind, "type")
+            message = f"work_pools.{kind}.type: local_worker needs a pool of type process."
+            remedy = "Write `type: process`, or remove `local_worker`."
+            yield fault("CFG003", message, written_in(location, documents), location, remedy)
 
 
 _BY_KIND = ("work_pools", "templates")

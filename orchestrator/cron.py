@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -82,13 +82,59 @@ def cron_fault(expression: str) -> CronFault | None:
     columns = lowered.split()
     if not 5 <= len(columns) <= 7:
         return CronFault(_count_reason(lowered, len(columns)))
+    fault = _column_fault(columns)
+    if fault is None:
+        return None
+    place, reason = fault
+    return CronFault(f"{reason}{_order(columns)}", expression.split()[place])
+
+
+def _column_fault(columns: Sequence[str]) -> tuple[int, str] | None:
+    """The first column that is at fault, and why."""
     for place, column in enumerate(columns):
         try:
             _check_column(_FIELDS[place], column, len(columns))
         except (_Refused, ValueError) as refusal:
             reason = str(refusal) if isinstance(refusal, _Refused) else "it holds a number of thousands of digits"
-            return CronFault(f"the {_FIELDS[place].name} {_short(column)}: {reason}", expression.split()[place])
+            return place, f"the {_FIELDS[place].name} {_short(column)}: {reason}"
     return None
+
+
+def _order(columns: Sequence[str]) -> str:
+    """What to say about more than five fields: Quartz and others put the seconds first."""
+    if len(columns) == 5:
+        return ""
+    said = f"; of {len(columns)} fields, the sixth holds the seconds"
+    moved = [*columns[1:], columns[0]]
+    meant = len(columns) == 6 and _column_fault(moved) is None
+    return f"{said}: {_short(' '.join(moved))}" if meant else said
+
+
+def never_comes(expression: str, *, day_or: bool = True) -> bool:
+    """Whether a cron expression that the server accepts names only days that no year has: 30 February.
+
+    Args:
+        expression: as written.
+        day_or: whether a day of month or a day of week is enough where both are given (cron's own way).
+    """
+    columns = expression.lower().split()
+    if cron_fault(expression) is not None or len(columns) < 5 or (day_or and columns[4] not in ("*", "?")):
+        return False
+    days, months = (_values(_FIELDS[place], columns[place], len(columns)) for place in (2, 3))
+    return bool(days) and bool(months) and min(days) > max(_LONGEST[month] for month in months)
+
+
+_LONGEST = dict(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), 1))
+
+
+def _values(column: _Field, text: str, count: int) -> set[int]:
+    """The numbers of a column; none where it may hold others too."""
+    if "?" in text or text.startswith(("h", "r")):
+        return set()
+    reader = _Column(column, count)
+    reader.read(text)
+    numbers = {value for value in reader.values if isinstance(value, int)}
+    return numbers if len(numbers) == len(reader.values) else set()
 
 
 def _count_reason(expression: str, count: int) -> str:

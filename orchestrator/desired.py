@@ -98,7 +98,7 @@ def desired_state(
         _path_of(item, flow) for item, flow in selected if item.location in faulty or flow is None or not flow.is_valid
     ]
     usual = [flow for flow in discovery.flows if flow.is_valid and _is_in(flow.path, folders)]
-    undeclared = [flow for flow in usual if flow.entrypoint not in mentioned]
+    undeclared = [flow for flow in usual if flow.entrypoint not in mentioned and not flow.needs_instance]
     unreadable = [each.file_path for each in problems if each.skips and each.file_path and not each.declaration]
     broken = [flow.path for flow in discovery.flows if not flow.is_valid]  # the fault may lie in what they import
     return Desired(
@@ -170,7 +170,12 @@ class _Builder:
         return self._finished(config)
 
     def by_template(self, flow: FlowMetadata) -> Iterator[DeploymentConfig]:
-        """The deployments that the environment's templates give to a flow which nobody declares."""
+        """The deployments that the environment's templates give to a flow which nobody declares.
+
+        A copy of a flow under the same name gets none: they would be those of the flow.
+        """
+        if flow.is_copy:
+            return
         for kind, template in self.environment.templates.items():
             if kind == "docker" and flow.dockerfile_path is None:
                 continue

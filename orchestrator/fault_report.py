@@ -17,7 +17,18 @@ from rich.text import Text
 
 from orchestrator.errors import ConfigurationError, Fault, OrchestratorError
 from orchestrator.markdown import cell, table
+from orchestrator.masking import masked_text
 from orchestrator.model import LONGEST_EXCERPT, ValidationError, ValidationResult
+from orchestrator.plain_text import one_line
+
+
+def told(text: str) -> str:
+    """A text of a fault or an error as every report shows it: without secrets, and on one line.
+
+    Messages quote what people wrote, and what exceptions say: nothing is shown that did not pass here.
+    """
+    return one_line(masked_text(text))
+
 
 # ---------------------------------------------------------------------------------------------------------
 # Terminal
@@ -37,13 +48,13 @@ class FaultBlock:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         fault, colour = self.fault, "red" if self.severity == "error" else "yellow"
         where = f"{_place(fault)}: " if fault.file_path else ""
-        yield Text(f"{where}{self.severity} {fault.code}: ", style=colour).append(fault.message, style="default")
+        yield Text(f"{where}{self.severity} {fault.code}: ", style=colour).append(told(fault.message), style="default")
         excerpt: list[Text] = []
         if console.is_terminal and isinstance(fault, ValidationError):
             excerpt = list(excerpt_lines(fault, options.max_width, colour))
         yield from excerpt
         if fault.remediation:
-            yield Text(f"    {fault.remediation}", style="dim")
+            yield Text(f"    {told(fault.remediation)}", style="dim")
         if excerpt:
             yield Text()
 
@@ -117,7 +128,7 @@ def _window(pieces: Sequence[str], start: int, end: int, width: int) -> tuple[st
 def _place(fault: Fault) -> str:
     """`file:line:column`, as far as known."""
     column = getattr(fault, "column_number", None)
-    return ":".join(str(part) for part in (fault.file_path, fault.line_number, column) if part)
+    return ":".join(one_line(str(part)) for part in (fault.file_path, fault.line_number, column) if part)
 
 
 def faults_text(faults: Iterable[Fault], severity: str = "error") -> RenderableType:
@@ -146,13 +157,16 @@ def by_place(result: ValidationResult) -> list[ValidationError]:
 
 def error_text(error: OrchestratorError) -> RenderableType:
     """An error as a person should meet it."""
-    where = f"{error.location}: " if error.location else ""
-    head = Text(f"error: {where}", style="bold red").append(error.message, style="default")
+    where = f"{one_line(error.location)}: " if error.location else ""
+    head = Text(f"error: {where}", style="bold red").append(masked_text(error.message), style="default")
+    faults = error.faults if isinstance(error, ConfigurationError) else ()
+    if any(fault.message == error.message for fault in faults):  # it says the same, and where
+        return faults_text(faults)
     parts: list[RenderableType] = [head]
-    if isinstance(error, ConfigurationError) and error.faults:
-        parts.append(faults_text(error.faults))
+    if faults:
+        parts.append(faults_text(faults))
     if error.remedy:
-        parts.append(Text(f"    {error.remedy}", style="dim"))
+        parts.append(Text(f"    {masked_text(error.remedy)}", style="dim"))
     return Group(*parts)
 
 
@@ -163,7 +177,8 @@ def error_text(error: OrchestratorError) -> RenderableType:
 
 def problems_markdown(problems: Sequence[ValidationError]) -> str:
     rows = [
-        (item.severity, item.code, cell(item.location), cell(item.message), cell(item.remediation)) for item in problems
+        (item.severity, item.code, *(cell(told(text)) for text in (item.location, item.message, item.remediation)))
+        for item in problems
     ]
     return f"### Faults\n\n{table(('', 'Code', 'Where', 'What', 'What to do'), rows)}"
 
@@ -171,13 +186,13 @@ def problems_markdown(problems: Sequence[ValidationError]) -> str:
 def problem_line(problem: Fault) -> str:
     """A fault on one line, for logs and state messages."""
     where = f"{_place(problem)}: " if problem.file_path else ""
-    return f"{where}{problem.code} {problem.message} {problem.remediation}".strip()
+    return f"{where}{problem.code} {told(problem.message)} {told(problem.remediation)}".strip()
 
 
 def error_line(error: OrchestratorError) -> str:
     """An error with all its faults, for a state's message."""
     faults = error.faults if isinstance(error, ConfigurationError) else ()
-    return "\n".join([str(error), *(problem_line(each) for each in faults)])
+    return "\n".join([masked_text(str(error)), *(problem_line(each) for each in faults)])
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -186,9 +201,12 @@ def error_line(error: OrchestratorError) -> str:
 
 
 def fault_json(fault: Fault) -> dict[str, Any]:
-    names = ("code", "message", "file_path", "line_number", "remediation")
     return {
-        **{name: getattr(fault, name) for name in names},
+        "code": fault.code,
+        "message": masked_text(fault.message),
+        "file_path": fault.file_path,
+        "line_number": fault.line_number,
+        "remediation": masked_text(fault.remediation),
         "severity": getattr(fault, "severity", "error"),
         "column_number": getattr(fault, "column_number", None),
     }
@@ -207,9 +225,9 @@ def error_json(error: OrchestratorError) -> dict[str, Any]:
     return {
         "error": {
             "type": type(error).__name__,
-            "message": error.message,
+            "message": masked_text(error.message),
             "location": error.location,
-            "remediation": error.remedy,
+            "remediation": masked_text(error.remedy),
             "exit_code": error.exit_code,
             "faults": [fault_json(each) for each in faults],
         }

@@ -13,7 +13,7 @@ def faulty(faults: Sequence[ValidationError]) -> ConfigurationError:
     """One error that carries all faults, sorted by place."""
     ordered = sorted(faults, key=lambda each: (each.file_path or "", each.line_number or 0))
     count = "One fault" if len(ordered) == 1 else f"{len(ordered)} faults"
-    return ConfigurationError(f"{count} in the configuration; nothing was changed.", faults=ordered)
+    return ConfigurationError(f"{count} in the configuration.", faults=ordered)
 
 
 def did_you_mean(written: str, known: Iterable[str]) -> str:

@@ -253,7 +253,8 @@ def _justified(doubts: Sequence[Doubt], tree: ast.Module, content: bytes) -> tup
         return ()
     names = names_anywhere_in(tree, content)
     unbound = [each for each in doubts if each.kind == "no-function" or (names is not None and each.name not in names)]
-    return tuple(sorted(set(unbound), key=lambda each: (each.line_number, each.name)))
+    first = {(each.kind, each.name): each for each in sorted(unbound, key=lambda each: -each.line_number)}
+    return tuple(sorted(first.values(), key=lambda each: (each.line_number, each.name)))
 
 
 def _cut(known: dict[Any, Any], length: int) -> None:

@@ -1,6 +1,7 @@
 """The one door to git: runs it so that neither the repository's nor the user's settings change what it does.
 
-Only reading commands, without locks, hooks, pager, fsmonitor or external diff. Names come as bytes, divided by zero
+Only reading commands, without hooks, pager, fsmonitor or external diff; git may refresh what its index knows of file
+times. Names come as bytes, divided by zero
 bytes (`-z`), so that every file name survives.
 """
 
@@ -46,7 +47,8 @@ def changed_files(root: Path, revision: str) -> ChangedFiles:
 
     Args:
         root: the folder; the whole of a git repository or a part of it.
-        revision: whatever git takes for a commit.
+        revision: whatever git takes for a commit; or `A...` or `A...B` for where B (else HEAD) left A, as `git diff`
+            has it (git-diff(1)).
 
     Returns:
         Paths relative to the folder.
@@ -69,14 +71,35 @@ def _commit(root: Path, revision: str) -> str:
     if not revision or revision.startswith(("-", "^")) or "\0" in revision:
         raise ConfigurationError(f"{revision!r} is not a revision.", remedy="Name a commit, branch or tag of git.")
     _git(root, "rev-parse", "--git-dir")  # tells a missing repository from a missing revision
+    first, dots, second = revision.partition("...")
+    if dots:
+        return _merge_base(root, first or "HEAD", second or "HEAD")
     found = _run(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if found.returncode:
+        remedy = "Name a commit, branch or tag, or A...B for where B left A."
+        raise ConfigurationError(f"git knows no revision {revision} in {root}.", remedy=_if_shallow(root, remedy))
+    return found.stdout.decode("ascii").strip()
+
+
+def _merge_base(root: Path, one: str, other: str) -> str:
+    """The commit where two revisions parted."""
+    found = _run(root, "merge-base", _commit(root, one), _commit(root, other))
+    if found.returncode:
         raise ConfigurationError(
-            f"git knows no revision {revision} in {root}.",
-            remedy="Name a commit, branch or tag. A shallow clone lacks old ones: run `git fetch --unshallow`, or set "
-            "`fetch-depth: 0` for actions/checkout.",
+            f"{one} and {other} have no commit in common in {root}.",
+            remedy=_if_shallow(root, "Name a commit, branch or tag instead."),
         )
     return found.stdout.decode("ascii").strip()
+
+
+def _if_shallow(root: Path, remedy: str) -> str:
+    """A remedy, and what to do about a clone that lacks old commits."""
+    if _run(root, "rev-parse", "--is-shallow-repository").stdout.strip() != b"true":
+        return remedy
+    return (
+        f"{remedy} This clone is shallow and lacks old commits: run `git fetch --unshallow`, or set `fetch-depth: 0` "
+        "for actions/checkout."
+    )
 
 
 def _names(output: bytes) -> list[str]:

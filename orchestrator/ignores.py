@@ -193,11 +193,20 @@ def _entry(text: str, key: str, pattern: str, code: str) -> Ignore:
     found = head.search(text, start)
     value = re.compile(rf"[\"']{re.escape(code)}[\"']").search(text, found.end() if found else start)
     if value is None:
-        return Ignore(code=code, file_path=PROJECT_FILE, pattern=pattern)
+        return Ignore(code=_as_code(code), file_path=PROJECT_FILE, pattern=pattern)
     line, column = next(_positions(text, [value.start() + 1]))
     return Ignore(
-        code=code, file_path=PROJECT_FILE, line_number=line, columns=(column, column + len(code)), pattern=pattern
+        code=_as_code(code),
+        file_path=PROJECT_FILE,
+        line_number=line,
+        columns=(column, column + len(code)),
+        pattern=pattern,
     )
+
+
+def _as_code(written: str) -> str:
+    """What has the form of a code in capitals, as codes are: `dep001` is DEP001."""
+    return written.upper() if re.fullmatch(r"[A-Za-z]{3}\d{3}", written) else written
 
 
 def _positions(text: str, offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -269,7 +278,7 @@ def _codes(mark: re.Match[str]) -> Iterator[tuple[str, int, int]]:
     named = list(re.finditer(r"[^,\s]+", mark["codes"] or ""))
     offset = mark.start("codes")
     for code in named:
-        yield code[0], offset + code.start(), offset + code.end()
+        yield _as_code(code[0]), offset + code.start(), offset + code.end()
     if not named:
         yield "", mark.start(), mark.end()
 

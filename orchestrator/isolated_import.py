@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.children import Answer, Failure, ask, in_one_line
 from orchestrator.closure import import_roots
 from orchestrator.model import FlowMetadata, ValidationError
 from orchestrator.rules.imports import IMPORT_FAILS, OTHER_FLOW
+from orchestrator.rules.rule import in_words
 
 TIME_LIMIT_SECONDS = 60.0  # for one file
 
@@ -33,16 +35,45 @@ def import_problems(
         seconds: how long one file may take.
 
     Returns:
-        An error (FLW010) for each flow that cannot be imported; a warning (FLW011) for each entrypoint at which there
-        is a flow of another name, or no flow.
+        An error (FLW010) for each cause at each place why flows cannot be imported; a warning (FLW011) for each
+        entrypoint at which there is a flow of another name, or no flow.
     """
     readable = [flow for flow in flows if flow.is_valid]
     answers = ask(root, "import", [flow.entrypoint for flow in readable], seconds=seconds)
-    judged = (_judge(root, flow, answers[flow.entrypoint]) for flow in readable)
-    return tuple(problem for problem in judged if problem is not None)
+    failures: dict[_Failed, list[FlowMetadata]] = {}
+    others: list[ValidationError] = []
+    for flow in readable:
+        judged = _judge(root, flow, answers[flow.entrypoint])
+        if isinstance(judged, _Failed):
+            failures.setdefault(judged, []).append(flow)
+        elif judged is not None:
+            others.append(judged)
+    return (*(failed.problem(flows) for failed, flows in failures.items()), *others)
 
 
-def _judge(root: Path, flow: FlowMetadata, answer: Answer) -> ValidationError | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Failed:
+    """Why an import fails, and where: often the same for many flows."""
+
+    reason: str
+    remedy: str
+    file: str
+    line: int | None
+
+    def problem(self, flows: Sequence[FlowMetadata]) -> ValidationError:
+        noun = "flow" if len(flows) == 1 else "flows"
+        return ValidationError(
+            code=IMPORT_FAILS,
+            message=f"The {noun} {in_words(flows)} cannot be imported: {self.reason}.",
+            file_path=self.file,
+            line_number=self.line,
+            remediation=self.remedy,
+            skips=True,
+            flows=tuple(flow.entrypoint for flow in flows),
+        )
+
+
+def _judge(root: Path, flow: FlowMetadata, answer: Answer) -> _Failed | ValidationError | None:
     match answer:
         case Failure():
             return _failed(flow, answer.reason, _remedy_for(answer))
@@ -59,17 +90,12 @@ def _judge(root: Path, flow: FlowMetadata, answer: Answer) -> ValidationError | 
     return None
 
 
-def _failed(
-    flow: FlowMetadata, reason: str, remedy: str, file: str | None = None, line: int | None = None
-) -> ValidationError:
-    return ValidationError(
-        code=IMPORT_FAILS,
-        message=f"The flow {flow.entrypoint} cannot be imported: {in_one_line(reason)}.",
-        file_path=file or flow.path,
-        line_number=line or (None if file else flow.line_number),
-        remediation=remedy,
-        skips=True,
-        flow=flow.entrypoint,
+def _failed(flow: FlowMetadata, reason: str, remedy: str, file: str | None = None, line: int | None = None) -> _Failed:
+    return _Failed(
+        reason=in_one_line(reason),
+        remedy=remedy,
+        file=file or flow.path,
+        line=line or (None if file else flow.line_number),
     )
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.model import LONGEST_EXCERPT, DeploymentConfig
-from orchestrator.secret_scan import tokens_in
+from orchestrator.secret_scan import is_secret_value, tokens_in
 
 HIDDEN = "********"
 _SECRET_KEY = re.compile(
     r"(?i)(passw|passphrase|pwd|secret|token|auth(?!or)|credential|(api|access|account|private)[_-]?key)"
 )
 # A password may hold any character, even those that a URL should escape: rather too much is hidden than too little.
-_URL_PASSWORD = re.compile(r"(://[^:/?#@\s]*:)\S+@")
-_URL_TOKEN = re.compile(r"(https?://)[^:/?#@\s]+@")
+# A normalised path may have made one slash of two.
+_URL_PASSWORD = re.compile(r"((?<=[A-Za-z0-9]):/{1,2}[^:/?#@\s]*:)\S+@")
+_URL_TOKEN = re.compile(r"(https?:/{1,2})[^:/?#@\s]+@")
+_TOKEN_START = re.compile(
+    r"(?:gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-)[\w-]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}\w*"
+    r"|(?<![A-Za-z0-9])(?:pn[ub]_|npm_|hf_)[A-Za-z0-9]{24,}"
+)
+"""What starts like a token is hidden to its end, whether or not it has the length that services give theirs."""
 _SCHEDULE_LABEL = re.compile(r"^schedules\[.*?\]")
 
 
@@ -58,6 +65,7 @@ def _json_in(text: str) -> Any:
 def _without_tokens(text: str) -> str:
     """A text without what its form betrays as a secret."""
     text = _URL_TOKEN.sub(rf"\1{HIDDEN}@", _URL_PASSWORD.sub(rf"\1{HIDDEN}@", text))
+    text = _TOKEN_START.sub(HIDDEN, text)
     lines = text.split("\n")
     for number, line in enumerate(lines):
         for _, start, end in sorted(tokens_in(line), key=lambda found: found[1], reverse=True):
@@ -94,6 +102,112 @@ def shown_url(url: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Messages
+# ---------------------------------------------------------------------------------------------------------
+
+_STRING = r"""(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+_SAID = re.compile(rf"""{_STRING}|\{{\{{[^{{}}\n]*\}}\}}|[\[({{][^\n]*?[\])}}]|[^\s,;)\]}}`"']+""")
+_EQUALS = re.compile(r"""["']?\s*(?::\s*[\w.\[\], |]{1,80}?)?(?<![!<>=])=(?!=)>?\s*""")
+_COLON = re.compile(r"""(["']\s*:\s*|:\s+)""")
+_BLANKS = re.compile(r"\s+")
+
+
+def masked_text(text: str) -> str:
+    """A message, a remedy or another text for people without the secrets that it quotes.
+
+    What has the form of a secret is hidden, and what a secret key is given: `password=…`, `'token': …`,
+    `secret: list = […]`. Prose that only speaks of one (`password: Input should be text`) stays.
+    """
+    text = _without_tokens(text)
+    for start, end in _joined(list(_said_of_secrets(text)))[::-1]:
+        if text[start:end].strip("*\"'"):
+            text = text[:start] + HIDDEN + text[end:]
+    return text
+
+
+def _said_of_secrets(text: str) -> Iterator[tuple[int, int]]:
+    for word in _WORD.finditer(text):
+        if not _SECRET_KEY.search(word[0]) or _is_file(text, word):
+            continue
+        given = _EQUALS.match(text, word.end())
+        if given is None and word[0].startswith("--"):
+            given = _BLANKS.match(text, word.end())
+        before = given or _COLON.match(text, word.end())
+        value = _SAID.match(text, before.end()) if before else None
+        if value is None or _HARMLESS.fullmatch(value[0]):
+            continue
+        if given or value[0][0] in "\"'[({" or _is_no_prose(text, value):
+            yield value.span()
+
+
+def _is_no_prose(text: str, value: re.Match[str]) -> bool:
+    """Whether a word behind `password:` is the password rather than the first word of a sentence."""
+    behind = text[value.end() :].partition("\n")[0]
+    alone = not behind.strip(" .,;)`'\"") or behind[0] in ",}])"
+    return alone or bool(len(value[0]) >= 6 and re.search(r"\d", value[0]) and re.search(r"[^\W\d]", value[0]))
+
+
+def _is_file(text: str, word: re.Match[str]) -> bool:
+    """Whether a word is part of a path: what follows `flows/token.py:` is a line or a function."""
+    return text[: word.start()].endswith("/") or word[0].endswith((".py", ".yaml", ".yml", ".toml", ".txt", ".json"))
+
+
+def masked_document(path: str, value: Any) -> Any:
+    """A value as JSON has it, with the secrets that keys, forms and texts in it betray hidden."""
+    return _with_masked_texts(masked(path, _as_json(value)))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_as_json, value), key=repr)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    return value if value is None or isinstance(value, str | int) else repr(value)
+
+
+def _with_masked_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {masked_text(key): _with_masked_texts(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_masked_texts(inner) for inner in value]
+    return masked_text(value) if isinstance(value, str) else value
+
+
+def masked_default(name: str, default: str) -> str:
+    """The source text of a parameter's default as it may be shown."""
+    if _SECRET_KEY.search(name) and not _HARMLESS.fullmatch(default):
+        return HIDDEN
+    return masked_text(default)
+
+
+def without_secrets_of(text: str, line: str, near: Sequence[str] = ()) -> str:
+    """A message without what its line of source has in secret, however the message quotes it.
+
+    Args:
+        text: the message.
+        line, near: as for `masked_line`.
+    """
+    line = line[: 2 * LONGEST_EXCERPT]
+    for secret in sorted({each for span in _spans(line, near) for each in _quoted(line[slice(*span)])}, key=len)[::-1]:
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    return text
+
+
+def _quoted(source: str) -> Iterator[str]:
+    """What a message may quote of a secret part of a line: its strings, or all of it where it looks like a secret."""
+    bare = source.strip().strip("\"',;")
+    if is_secret_value("password", bare):
+        yield bare
+    for string in re.findall(_STRING, source):
+        if len(string) > 5 and not _HARMLESS.fullmatch(string):
+            yield string[1:-1]
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Lines of source
 # ---------------------------------------------------------------------------------------------------------
 
@@ -126,13 +240,19 @@ def masked_line(text: str, near: Sequence[str] = ()) -> str:
     """
     spans = [(start, end) for _, start, end in tokens_in(text)]
     text = text[: 2 * LONGEST_EXCERPT]
-    spans += [match.span(1) for match in [_LONG_BASE64.match(text)] if match]
-    spans += [(match.end(1), match.end() - 1) for match in _URL_PASSWORD.finditer(text)]
-    spans += [(match.end(1), match.end() - 1) for match in _URL_TOKEN.finditer(text)]
-    spans += _given_to_secrets(text, near)
-    for start, end in _joined(spans)[::-1]:
+    for start, end in _joined([*spans, *_spans(text, near)])[::-1]:
         text = text[:start] + "*" * max(4, end - start) + text[end:]
     return text[:LONGEST_EXCERPT]
+
+
+def _spans(text: str, near: Sequence[str]) -> list[tuple[int, int]]:
+    """Where secrets stand in a line."""
+    spans = [(start, end) for _, start, end in tokens_in(text)]
+    spans += [match.span(1) for match in [_LONG_BASE64.match(text)] if match]
+    spans += [match.span() for match in _TOKEN_START.finditer(text)]
+    spans += [(match.end(1), match.end() - 1) for match in _URL_PASSWORD.finditer(text)]
+    spans += [(match.end(1), match.end() - 1) for match in _URL_TOKEN.finditer(text)]
+    return [*spans, *_given_to_secrets(text, near)]
 
 
 def _given_to_secrets(text: str, near: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -141,7 +261,8 @@ def _given_to_secrets(text: str, near: Sequence[str]) -> Iterator[tuple[int, int
     if any(_SECRET_KEY.search(match[1]) for line in near if (match := _OPENS_BLOCK.match(line))) and text.strip():
         yield len(text) - len(text.lstrip()), len(text.rstrip())
     for word in _WORD.finditer(text):
-        if not (_SECRET_KEY.search(word[0]) or (pair and word[0].strip("-").lower() == "value")):
+        is_key = _SECRET_KEY.search(word[0]) and not _is_file(text, word)
+        if not (is_key or (pair and word[0].strip("-").lower() == "value")):
             continue
         given = _GIVES.match(text, word.end()) or _by_blanks(text, word)
         if given:

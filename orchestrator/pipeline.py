@@ -14,6 +14,7 @@ read source never import Prefect.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,16 +28,25 @@ from orchestrator.desired import (
     desired_state,
     select,
 )
-from orchestrator.discovery import cache_file_of, discover
+from orchestrator.discovery import cache_file_of, discover, relative_path
 from orchestrator.entrypoints import declared_files
 from orchestrator.errors import ConfigurationError, ServerMismatch
+from orchestrator.gitignore import Patterns
 from orchestrator.ignores import project_ignores
 from orchestrator.isolated_import import import_problems
 from orchestrator.local import STATE_FOLDER, is_loopback
 from orchestrator.masking import shown_url
-from orchestrator.model import Declaration, Desired, Discovery, Owner, ValidationError, ValidationResult
-from orchestrator.prefect_yaml import prefect_files, read_declarations
-from orchestrator.project import ProjectConfig
+from orchestrator.model import (
+    Declaration,
+    Desired,
+    Discovery,
+    FlowMetadata,
+    Owner,
+    ValidationError,
+    ValidationResult,
+)
+from orchestrator.prefect_yaml import prefect_files, read_prefect_files
+from orchestrator.project import ProjectConfig, require_folders
 from orchestrator.repository import Repository
 from orchestrator.rules import Facts
 from orchestrator.schemas import Subject, read_schemas
@@ -56,6 +66,7 @@ class Settings:
     prefect_files: tuple[str, ...] = ()
     configuration_files: tuple[str, ...] = ()  # of this environment, and pyproject.toml
     environments: tuple[str, ...] = ()  # all that have a file
+    unread: tuple[str, ...] = ()  # prefect.yaml files that may declare more than is known
     is_whole: bool = True  # False: narrowed to what some paths are about
 
     @property
@@ -79,7 +90,8 @@ def read_settings(root: Path, env: str) -> Settings:
     """Read as much of them as can be read, for who wants to hear of all faults at once.
 
     Returns:
-        The settings; in place of a file with errors stand the defaults, and its faults in `problems`.
+        The settings, with the faults in `problems`. Unknown keys count as not written; in place of a file that has
+        worse faults stand the defaults.
 
     Raises:
         ConfigurationError: pyproject.toml has faults, or there is no such environment: nothing can be said then.
@@ -87,37 +99,47 @@ def read_settings(root: Path, env: str) -> Settings:
     manager = ConfigurationManager(root)
     project = manager.load_project()
     manager.require_environment(env)
-    problems: list[ValidationError] = []
-    environment = EnvironmentConfig(name=env)
-    declarations: tuple[Declaration, ...] = ()
-    try:
-        environment = manager.load_environment_config(env)
-    except ConfigurationError as error:
-        problems += error.faults  # type: ignore[arg-type]  # ours are ValidationErrors
-    try:
-        declarations, warnings = read_declarations(manager.root, project.prefect_files)
-        problems += warnings
-    except ConfigurationError as error:
-        problems += error.faults  # type: ignore[arg-type]
+    environment, faults = manager.read_environment(env)
+    declared = read_prefect_files(manager.root, project.prefect_files)
+    problems = [*faults, *declared.problems, *_not_read(manager.root, project)]
     if not manager.has_environment_files():
         problems.append(_defaults_hold(project, env))
     return Settings(
         root=manager.root,
         project=project,
         environment=environment,
-        declarations=declarations,
-        problems=tuple(problems),
+        declarations=declared.declarations,
+        problems=tuple(sorted(problems, key=lambda each: (each.file_path or "", each.line_number or 0))),
         prefect_files=tuple(
             path.relative_to(manager.root).as_posix() for path in prefect_files(manager.root, project.prefect_files)
         ),
         configuration_files=_configuration_files(manager.root, project, env),
         environments=manager.environments(),
+        unread=declared.unread,
     )
 
 
 def _configuration_files(root: Path, project: ProjectConfig, env: str) -> tuple[str, ...]:
     names = (f"{project.environments}/base.yaml", f"{project.environments}/{env}.yaml", "pyproject.toml")
     return tuple(name for name in names if (root / name).is_file())
+
+
+def _not_read(root: Path, project: ProjectConfig) -> Iterator[ValidationError]:
+    """Files that look like configuration, but for the end of their name."""
+    repository = Repository(root)
+    chosen = Patterns(project.prefect_files)
+    others = [path for path in repository.files([""], ("prefect.yml",)) if posixpath.basename(path) == "prefect.yml"]
+    names = repository.names(project.environments)
+    others += [posixpath.join(project.environments, name) for name in names if name.endswith(".yml")]
+    for path in sorted(others):
+        if not chosen.cover(path):
+            yield ValidationError(
+                code="CFG010",
+                message=f"{path} is not read: its name ends in .yml.",
+                file_path=path,
+                remediation=f"Rename it to {posixpath.basename(path).removesuffix('.yml')}.yaml.",
+                severity="warning",
+            )
 
 
 def _defaults_hold(project: ProjectConfig, env: str) -> ValidationError:
@@ -133,7 +155,13 @@ def _defaults_hold(project: ProjectConfig, env: str) -> ValidationError:
 def discover_flows(
     root: Path, project: ProjectConfig, declarations: Sequence[Declaration] = (), paths: tuple[str, ...] | None = None
 ) -> Discovery:
-    """Find the flows of the configured folders and of the files that declarations point to, or of the paths given."""
+    """Find the flows of the configured folders and of the files that declarations point to, or of the paths given.
+
+    Raises:
+        ConfigurationError: a folder or path does not exist or lies outside the repository.
+    """
+    if not paths:
+        require_folders(root, project)
     also = () if paths else declared_files(declarations)
     return discover(root, project.flows, project.exclude, paths, also, cache_file=cache_file_of(root))
 
@@ -144,8 +172,12 @@ def with_imports_tried(root: Path, discovery: Discovery) -> Discovery:
 
 
 def about(settings: Settings, paths: Sequence[str]) -> Settings:
-    """The settings as far as they are about some paths: declarations whose flow lies there, files, and all errors."""
-    starts = [Path(path) for path in paths]
+    """The settings as far as they are about some paths: declarations whose flow lies there, files, and all errors.
+
+    Raises:
+        ConfigurationError: a path does not exist or lies outside the repository.
+    """
+    starts = [Path(relative_path(settings.root, path)) for path in paths]
     broken = {error.file_path for error in settings.errors}
 
     def concerned(file: str | None) -> bool:
@@ -194,16 +226,16 @@ def validate(
 
 def _doubtful(settings: Settings) -> Iterator[str]:
     """Rules that say "there is none", where the file that may have it was not read."""
-    unread = {error.file_path for error in settings.errors}
-    if unread.intersection(settings.configuration_files):
-        yield "DPL004"  # no value for a required parameter: the environment may give it
-    if unread.intersection(settings.prefect_files) or not settings.is_whole:
+    faulty = {error.file_path for error in settings.errors}
+    if faulty.intersection((*settings.configuration_files, *settings.prefect_files)):
+        yield "DPL004"  # no value for a required parameter: an unknown key may be meant to give it
+    if settings.unread or faulty.intersection(settings.configuration_files) or not settings.is_whole:
         yield "DPL011"  # a call to a deployment that nobody declares
 
 
 def _facts(repository: Repository, settings: Settings, discovery: Discovery, installed: frozenset[str] | None) -> Facts:
     environment = settings.environment
-    if any(error.file_path in settings.prefect_files for error in settings.errors):
+    if settings.unread:
         environment = environment.model_copy(update={"templates": {}})  # nobody knows for which flows they are
     return Facts(
         repository=repository,
@@ -253,13 +285,14 @@ def without_faulty_flows(discovery: Discovery, validation: ValidationResult) -> 
     """The discovery with the faults of single flows noted on them: later stages leave such flows out."""
     reasons: dict[str, list[str]] = {}
     for fault in validation.errors:
-        if fault.skips and fault.flow:
-            reasons.setdefault(fault.flow, []).append(f"{fault.location}: {fault.message}")
-    flows = (
-        replace(flow, validation_errors=(*flow.validation_errors, *reasons.get(flow.entrypoint, ())))
-        for flow in discovery.flows
-    )
-    return replace(discovery, flows=tuple(flows))
+        for entrypoint in fault.flows if fault.skips else ():
+            reasons.setdefault(entrypoint, []).append(f"{fault.location}: {fault.message}")
+
+    def noted(flow: FlowMetadata) -> FlowMetadata:
+        errors = dict.fromkeys((*flow.validation_errors, *reasons.get(flow.entrypoint, ())))
+        return replace(flow, validation_errors=tuple(errors))
+
+    return replace(discovery, flows=tuple(map(noted, discovery.flows)))
 
 
 def owner_of(settings: Settings) -> Owner:

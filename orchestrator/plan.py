@@ -200,11 +200,20 @@ def _removal(item: LiveDeployment, desired: Desired, policy: Policy) -> Change:
 def _why_kept(item: LiveDeployment, desired: Desired, policy: Policy) -> str | None:
     """Why something that nothing asks for is not deleted: its source has a fault, or the policy says so."""
     file = (item.config.entrypoint or "").partition(":")[0]
-    if any(broken == file or broken.endswith(f"/{file}") for broken in desired.skipped_files if file):
-        return f"left as it is: {file} cannot be read"
+    broken = next((each for each in desired.skipped_files if file and f"/{each}".endswith(f"/{file}")), None)
+    if broken is not None:
+        return f"left as it is: {_fault_of(broken, desired)}"
     if any(_is_same(item.config, path) for path in desired.skipped_paths):
         return "left as it is: its declaration or its flow has a fault"
     return None if policy.prune else "left as it is: this environment's policy does not prune"
+
+
+def _fault_of(file: str, desired: Desired) -> str:
+    """Why the flows of a file are not used: the fault may lie in another file that they need."""
+    faults = [problem for problem in desired.problems if problem.severity == "error" and problem.skips]
+    mine = [fault for fault in faults if any(flow.startswith(f"{file}:") for flow in fault.flows)]
+    mine += [fault for fault in faults if fault.file_path == file and not fault.declaration]
+    return f"{mine[0].location} has a fault ({mine[0].code})" if mine else f"{file} cannot be read"
 
 
 def _is_same(config: DeploymentConfig, path: str) -> bool:

@@ -8,19 +8,20 @@ line.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
 
-from orchestrator.config import ScheduleSection
+from orchestrator.config import ScheduleSection, without_anchors
 from orchestrator.errors import ConfigurationError
 from orchestrator.faults import faulty
 from orchestrator.gitignore import Patterns
 from orchestrator.model import Declaration, ValidationError
 from orchestrator.placeholders import Outputs, Unfillable, unfillable
 from orchestrator.repository import Repository
-from orchestrator.strict import Section, fault, validated
+from orchestrator.strict import Section, WrongValue, as_far_as_known, fault, matching
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 Step = dict[str, Any]
@@ -45,6 +46,9 @@ Steps = Annotated[list[Step] | None, BeforeValidator(_as_list)]
 Version = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
+_STRATEGY = matching("ENQUEUE|CANCEL_NEW", "ENQUEUE or CANCEL_NEW", "Write ENQUEUE or CANCEL_NEW.")
+
+
 class PoolSection(Section):
     """`work_pool` of a deployment."""
 
@@ -57,7 +61,7 @@ class LimitSection(Section):
     """`concurrency_limit` of a deployment; a plain number is its `limit`."""
 
     limit: StrictInt | None = Field(default=None, gt=0)
-    collision_strategy: str | None = Field(default=None, pattern="^(ENQUEUE|CANCEL_NEW)$")
+    collision_strategy: Annotated[str | None, _STRATEGY] = None
     grace_period_seconds: StrictInt | None = Field(default=None, ge=0)
 
 
@@ -70,7 +74,7 @@ class DeclaredSchedule(ScheduleSection):
 class DeploymentSection(Section):
     """One entry of `deployments`."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, Field(min_length=1)] | None
     version: Version | None = None
     version_type: str | None = None
     tags: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
@@ -90,10 +94,22 @@ class DeploymentSection(Section):
     triggers: list[dict[str, Any]] | None = None
     sla: list[dict[str, Any]] | None = None
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is the form to fill in that `prefect init` writes; `prefect deploy --all` skips it, too."""
+        return self.name is None and not (self.entrypoint or self.flow_name)
+
     @model_validator(mode="after")
     def _names_a_flow(self) -> DeploymentSection:
+        if self.is_blank:
+            return self
+        if self.name is None:
+            raise WrongValue("the deployment has no name yet", "Write one under `name`.")
         if not (self.entrypoint or self.flow_name):
-            raise ValueError("a deployment needs an entrypoint (path/to/file.py:function) or a flow_name")
+            raise WrongValue(
+                "a deployment needs an entrypoint (path/to/file.py:function) or a flow_name",
+                "Add `entrypoint: path/to/file.py:function`.",
+            )
         return self
 
 
@@ -107,6 +123,21 @@ class PrefectFile(Section):
     pull: Steps = None
     definitions: Any = None  # where Prefect's documentation keeps YAML anchors
     deployments: list[DeploymentSection] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declared:
+    """What the prefect.yaml files of a repository say.
+
+    Attributes:
+        declarations: the deployments, in the order of files and lines.
+        problems: all faults of the files, and warnings about what is read but not used.
+        unread: the files that may declare more than is known.
+    """
+
+    declarations: tuple[Declaration, ...] = ()
+    problems: tuple[ValidationError, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def read_declarations(
@@ -124,22 +155,42 @@ def read_declarations(
     Raises:
         ConfigurationError: with every fault of every file.
     """
-    declarations: list[Declaration] = []
-    warnings: list[ValidationError] = []
-    faults: list[Any] = []
-    for path in prefect_files(root, patterns):
-        try:
-            document = read_yaml(path, shown_as=path.relative_to(root).as_posix())
-            content = validated(PrefectFile, document.data, document)
-        except ConfigurationError as error:
-            faults += error.faults
-            continue
-        declarations += _declarations(root, content, document)
-        warnings += _unused(content, document)
-        warnings += _unfilled(content, document)
-    if faults:
+    found = read_prefect_files(root, patterns)
+    if faults := [problem for problem in found.problems if problem.severity == "error"]:
         raise faulty(faults)
-    return tuple(declarations), tuple(warnings)
+    return found.declarations, found.problems
+
+
+def read_prefect_files(root: Path, patterns: Sequence[str]) -> Declared:
+    """Read as much of every prefect.yaml as can be read.
+
+    Args:
+        root: the repository.
+        patterns: which files, in gitignore's pattern language.
+
+    Returns:
+        What they say: a file with unknown keys as if those were not there.
+    """
+    declarations: list[Declaration] = []
+    problems: list[Any] = []
+    unread: list[str] = []
+    for path in prefect_files(root, patterns):
+        shown_as = path.relative_to(root).as_posix()
+        try:
+            document = read_yaml(path, shown_as=shown_as)
+        except ConfigurationError as error:
+            problems += error.faults
+            unread.append(shown_as)
+            continue
+        data = without_anchors(document.data) if isinstance(document.data, Mapping) else document.data
+        content, faults = as_far_as_known(PrefectFile, data, document)
+        problems += faults
+        if content is None or (faults and content.deployments is None):  # `deploymnets:` perhaps
+            unread.append(shown_as)
+        if content is not None:
+            declarations += _declarations(root, content, document)
+            problems += [*_unused(content, document), *_unfilled(content, document)]
+    return Declared(declarations=tuple(declarations), problems=tuple(problems), unread=tuple(unread))
 
 
 def prefect_files(root: Path, patterns: Sequence[str]) -> list[Path]:
@@ -161,9 +212,13 @@ def _declarations(root: Path, content: PrefectFile, document: YamlDocument) -> I
     home = Path(document.path).parent
     lines = _lines_by_deployment(document)
     for index, section in enumerate(content.deployments or []):
+        if section.name is None:
+            continue
         pull = section.pull if section.pull is not None else content.pull
         places = {_declared_place(place, section): line for place, line in lines[index].items()}
-        yield _declaration(section, pull, document.path, places, _folder_of(root, home, section.entrypoint))
+        yield _declaration(
+            section, section.name, pull, document.path, places, _folder_of(root, home, section.entrypoint)
+        )
 
 
 def _lines_by_deployment(document: YamlDocument) -> dict[int, dict[Location, int]]:
@@ -197,12 +252,17 @@ def _folder_of(root: Path, home: Path, entrypoint: str | None) -> Path:
 
 
 def _declaration(
-    section: DeploymentSection, pull: list[Step] | None, path: str, lines: Mapping[Location, int], folder: Path
+    section: DeploymentSection,
+    name: str,
+    pull: list[Step] | None,
+    path: str,
+    lines: Mapping[Location, int],
+    folder: Path,
 ) -> Declaration:
     pool = section.work_pool or PoolSection()
     limit = section.concurrency_limit or LimitSection()
     return Declaration(
-        name=section.name,
+        name=name,
         file_path=path,
         line_number=lines[()],
         folder=folder.as_posix(),
@@ -239,9 +299,21 @@ def _unused(content: PrefectFile, document: YamlDocument) -> Iterator[Validation
         if getattr(content, key):
             yield _not_used(key, document, (key,))
     for index, section in enumerate(content.deployments or []):
+        if section.is_blank:
+            yield _blank(index, document)
         for key in ("build", "push", "triggers", "sla"):
             if getattr(section, key):
                 yield _not_used(key, document, ("deployments", index, key))
+
+
+def _blank(index: int, document: YamlDocument) -> ValidationError:
+    found = fault("CFG006", "The deployment has no name and no entrypoint yet: it is left out.", document, ())
+    return replace(
+        found,
+        line_number=document.line(("deployments", index)),
+        remediation="Fill in `name` and `entrypoint`, or remove it.",
+        severity="warning",
+    )
 
 
 def _not_used(key: str, document: YamlDocument, place: tuple[str | int, ...]) -> ValidationError:

@@ -54,7 +54,8 @@ def load_project(root: Path) -> ProjectConfig:
     """
     path = root / FILE
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        data = path.read_bytes() if path.is_file() else b""
+        text = data.decode("utf-8")
         tools = tomllib.loads(text).get("tool", {})
     except (OSError, ValueError, RecursionError) as error:  # ValueError: of decoding, and of TOML
         raise _unreadable(error) from error
@@ -67,14 +68,44 @@ def load_project(root: Path) -> ProjectConfig:
     return ProjectConfig(**{**given, "project": name, "flows": folders})
 
 
+def require_folders(root: Path, project: ProjectConfig) -> None:
+    """Make sure that the folders of the flows exist.
+
+    Raises:
+        ConfigurationError: with a fault for each that does not (CFG003).
+    """
+    missing = [folder for folder in project.flows if not (root / folder).exists()]
+    if not missing:
+        return
+    text = (root / FILE).read_text(encoding="utf-8")  # only who writes `flows` there can name what does not exist
+    names = [each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    faults = [
+        _fault(
+            "CFG003",
+            f"flows: there is no folder {folder!r}.",
+            _line_of("flows", text),
+            f"{did_you_mean(folder, names)}Correct `flows`, or make the folder.",
+        )
+        for folder in missing
+    ]
+    raise ConfigurationError(faults[0].message, faults=faults)
+
+
 def _unreadable(error: Exception) -> ConfigurationError:
-    line = re.search(r"at line (\d+)", str(error))
+    line: int | None
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object.count(b"\n", 0, error.start) + 1
+        reason, remedy = f"it is not UTF-8 (byte 0x{error.object[error.start]:02x})", "Save the file as UTF-8."
+    else:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else None
+        reason, remedy = str(error), "Correct the TOML at this place."
     fault = ValidationError(
         code="CFG001",
-        message=f"The file cannot be read: {error}.",
+        message=f"The file cannot be read: {reason}.",
         file_path=FILE,
-        line_number=int(line[1]) if line else None,
-        remediation="Correct the TOML at this place.",
+        line_number=line,
+        remediation=remedy,
     )
     return ConfigurationError(f"{FILE} cannot be read.", faults=[fault])
 

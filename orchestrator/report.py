@@ -27,6 +27,7 @@ from orchestrator.model import (
     Plan,
     RunReport,
 )
+from orchestrator.plain_text import one_line
 
 SIGNS = {"create": "+", "adopt": "+", "update": "~", "delete": "-", "unchanged": "=", "conflict": "!"}
 COLOURS = {
@@ -82,12 +83,12 @@ def plan_text(plan: Plan) -> RenderableType:
 
 def _change_lines(change: Change) -> Iterator[Text]:
     if change.action != "unchanged":
-        line = Text(f"{SIGNS[change.action]} {change.deployment}", style=COLOURS[change.action])
+        line = Text(f"{SIGNS[change.action]} {one_line(change.deployment)}", style=COLOURS[change.action])
         yield line.append(f"  {'; '.join(change.reasons)}", style="dim")
     for diff in change.fields:
         yield Text(f"    {_diff_line(diff)}")
     for kept in change.kept:
-        yield Text(f"    kept {change.deployment} {kept}", style="cyan")
+        yield Text(f"    kept {one_line(change.deployment)} {kept}", style="cyan")
 
 
 def _diff_line(diff: FieldDiff) -> str:
@@ -107,8 +108,8 @@ def result_text(result: DeploymentResult) -> RenderableType:
 def _result_line(item: ChangeResult) -> Text:
     sign, style = SIGNS[item.action], COLOURS[item.action]
     if item.status == "applied":
-        return Text(f"{sign} {item.deployment}", style=style)
-    return Text(f"{sign} {item.deployment}  {item.status}: {item.error}", style="bold red")
+        return Text(f"{sign} {one_line(item.deployment)}", style=style)
+    return Text(f"{sign} {one_line(item.deployment)}  {item.status}: {item.error}", style="bold red")
 
 
 def cleanup_text(result: CleanupResult) -> RenderableType:
@@ -124,7 +125,9 @@ def status_text(status: EnvironmentStatus) -> RenderableType:
     for item in status.deployments:
         good = item.in_sync and item.ready
         words = f"{'in sync' if item.in_sync else 'OUT OF SYNC'}, {'ready' if item.ready else 'NOT READY'}"
-        lines.append(Text(f"{'=' if good else '!'} {item.deployment}  {words}", style="green" if good else "red"))
+        lines.append(
+            Text(f"{'=' if good else '!'} {one_line(item.deployment)}  {words}", style="green" if good else "red")
+        )
         lines += [Text(f"    {problem}", style="yellow") for problem in item.problems]
     healthy = sum(item.in_sync and item.ready for item in status.deployments)
     end = f"{status.environment} on {status.api_url}: {healthy} of {len(status.deployments)} in sync and ready"
@@ -136,7 +139,7 @@ def run_text(run: RunReport) -> RenderableType:
     lines: list[Text] = []
     for each in (run, *run.descendants):
         style = "green" if each.succeeded else "bold red"
-        line = Text("  " * each.depth + f"{each.flow} ({each.name})  ")
+        line = Text("  " * each.depth + f"{one_line(each.flow)} ({one_line(each.name)})  ")
         lines.append(line.append(each.state_name, style=style).append(f"  {each.seconds:.1f} s", style="dim"))
         if not each.succeeded and each.message:
             lines.append(Text("  " * each.depth + f"    {each.message}", style="red"))

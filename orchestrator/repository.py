@@ -79,6 +79,17 @@ class Repository:
             self._texts[path] = self._read(path)
         return self._texts[path]
 
+    def undecoded(self, path: str) -> bytes:
+        """The bytes of a file that is there, but no UTF-8 text; else none."""
+        if path not in self or self.text(path) is not None:
+            return b""
+        try:
+            with (self.root / path).open("rb") as file:
+                data = file.read(LARGEST_TEXT + 1)
+        except (OSError, ValueError):
+            return b""
+        return data if len(data) <= LARGEST_TEXT and line_of_fault(data) is not None else b""
+
     def line(self, path: str | None, number: int | None) -> str:
         """One line of a text, without its end; empty where there is no such line.
 
@@ -207,6 +218,15 @@ class Repository:
             return location.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError, ValueError):
             return None
+
+
+def line_of_fault(data: bytes) -> int | None:
+    """The first line, 1-based, that is not UTF-8; None where all are."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    return None
 
 
 def _normal(path: str) -> str:

@@ -9,6 +9,7 @@ it (versions, markers) lies with the rules.
 
 from __future__ import annotations
 
+import codecs
 import configparser
 import posixpath
 import re
@@ -20,7 +21,7 @@ from functools import cache, cached_property
 from itertools import islice
 from typing import Any
 
-from orchestrator.repository import Repository
+from orchestrator.repository import Repository, line_of_fault
 
 # Bounds for hostile files; people write far less, and what exceeds them counts as not known.
 MOST_FILES = 500  # that the declarations of one folder include
@@ -63,6 +64,20 @@ class Requirement:
         return f"{self.file_path}:{self.line_number}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unread:
+    """A place where a requirements file cannot be read.
+
+    Attributes:
+        file_path, line_number: where.
+        missing: the file that this line includes and that does not exist; empty: the file itself is not UTF-8.
+    """
+
+    file_path: str
+    line_number: int
+    missing: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
     """What is declared to install, together.
@@ -73,12 +88,14 @@ class Requirements:
         folders: of the repository that are installed as well (`-e ./libs/common`).
         is_complete: False where part of it cannot be known by reading: a missing file, an address without a name,
             a tool that this module does not read.
+        unread: what pip could not read either.
     """
 
     entries: tuple[Requirement, ...] = ()
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     is_complete: bool = True
+    unread: tuple[Unread, ...] = ()
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -188,6 +205,8 @@ def _script_blocks(source: str) -> Iterator[tuple[int, str]]:
 # ---------------------------------------------------------------------------------------------------------
 
 _OPTION = re.compile(r"(-r|-c|-e|--requirement|--constraint|--editable)(?:\s*=\s*|\s+|(?<=^-[rce]))(.+)")
+_CODING = re.compile(rb"[ \t\f]*#.*?coding[:=]")
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE begins as UTF-16 LE
 _NAME = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\[\]]*)\])?")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _ARCHIVE = re.compile(r"\.(whl|zip|tar|tgz|tar\.(gz|bz2|xz|lzma))$")
@@ -225,6 +244,7 @@ class _FolderReader:
         self._files: dict[str, None] = {}
         self._folders: list[str] = []
         self._is_complete = True
+        self._unread: list[Unread] = []
         self._waiting: list[tuple[str, str, bool]] = []  # pip's files: path, group, is it for constraints
         self._seen: set[tuple[str, str, bool]] = set()
 
@@ -240,6 +260,7 @@ class _FolderReader:
             files=tuple(self._files),
             folders=tuple(self._folders),
             is_complete=self._is_complete,
+            unread=tuple(self._unread),
         )
 
     def _at(self, name: str) -> str:
@@ -278,12 +299,20 @@ class _FolderReader:
         text = self._repository.text(path) if len(self._seen) <= MOST_FILES else None
         if text is None:
             self._note_unknown(path)
+            self._note_encoding(path)
             return
         self._files[path] = None
         for number, line in pip_lines(text):
             if self._room() == 0:
                 return
             self._read_pip_line(line, number, *key)
+
+    def _note_encoding(self, path: str) -> None:
+        """pip takes a byte order mark, and an encoding that a comment in the first two lines names; else UTF-8."""
+        data = self._repository.undecoded(path)
+        named = data.startswith(_BYTE_ORDER_MARKS) or any(map(_CODING.match, data.split(b"\n", 2)[:2]))
+        if not named and (line := line_of_fault(data)) is not None:
+            self._unread.append(Unread(file_path=path, line_number=line))
 
     def _read_pip_line(self, line: str, number: int, path: str, group: str, is_constraint: bool) -> None:
         if not line.startswith("-"):
@@ -295,6 +324,8 @@ class _FolderReader:
                 self._add(_reference(value, path, number, group))
             elif (included := _inside(posixpath.dirname(path), value)) is not None:
                 self._waiting.append((included, group, is_constraint or kind == "c"))
+                if included not in self._repository and not self._repository.is_ignored(included):
+                    self._unread.append(Unread(file_path=path, line_number=number, missing=value))
             else:
                 self._is_complete = False
 

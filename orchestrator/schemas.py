@@ -12,13 +12,13 @@ import hashlib
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cache_file import write_cache
 from orchestrator.children import Failure, ask, in_one_line
 from orchestrator.model import FlowMetadata, ValidationError
 
@@ -61,7 +61,7 @@ def read_schemas(
         cache_file: where answers are kept; a damaged or unwritable one is worked without.
 
     Returns:
-        Schemas by entrypoint, and a warning (SCH001) for each that could not be had by importing the flow.
+        Schemas by entrypoint, and a warning (SCH001) for each reason why some could not be had by importing the flow.
     """
     cache = _read_cache(cache_file)
     missing = [subject for subject in subjects if subject.key not in cache]
@@ -69,9 +69,13 @@ def read_schemas(
     # An answer with a reason may be better next time, when what the flow imports has been installed.
     learned = {item.key: answers[item.entrypoint] for item in missing if not _reason(answers[item.entrypoint])}
     if learned:
-        _write_cache(cache_file, {**cache, **learned})
+        write_cache(cache_file, json.dumps({**cache, **learned}).encode())
     known = {item.entrypoint: cache.get(item.key) or answers[item.entrypoint] for item in subjects}
-    warnings = tuple(_warning(item, known[item.entrypoint]) for item in subjects if _reason(known[item.entrypoint]))
+    causes: dict[str, list[Subject]] = {}
+    for item in subjects:
+        if reason := _reason(known[item.entrypoint]):
+            causes.setdefault(in_one_line(reason), []).append(item)
+    warnings = tuple(_warning(items, cause) for cause, items in causes.items())
     return {
         item.entrypoint: known[item.entrypoint].get("schema") or static_schema(item.flow) for item in subjects
     }, warnings
@@ -109,18 +113,22 @@ def _default_of(source: str) -> dict[str, Any]:
         return {}
 
 
-def _reason(answer: Mapping[str, Any]) -> str | None:
-    return answer.get("error") or answer.get("warning")
+def _reason(answer: Mapping[str, Any]) -> str:
+    return str(answer.get("error") or answer.get("warning") or "")
 
 
-def _warning(subject: Subject, answer: Mapping[str, Any]) -> ValidationError:
-    path = subject.entrypoint.rpartition(":")[0] or None
-    reason = in_one_line(_reason(answer) or "")
+def _warning(subjects: Sequence[Subject], reason: str) -> ValidationError:
+    """One for all flows with one cause: a package that is not installed concerns many."""
+    first, number = subjects[0], len(subjects)
+    message = f"The flow could not be imported ({reason}); its parameter form comes from its source."
+    if number > 1:
+        message = f"{first.entrypoint} and {number - 1} more could not be imported ({reason}); "
+        message += "their parameter forms come from their source."
     return ValidationError(
         code="SCH001",
-        message=f"The flow could not be imported ({reason}); its parameter form comes from its source.",
-        file_path=path,
-        line_number=subject.flow.line_number if subject.flow else None,
+        message=message,
+        file_path=first.entrypoint.rpartition(":")[0] or None,
+        line_number=first.flow.line_number if first.flow else None,
         remediation="Install what the flow imports beside the orchestrator, or leave it: the flow still deploys.",
         severity="warning",
     )
@@ -138,14 +146,3 @@ def _read_cache(file: Path) -> dict[str, dict[str, Any]]:
         return {}
     entries = cache.items() if isinstance(cache, dict) else ()
     return {key: answer for key, answer in entries if isinstance(answer, dict) and "schema" in answer}
-
-
-def _write_cache(file: Path, cache: Mapping[str, Any]) -> None:
-    """Replace the cache in one step, so that a reader at the same time sees the old or the new one."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as output:
-            json.dump(cache, output)
-        Path(output.name).replace(file)
-    except OSError:
-        return  # a folder that cannot be written costs time, not correctness

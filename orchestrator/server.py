@@ -7,6 +7,7 @@ do to schedules and paused flags: docs/decisions/0004-gentle-writes.md.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -303,9 +304,17 @@ class PrefectServer:
             return await self.client.api_version()
 
     async def _request(self, method: Any, route: Any, **arguments: Any) -> Any:
+        _require_json(arguments.get("json"), location=f"{method} {route}")
         with our_errors(self.api_url):
             response = await self.client.request(method, route, **arguments)
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise ServerError(
+                "The answer is no JSON.",
+                location=f"{method} {route}",
+                remedy="Is this address a Prefect server's API? It ends in /api.",
+            ) from error
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -386,6 +395,22 @@ def _writable(config: DeploymentConfig, fields: Sequence[str]) -> dict[str, Any]
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _require_json(body: Any, *, location: str) -> None:
+    """Say what cannot be sent, in the words of the one change that it belongs to.
+
+    Raises:
+        ServerError: JSON has nothing for some value of the body.
+    """
+    try:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ServerError(
+            f"This cannot be sent as JSON: {error}.",
+            location=location,
+            remedy="Write text, numbers, true, false, null, lists and mappings only.",
+        ) from error
 
 
 @contextmanager

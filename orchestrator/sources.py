@@ -20,7 +20,7 @@ import tokenize
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from orchestrator.scan_cache import Entry, ScanCache, Signature, signature_of
 
 SYNTAX_ERROR = "FLW001"
 UNREADABLE = "FLW002"
+_FLATTEN = "Split the expression, or the blocks that stand inside one another."
 _NOT_ASKED = frozenset({"?"})
 _SIGNS_OF_MAKING_MODULES = (b"__path__", b"sys.modules", b"meta_path")
 
@@ -250,7 +251,7 @@ class SourceFile:
         except (SyntaxError, ValueError) as error:  # ValueError: null bytes, before Python 3.12
             return empty, self._syntax_error(error)
         except (RecursionError, MemoryError):  # how the parser gives up on deep nesting
-            return empty, self._unreadable("is nested too deeply to be parsed")
+            return empty, replace(self._unreadable("is nested too deeply to be parsed"), remediation=_FLATTEN)
 
     def _syntax_error(self, error: SyntaxError | ValueError) -> ValidationError:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -434,7 +435,7 @@ def _reading_from(known: Mapping[str, Any], path: str) -> Reading:
             DeploymentCall(deployment=deployment, function=function, file_path=path, line_number=line)
             for deployment, function, line in known["calls"]
         ),
-        fault=ValidationError(**known["fault"]) if known["fault"] else None,
+        fault=ValidationError(**{**known["fault"], "flows": ()}) if known["fault"] else None,
         makes_modules=known["makes_modules"],
         is_script=known["is_script"],
     )

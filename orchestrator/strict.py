@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic import ValidationError as PydanticError
 
 from orchestrator.faults import did_you_mean, faulty
@@ -20,6 +22,31 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     given_by_file_name: ClassVar[frozenset[str]] = frozenset()  # fields that nobody may write as a key
+
+
+class WrongValue(ValueError):
+    """What a validator says about a value: what it must be, and what to do."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+def matching(pattern: str, meaning: str, remedy: str) -> AfterValidator:
+    """A validator of texts that says in words what is asked for.
+
+    Args:
+        pattern: a regular expression that the whole text must match.
+        meaning: what such a text is: `a size`.
+        remedy: how to write one.
+    """
+
+    def check(text: str | None) -> str | None:
+        if text is not None and re.fullmatch(pattern, text) is None:
+            raise WrongValue(f"must be {meaning}", remedy)
+        return text
+
+    return AfterValidator(check)
 
 
 S = TypeVar("S", bound=Section)
@@ -36,23 +63,174 @@ def validated(section: type[S], data: Any, *documents: YamlDocument) -> S:
     Raises:
         ConfigurationError: with one fault for each unknown key (CFG002) and each wrong value (CFG003).
     """
+    found, faults = as_far_as_known(section, data, *documents)
+    if found is None or faults:
+        raise faulty(faults)
+    return found
+
+
+def as_far_as_known(
+    section: type[S], data: Any, *documents: YamlDocument
+) -> tuple[S | None, tuple[ValidationError, ...]]:
+    """Turn `data` into a section as if its unknown keys were not there.
+
+    Args:
+        section: the type to make.
+        data: what the file (or the files, merged) says.
+        documents: the files it came from, as for `validated`.
+
+    Returns:
+        The section, None where more is wrong with it than unknown keys; and every fault.
+    """
+    found, details = _attempt(section, data)
+    faults = [_from_pydantic(section, each, data, documents) for each in details]
+    unknown = [each["loc"] for each in details if each["type"] == "extra_forbidden"]
+    if unknown:
+        found, _ = _attempt(section, _without(data, unknown))
+    seen = {each["loc"] for each in details}
+    strange = [place for place in _not_for_json(data) if place not in seen]
+    faults += [_no_json(place, data, documents) for place in strange]
+    return (None if strange else found), tuple(faults)
+
+
+def _attempt(section: type[S], data: Any) -> tuple[S | None, list[Any]]:
     try:
-        return section.model_validate(data)
+        return section.model_validate(data), []
     except PydanticError as error:
-        faults = [_from_pydantic(section, details, documents) for details in error.errors()]
-        raise faulty(faults) from error
+        return None, list(error.errors())
 
 
-def _from_pydantic(section: type[Section], details: Any, documents: Sequence[YamlDocument]) -> ValidationError:
+def _without(data: Any, places: Sequence[Location]) -> Any:
+    """A copy of `data` without what stands at some places."""
+    below: dict[str | int, list[Location]] = {}
+    for place in places:
+        below.setdefault(place[0], []).append(place[1:])
+    if isinstance(data, Mapping):
+        gone = {key for key, rests in below.items() if () in rests}
+        return {key: _without(value, below.get(key, ())) for key, value in data.items() if key not in gone}
+    if isinstance(data, list):
+        return [_without(value, below.get(index, ())) for index, value in enumerate(data)]
+    return data
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _not_for_json(value: Any, place: Location = ()) -> Iterator[Location]:
+    """Where YAML has something that JSON has not: `.nan`, `.inf`, and half of a surrogate pair."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place
+    elif isinstance(value, str):
+        yield from [place] if _HALF.search(value) else []
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from [place] if _HALF.search(str(key)) else []
+            yield from _not_for_json(inner, (*place, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _not_for_json(inner, (*place, index))
+
+
+def _no_json(place: Location, data: Any, documents: Sequence[YamlDocument]) -> ValidationError:
+    message = f"{_shown(place, data)}: the server cannot be sent this value: JSON has no such number or character."
+    return fault("CFG003", message, written_in(place, documents), place, "Write a finite number, or null, or text.")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Faults, in words
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _from_pydantic(
+    section: type[Section], details: Any, data: Any, documents: Sequence[YamlDocument]
+) -> ValidationError:
     location = _place_in_files(details["loc"], documents)
     document = written_in(location, documents)
-    name = ".".join(map(str, location))
+    name = _shown(location, data)
     if details["type"] == "extra_forbidden":
         known = sorted(_keys_at(section, location[:-1]))
         remedy = f"{did_you_mean(str(location[-1]), known)}Known: {', '.join(known)}."
         return fault("CFG002", f"Unknown key {name!r}.", document, location, remedy)
-    reason = details["msg"].removeprefix("Value error, ")
-    return fault("CFG003", f"{name or 'the file'}: {reason}.", document, location, "Correct the value.")
+    reason, remedy = _in_words(details)
+    return fault("CFG003", f"{name or 'the file'}: {reason}.", document, location, remedy)
+
+
+def _shown(location: Location, data: Any) -> str:
+    """A place in people's words: `deployments[orders-daily].parameters`; without a name, items count from one."""
+    shown = ""
+    for step in location:
+        if isinstance(step, int):
+            data = data[step] if isinstance(data, list) and step < len(data) else None
+            name = data.get("name") if isinstance(data, Mapping) else None
+            shown += f"[{name}]" if isinstance(name, str) and name else f"[{step + 1}]"
+        else:
+            data = data.get(step) if isinstance(data, Mapping) else None
+            shown += f".{step}" if shown else step
+    return shown
+
+
+_IN_QUOTES = "Put it in quotes."
+_AS_MAPPING = ("must be a mapping", "Write `key: value` pairs, indented below the key.")
+_AS_LIST = ("must be a list", "Write its items in brackets, `[a, b]`, or each on a line behind a dash.")
+_AS_INTEGER = ("must be a whole number", "Write digits only, without quotes.")
+_AS_NUMBER = ("must be a number", "Write a number, without quotes.")
+_AS_TRUTH = ("must be true or false", "Write `true` or `false`, without quotes.")
+_BY_TYPE: Mapping[str, tuple[str, str]] = {
+    "missing": ("it is missing", "Add this key."),
+    "string_type": ("must be text", "Write text."),
+    "string_too_short": ("must not be empty", "Write a text, or remove the key."),
+    "dict_type": _AS_MAPPING,
+    "model_type": _AS_MAPPING,
+    "model_attributes_type": _AS_MAPPING,
+    "list_type": _AS_LIST,
+    "tuple_type": _AS_LIST,
+    "int_type": _AS_INTEGER,
+    "int_parsing": _AS_INTEGER,
+    "int_from_float": _AS_INTEGER,
+    "float_type": _AS_NUMBER,
+    "float_parsing": _AS_NUMBER,
+    "bool_type": _AS_TRUTH,
+    "bool_parsing": _AS_TRUTH,
+}
+_BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def _in_words(details: Any) -> tuple[str, str]:
+    """What is wrong with a value, and what to do. The value itself is not shown: it may be a secret."""
+    kind, context, value = details["type"], details.get("ctx") or {}, details.get("input")
+    if kind in _BY_TYPE:
+        reason, remedy = _BY_TYPE[kind]
+        if kind == "string_type" and isinstance(value, int | float):
+            remedy = _IN_QUOTES
+        got = _kind_of(value)
+        return (f"{reason}, not {got}" if kind.endswith(("_type", "_parsing")) and got else reason), remedy
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        bound = f"{context[name]:g}"
+        return f"must be {words} {bound}", f"Write a number that is {words} {bound}."
+    if kind == "literal_error":
+        expected = re.sub(r"'([^']*)'", r"\1", context["expected"])
+        near = did_you_mean(str(value)[:100], re.findall(r"[^\s,]+", expected))
+        return f"must be {expected}", f"{near}Write {expected}."
+    error = context.get("error")
+    remedy = error.remedy if isinstance(error, WrongValue) else "Correct the value."
+    return details["msg"].removeprefix("Value error, "), remedy
+
+
+def _kind_of(value: Any) -> str:
+    kinds = {
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number with a fraction",
+        list: "a list",
+    }
+    return "empty" if value is None else kinds.get(type(value), "a mapping" if isinstance(value, Mapping) else "")
 
 
 def written_in(location: Location, documents: Sequence[YamlDocument]) -> YamlDocument | None:

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from orchestrator.errors import ConfigurationError
 from orchestrator.model import DEFAULT_ENVIRONMENT
+from orchestrator.plain_text import OnlyVisible, one_line, visible
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -74,13 +75,13 @@ class Terminal:
     def show(self, text: RenderableType, document: Mapping[str, Any]) -> None:
         """Write a result: as text, or as the one JSON document."""
         if self.is_json:
-            sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
         else:
             self.out.print(text)
 
     def lines(self, text: str) -> None:
-        """Write lines that a program reads, as they are."""
-        sys.stdout.write(f"{text}\n" if text else "")
+        """Write lines that a program reads."""
+        sys.stdout.write(f"{visible(text)}\n" if text else "")
 
     def tell(self, line: str | Text) -> None:
         """Write a line of progress."""
@@ -92,10 +93,10 @@ class Terminal:
         if not self.progress.is_terminal:
             yield Doing(now=lambda words: None, tell=lambda words: self.tell(f"... {words}"))
             return
-        with self.progress.status(Text(first)) as status:
+        with self.progress.status(Text(one_line(first))) as status:
 
             def update(words: str) -> None:
-                status.update(Text(words))
+                status.update(Text(one_line(words)))
 
             yield Doing(now=update, tell=update)
 
@@ -118,6 +119,7 @@ class Doing:
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    console.push_render_hook(OnlyVisible())
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     return console

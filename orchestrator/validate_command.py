@@ -36,6 +36,7 @@ def validate(
         bool, Parameter(help="Also import each flow, in a child process. This runs the repository's code.")
     ] = False,
     installed: Annotated[bool, Parameter(help="What is installed here counts as declared, too.")] = False,
+    strict: Annotated[bool, Parameter(help="Fail with 1 for warnings, too.")] = False,
     output: ValidationOutput = "text",
 ) -> int:
     """Check flows, prefect.yaml and environment files without the server.
@@ -46,16 +47,17 @@ def validate(
     try:
         names = (ConfigurationManager(root).environments() if all_environments else ()) or env
         first, *others = [read_settings(root, name) for name in dict.fromkeys(names)]
+        settings = [about(each, paths) if paths else each for each in (first, *others)]
+        found = discover_flows(first.root, first.project, settings[0].declarations, paths or None)
     except ConfigurationError as error:
         return _cannot_validate(error, output)
-    settings = [about(each, paths) if paths else each for each in (first, *others)]
-    found = discover_flows(first.root, first.project, settings[0].declarations, paths or None)
     found = with_imports_tried(first.root, found) if isolated_import else found
     result = validate_repository(settings[0], found, settings[1:], installed_modules() if installed else None)
     _show_validation(result, output)
     if any(each.errors for each in settings):
         return EXIT_USAGE
-    return 0 if result.is_valid else EXIT_FAILED
+    is_good = result.is_valid and not (strict and result.warnings)
+    return 0 if is_good else EXIT_FAILED
 
 
 def _show_validation(result: ValidationResult, output: str) -> None:
@@ -67,10 +69,15 @@ def _show_validation(result: ValidationResult, output: str) -> None:
 
 
 def _cannot_validate(error: ConfigurationError, output: str) -> int:
-    """Nothing was checked; what code hosts read gets the faults in its own format all the same."""
-    if output not in ("sarif", "github") or not error.faults:
+    """Nothing was checked; what code hosts read gets the reasons in its own format all the same."""
+    if output not in ("sarif", "github"):
         raise error
-    _show_validation(as_result(error.faults), output)  # type: ignore[arg-type]  # ours are ValidationErrors
+    if error.faults:
+        _show_validation(as_result(error.faults), output)  # type: ignore[arg-type]  # ours are ValidationErrors
+    elif output == "github":
+        Terminal().lines(code_hosts.github_error(error))
+    else:
+        Terminal("json").show("", code_hosts.sarif_of_error(error))
     return error.exit_code
 
 

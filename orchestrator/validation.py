@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.discovery import discover
 from orchestrator.ignores import Ignore, comment_ignores, silenced, source_text, unused
-from orchestrator.masking import masked_line
+from orchestrator.masking import masked_line, masked_text, without_secrets_of
 from orchestrator.model import LONGEST_EXCERPT, Discovery, ValidationError, ValidationResult
 from orchestrator.repository import Repository
 from orchestrator.rules import RULES, Facts, Rule, ignored
@@ -112,9 +112,15 @@ def _with_excerpt(fault: ValidationError, lines: Sequence[str]) -> ValidationErr
     index = (fault.line_number or 1) - 1
     line, near = lines[index], (*lines[max(0, index - NEAR) : index], *lines[index + 1 : index + 1 + NEAR])
     shown = masked_line(line, near)
-    if fault.column_number and len(shown) != min(len(line), LONGEST_EXCERPT):
-        return fault  # a very short secret was masked: columns would point beside what they mean
-    return replace(fault, excerpt=shown)
+    finished = replace(
+        fault,
+        message=without_secrets_of(fault.message, line, near),
+        remediation=without_secrets_of(fault.remediation, line, near),
+        excerpt=shown,
+    )
+    if len(shown) != min(len(line), LONGEST_EXCERPT):  # a very short secret: columns would point beside what they mean
+        return replace(finished, column_number=None, end_column_number=None)
+    return finished
 
 
 class FlowValidator:
@@ -159,9 +165,13 @@ def as_result(faults: Iterable[ValidationError]) -> ValidationResult:
         faults: from any stages.
 
     Returns:
-        The result that holds them all.
+        The result that holds them all, without the secrets that their texts quote.
     """
-    ordered = sorted(faults, key=lambda fault: (fault.file_path or "", fault.line_number or 0, fault.code))
+    finished = (
+        replace(fault, message=masked_text(fault.message), remediation=masked_text(fault.remediation))
+        for fault in faults
+    )
+    ordered = sorted(finished, key=lambda fault: (fault.file_path or "", fault.line_number or 0, fault.code))
     return ValidationResult(
         errors=tuple(fault for fault in ordered if fault.severity == "error"),
         warnings=tuple(fault for fault in ordered if fault.severity == "warning"),

@@ -1,12 +1,15 @@
 """YAML files read with the line of every key, so that a fault can say file:line.
 
-Only plain data is constructed (PyYAML's safe loader): loading a file never runs code.
+Only plain data is constructed (PyYAML's safe loader): loading a file never runs code. What comes of it is what JSON
+has, since that is what a server gets: a date is its ISO 8601 text, as `prefect deploy` sends it.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,33 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise yaml.MarkedYAMLError(problem=_no_value(node, error), problem_mark=node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Keys are text, as JSON has them."""
+        return {_as_key(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+    def construct_moment(self, node: yaml.ScalarNode) -> str:
+        """A date or time as ISO 8601 text, in the form of pydantic's JSON encoder."""
+        moment: date = self.construct_yaml_timestamp(node)
+        return moment.isoformat().replace("+00:00", "Z")
+
+    def construct_bytes(self, node: yaml.ScalarNode) -> str:
+        return str(self.construct_yaml_binary(node), "utf-8")
+
+    def construct_members(self, node: yaml.MappingNode) -> list[Hashable]:
+        """A set as the list of its members."""
+        return list(self.construct_mapping(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_moment)
+_Loader.add_constructor("tag:yaml.org,2002:binary", _Loader.construct_bytes)
+_Loader.add_constructor("tag:yaml.org,2002:set", _Loader.construct_members)
+
+
+def _as_key(key: Hashable) -> str:
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    return "null" if key is None else str(key)
 
 
 def _no_value(node: yaml.Node, error: Exception) -> str:
@@ -67,11 +97,12 @@ def read_yaml(path: Path, *, shown_as: str) -> YamlDocument:
         ConfigurationError: it cannot be read, is no YAML, has a key twice or a date that is none (fault CFG001).
     """
     try:
-        loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        loader = _Loader(_text_of(path, shown_as))
         node = loader.get_single_node()
         lines: dict[Location, int] = {}
         if node is None:
             return YamlDocument(shown_as, {}, lines)
+        _refuse_explosion(node)
         _collect_lines(node, (), lines)
         return YamlDocument(shown_as, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
@@ -79,6 +110,50 @@ def read_yaml(path: Path, *, shown_as: str) -> YamlDocument:
         raise _unreadable(shown_as, error.problem or str(error), mark.line + 1 if mark else None) from error
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise _unreadable(shown_as, str(error) or type(error).__name__, None) from error
+
+
+def _text_of(path: Path, shown_as: str) -> str:
+    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8 (byte 0x{data[error.start]:02x})"
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _unreadable(shown_as, reason, line, "Save the file as UTF-8.") from error
+
+
+MOST_BY_ALIASES = 100_000  # values
+
+
+def _refuse_explosion(root: yaml.Node) -> None:
+    """Raise where aliases (`*name`) stand for more values than anybody means, or for what holds them.
+
+    Some lines of `a1: &a1 [*a0, *a0, *a0, *a0]` stand for more than fits into any memory. What is counted here is each
+    value once, whatever leads to it, so counting does not meet them.
+    """
+    sizes: dict[yaml.Node, int] = {}  # by identity; of all that a node stands for
+    waiting: list[tuple[yaml.Node, bool]] = [(root, False)]
+    open_nodes: set[yaml.Node] = set()
+    while waiting:
+        node, inner_known = waiting.pop()
+        if inner_known:
+            open_nodes.discard(node)
+            sizes[node] = 1 + sum(sizes[inner] for inner in _inner(node))
+            if sizes[node] - len(sizes) > MOST_BY_ALIASES:
+                problem = f"its aliases expand to more than {MOST_BY_ALIASES} values"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        elif node in open_nodes:
+            raise yaml.MarkedYAMLError(problem="an alias stands in what it names", problem_mark=node.start_mark)
+        elif node not in sizes:
+            open_nodes.add(node)
+            waiting.append((node, True))
+            waiting += ((inner, False) for inner in _inner(node))
+
+
+def _inner(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _collect_lines(node: yaml.Node, place: Location, lines: dict[Location, int]) -> None:
@@ -109,12 +184,14 @@ def _collect_mapping(node: yaml.MappingNode, place: Location, lines: dict[Locati
         _collect_lines(source, place, lines)
 
 
-def _unreadable(shown_as: str, reason: str, line: int | None) -> ConfigurationError:
+def _unreadable(
+    shown_as: str, reason: str, line: int | None, remedy: str = "Correct the YAML at this place."
+) -> ConfigurationError:
     fault = ValidationError(
         code="CFG001",
         message=f"The file cannot be read: {reason}.",
         file_path=shown_as,
         line_number=line,
-        remediation="Correct the YAML at this place.",
+        remediation=remedy,
     )
     return ConfigurationError(f"{shown_as} cannot be read.", location=fault.location, faults=[fault])

@@ -126,6 +126,15 @@ def unknown_pool_type(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def other_extension(facts: Facts) -> Iterator[Finding]:
+    """A file looks like configuration, but its name ends in .yml.
+
+    Only `prefect.yaml` and `environments/<name>.yaml` are read, as `prefect deploy` reads only `prefect.yaml`. Rename
+    the file, or name it in `prefect_files` of pyproject.toml.
+    """
+    return reported(facts, "CFG010")
+
+
 def _marked(facts: Facts, code: str) -> Iterator[Finding]:
     """The faults of one code that reading has met, with the columns of the key that they name."""
     for finding in reported(facts, code):
@@ -139,9 +148,9 @@ def _named(message: str) -> Iterator[str]:
     """What a fault's message names: `Unknown key 'a.b'` the key b, `a.b: reason` too, a placeholder itself."""
     if found := re.search(r"\{[^{}]*\}", message):
         yield found[0]
-    if found := re.search(r"'([^']+)'", message) or re.match(r"([^\s:]+):", message):
+    if found := re.match(r"([^':]+): ", message) or re.search(r"'([^']+)'", message):
         yield found[1]
-        yield found[1].rpartition(".")[2]
+        yield re.sub(r"\[[^]]*\]$", "", found[1].rpartition(".")[2])
 
 
 RULES: tuple[Rule, ...] = (
@@ -222,6 +231,14 @@ RULES: tuple[Rule, ...] = (
         unknown_pool_type,
         example="# environments/base.yaml\nwork_pools:\n  python: {name: processes, type: proces}",
         better="# environments/base.yaml\nwork_pools:\n  python: {name: processes, type: process}",
+    ),
+    Rule(
+        "CFG010",
+        "Configuration that is not read",
+        "warning",
+        other_extension,
+        example="# environments/staging.yml\npolicy:\n  prune: false",
+        better="# environments/staging.yaml\npolicy:\n  prune: false",
     ),
     Rule(
         "SCH001",

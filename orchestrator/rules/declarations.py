@@ -8,14 +8,17 @@ from itertools import groupby
 from uuid import UUID
 
 from orchestrator.config import DEPLOYER_FLOW
+from orchestrator.discovery import NO_FUNCTION, UNDEFINED_NAME
 from orchestrator.entrypoints import Resolver, normal_entrypoint, possible_files
-from orchestrator.model import Declaration, DeploymentCall, FlowMetadata, ValidationError
+from orchestrator.model import Declaration, DeploymentCall, ValidationError
 from orchestrator.rules.deployments import Known, known_deployments, template_name, templated
-from orchestrator.rules.flows import BANNED
+from orchestrator.rules.flows import BANNED, banned_in
 from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule, grouped, reported, suggestion
-from orchestrator.rules.signatures import functions_in
+from orchestrator.rules.signatures import functions_in, is_task
 from orchestrator.sources import SYNTAX_ERROR, UNREADABLE
+
+_MAKES_DEPLOYMENTS = re.compile(r"\bserve\s*\(|\.deploy\s*\(")
 
 
 def unknown_flow(facts: Facts) -> Iterator[Finding]:
@@ -33,7 +36,7 @@ def unknown_flow(facts: Facts) -> Iterator[Finding]:
         elif _file_without_flow(declaration, facts):
             continue
         else:
-            message, remedy = _missing_flow(declaration, facts.flows)
+            message, remedy = _missing_flow(declaration, facts)
         yield _about_flow(facts, declaration, message, remedy, skips=faulty is not None)
 
 
@@ -48,7 +51,10 @@ def no_flow_in_file(facts: Facts) -> Iterator[Finding]:
         if path is None or broken.keys() & possible_files(declaration):
             continue
         wanted = normal_entrypoint(declaration.entrypoint or "").replace(":", ".").rpartition(".")[2]
-        if wanted in functions_in(facts.repository, path):
+        if is_task(facts.repository, path, wanted):
+            message = f"{wanted} in {path} is a task, and the file holds no flow"
+            remedy = "Only flows can be deployed: write a flow that calls the task, and name that."
+        elif wanted in functions_in(facts.repository, path):
             message = f"{wanted} in {path} is a plain function, and the file holds no flow"
             remedy = f"Decorate it with @flow (from prefect import flow): `@flow` above `def {wanted}`."
         else:
@@ -59,7 +65,8 @@ def no_flow_in_file(facts: Facts) -> Iterator[Finding]:
 
 def _unread(facts: Facts) -> dict[str | None, ValidationError]:
     """The files whose flows nobody knows."""
-    return {each.file_path: each for each in facts.problems if each.code in (SYNTAX_ERROR, UNREADABLE)}
+    codes = (SYNTAX_ERROR, UNREADABLE, UNDEFINED_NAME, NO_FUNCTION)
+    return {each.file_path: each for each in facts.problems if each.code in codes}
 
 
 def _unresolved(facts: Facts) -> Iterator[Declaration]:
@@ -79,13 +86,16 @@ def _about_flow(facts: Facts, declaration: Declaration, message: str, remedy: st
     key = "entrypoint" if declaration.entrypoint else "flow_name"
     line = declaration.line(key)
     text = f"The deployment {declaration.name!r} cannot be used: {message}."
-    span = columns_of(facts.repository, declaration.file_path, line, key)
+    value = declaration.entrypoint or declaration.flow_name or ""
+    span = columns_of(facts.repository, declaration.file_path, line, value)
+    span = span or columns_of(facts.repository, declaration.file_path, line, key)
     where = declaration.location if skips else None
     return Finding(declaration.file_path, line, text, remedy, skips, span=span, declaration=where)
 
 
-def _missing_flow(declaration: Declaration, flows: Sequence[FlowMetadata]) -> tuple[str, str]:
+def _missing_flow(declaration: Declaration, facts: Facts) -> tuple[str, str]:
     """What is wrong with the reference to a flow, and the nearest thing that would be right."""
+    flows = facts.flows
     if declaration.entrypoint is None and declaration.flow_name is None:
         return "it names neither an entrypoint nor a flow_name", "Add `entrypoint: path/to/file.py:function`."
     if declaration.entrypoint is None:
@@ -93,9 +103,15 @@ def _missing_flow(declaration: Declaration, flows: Sequence[FlowMetadata]) -> tu
         message = f"there is no flow named {wanted!r}"
     else:
         known, wanted = [flow.entrypoint for flow in flows], normal_entrypoint(declaration.entrypoint)
-        message = f"there is no flow at {declaration.entrypoint}"
-        path = wanted.rpartition(":")[0]
+        path, _, function = wanted.rpartition(":")
         here = [flow.entrypoint for flow in flows if flow.path == path]
+        message = f"there is no flow at {declaration.entrypoint}"
+        if path and not here and not path.startswith(("../", "/")):
+            message = f"the file {path} does not exist"  # one without flows is another rule's
+        elif here and is_task(facts.repository, path, function):
+            message = f"{function} in {path} is a task, not a flow"
+        elif here and function in functions_in(facts.repository, path):
+            message = f"{function} in {path} is a plain function, not a flow"
         if here:
             return message, f"{path} has: {', '.join(here)}."
     return message, suggestion(wanted, known) or "List the flows there are with `orchestrator discover`."
@@ -134,7 +150,7 @@ def invalid_name(facts: Facts) -> Iterator[Finding]:
     """
     remedy = f"Leave out {' '.join(BANNED)}; a dash is a good stand-in."
     for declaration in facts.declarations:
-        if banned := _banned(declaration.name):
+        if banned := banned_in(declaration.name):
             line = declaration.line("name")
             message = f"The name of the deployment {declaration.name!r} holds {banned!r}, which Prefect does not allow."
             span = columns_of(facts.repository, declaration.file_path, line, declaration.name)
@@ -144,7 +160,7 @@ def invalid_name(facts: Facts) -> Iterator[Finding]:
             )
     yield from _invalid_template_names(facts, remedy)
     name = facts.environment.deployer.name or ""
-    if banned := _banned(name):
+    if banned := banned_in(name):
         path, place = facts.environment.place("deployer", "name")
         message = f"The name of the deployer's deployment, {name!r}, holds {banned!r}, which Prefect does not allow."
         yield Finding(path, place, message, remedy, span=name)
@@ -153,19 +169,14 @@ def invalid_name(facts: Facts) -> Iterator[Finding]:
 def _invalid_template_names(facts: Facts, remedy: str) -> Iterator[Finding]:
     """Names that templates give, each template once."""
     for kind, items in groupby(templated(facts), key=lambda item: item[0]):
-        flows = (flow for _, flow in items if not _banned(flow.name))
+        flows = (flow for _, flow in items if not banned_in(flow.name))
         names = ((flow, template_name(facts, kind, flow)) for flow in flows)
-        if found := next(((flow, name) for flow, name in names if _banned(name)), None):
+        if found := next(((flow, name) for flow, name in names if banned_in(name)), None):
             flow, name = found
             path, line = facts.environment.place("templates", kind, "name")
             message = f"The template {kind!r} names the deployment of the flow {flow.name!r} {name!r}, with a "
-            message += f"{_banned(name)!r} that Prefect does not allow."
+            message += f"{banned_in(name)!r} that Prefect does not allow."
             yield Finding(path, line, message, remedy, span=facts.environment.templates[kind].name)
-
-
-def _banned(name: str) -> str:
-    """The first character of a name that Prefect does not allow; empty where all are good."""
-    return next((character for character in name if character in BANNED), "")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -178,13 +189,16 @@ def undeclared_call(facts: Facts) -> Iterator[Finding]:
 
     The call fails when it comes to it, unless another repository or a person makes the deployment: no prefect.yaml
     declares it and no template of this environment gives it. Correct the path (`flow/deployment`), or declare the
-    deployment. If it comes from elsewhere, say so with `# orchestrator: ignore[DPL011]`.
+    deployment. If it comes from elsewhere, say so with `# orchestrator: ignore[DPL011]`. Where a file that a flow needs
+    makes deployments itself (`etl.serve(…)`, `etl.deploy(…)`), nothing is said.
     """
     if not _knows_all_deployments(facts):
         return
     known = tuple(known_deployments(facts))
-    for call in dict.fromkeys(call for flow in facts.flows for call in flow.deployment_calls):
-        if not _is_uuid(call.deployment) and not _is_known(call, known, facts):
+    calls = dict.fromkeys(call for flow in facts.flows for call in flow.deployment_calls)
+    unknown = [call for call in calls if not _is_uuid(call.deployment) and not _is_known(call, known, facts)]
+    if unknown and not _code_makes_deployments(facts):
+        for call in unknown:
             yield Finding(
                 call.file_path,
                 call.line_number,
@@ -197,8 +211,15 @@ def undeclared_call(facts: Facts) -> Iterator[Finding]:
 
 def _knows_all_deployments(facts: Facts) -> bool:
     """Do the facts hold all that makes deployments? Not where a file is broken, or where they are made elsewhere."""
-    broken = any(problem.severity == "error" and problem.code.startswith("CFG") for problem in facts.problems)
+    faults = (problem.code for problem in facts.problems if problem.severity == "error")
+    broken = any(code.startswith("CFG") and code != "CFG002" for code in faults)  # unknown keys hide nothing else
     return not broken and bool(facts.declarations or facts.environment.templates)
+
+
+def _code_makes_deployments(facts: Facts) -> bool:
+    """Does a file that some flow needs make deployments by itself? Nobody can read which."""
+    paths = {path for flow in facts.flows for path in (flow.path, *flow.closure)}
+    return any(_MAKES_DEPLOYMENTS.search(facts.repository.text(path) or "") for path in paths)
 
 
 def _is_known(call: DeploymentCall, known: Sequence[Known], facts: Facts) -> bool:
@@ -211,11 +232,13 @@ def _is_known(call: DeploymentCall, known: Sequence[Known], facts: Facts) -> boo
 
 
 def _has_read_all_flows(facts: Facts) -> bool:
-    return not _unread(facts) and all(flow.name_is_static for flow in facts.flows)
+    return not _unread(facts) and all(flow.name_is_static and not banned_in(flow.name) for flow in facts.flows)
 
 
 def _call_remedy(call: DeploymentCall, known: Sequence[Known], facts: Facts) -> str:
-    candidates = [each.path for each in known] if "/" in call.deployment else [flow.name for flow in facts.flows]
+    flows = [flow.name for flow in facts.flows if not banned_in(flow.name)]
+    paths = [each.path for each in known if not banned_in(each.flow or "")]
+    candidates = paths if "/" in call.deployment else flows
     return suggestion(call.deployment, candidates) or (
         "Declare it in a prefect.yaml, or correct the path; one from elsewhere is marked with "
         "`# orchestrator: ignore[DPL011]`."

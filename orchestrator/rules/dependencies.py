@@ -11,7 +11,7 @@ import posixpath
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from orchestrator.requirements import (
     is_shared_package,
     normalised,
 )
-from orchestrator.rules.rule import Facts, Finding, Rule, grouped, suggestion
+from orchestrator.rules.rule import Facts, Finding, Rule, grouped, in_words, suggestion
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement as ParsedRequirement
@@ -132,8 +132,7 @@ def _undeclared(
 ) -> Finding:
     name = distribution_of(entry.module)
     wanted = "the distribution that provides it" if is_shared_package(entry.module) else f"`{name}`"
-    others = f" and {len(flows) - 1} more" if len(flows) > 1 else ""
-    message = f"The import of {entry.module} (needed by {flows[0].entrypoint}{others}) is not declared"
+    message = f"The import of {entry.module} (needed by {in_words(flows)}) is not declared"
     if declared.files:
         message += f" in {' or '.join(declared.files)}."
         remedy = f"Add {wanted} to {_best_file(declared.files)}."
@@ -141,7 +140,7 @@ def _undeclared(
         message += ": the repository declares nothing to install."
         remedy = f"Write a requirements.txt that holds {wanted}, or a pyproject.toml with `dependencies`."
     if any(entry.top_level in repository.names(root) for root in import_roots(posixpath.dirname(flows[0].path))):
-        near = suggestion(*_nearest_modules(entry, flows[0], repository))
+        near = suggestion(*_nearest_modules(entry, flows[0].path, repository))
         remedy = f"{near} Else: {remedy}" if near else remedy  # a folder of the repository has that name
     return Finding(entry.file_path, entry.line_number, message, remedy, span=_import_span(entry, repository))
 
@@ -170,20 +169,27 @@ def missing_module(facts: Facts) -> Iterator[Finding]:
     for entry in facts.outside_imports:
         if not entry.is_missing or entry.is_optional:
             continue
-        for flow in flows_of.get(entry.file_path, ()):
-            near = suggestion(*_nearest_modules(entry, flow, facts.repository))
-            yield Finding(
-                entry.file_path,
-                entry.line_number,
-                f"The import of {entry.module} leads nowhere: {flow.entrypoint} cannot be loaded.",
-                near or "Correct the name, add the module, or handle ImportError around the import.",
-                skips=True,
-                flow=flow.entrypoint,
-                span=_import_span(entry, facts.repository),
-            )
+        flows = flows_of.get(entry.file_path, ())  # none where the import itself would have made them
+        yield Finding(
+            entry.file_path,
+            entry.line_number,
+            f"The import of {entry.module} leads nowhere: {in_words(flows) if flows else 'the file'} cannot be loaded.",
+            _nearest(entry, facts) or "Correct the name, add the module, or handle ImportError around the import.",
+            skips=True,
+            flows=tuple(flow.entrypoint for flow in flows),
+            span=entry.module.rpartition(".")[2] if entry.nearest else _import_span(entry, facts.repository),
+        )
 
 
-def _nearest_modules(entry: OutsideImport, flow: FlowMetadata, repository: Repository) -> tuple[str, list[str]]:
+def _nearest(entry: OutsideImport, facts: Facts) -> str:
+    """`Did you mean x?` for a name of the module that is there, else for a module that is."""
+    if entry.nearest:
+        return f"Did you mean {entry.nearest}?"
+    script = next((flow.path for flow in facts.flows if entry.file_path in flow.closure), entry.file_path)
+    return suggestion(*_nearest_modules(entry, script, facts.repository))
+
+
+def _nearest_modules(entry: OutsideImport, script: str, repository: Repository) -> tuple[str, list[str]]:
     """The name as far as it leads and one part further, and the names like it that could stand there."""
     module = entry.module.lstrip(".")
     dots = entry.module[: len(entry.module) - len(module)]
@@ -191,7 +197,7 @@ def _nearest_modules(entry: OutsideImport, flow: FlowMetadata, repository: Repos
         around = ["", *posixpath.dirname(entry.file_path).split("/")] if "/" in entry.file_path else [""]
         folders = ["/".join(around[1 : len(around) - len(dots) + 1])] if len(dots) <= len(around) else []
     else:
-        folders = list(import_roots(posixpath.dirname(flow.path)))
+        folders = list(import_roots(posixpath.dirname(script)))
     parts = module.split(".")
     known = 0
     while known < len(parts) - 1 and (inside := _subfolders(folders, parts[known], repository)):
@@ -250,9 +256,13 @@ def contradicting_requirements(facts: Facts) -> Iterator[Finding]:
     found = _for_each(
         declared_for.values(), lambda declared: [core for core in _contradictions(declared) if core.stops]
     )
+    taken_out: dict[Contradiction, list[FlowMetadata]] = {}
     for flow in facts.flows:
         for core in found[id(declared_for[flow.path])]:
-            yield core.finding(f"{flow.entrypoint} cannot be installed", skips=True, flow=flow.entrypoint)
+            taken_out.setdefault(core, []).append(flow)
+    for core, flows in taken_out.items():
+        entrypoints = tuple(flow.entrypoint for flow in flows)
+        yield core.finding(f"The requirements of {in_words(flows)} cannot be installed", skips=True, flows=entrypoints)
 
 
 def contradicting_group(facts: Facts) -> Iterator[Finding]:
@@ -265,19 +275,26 @@ def contradicting_group(facts: Facts) -> Iterator[Finding]:
     found = _for_each(declared, lambda each: [core for core in _contradictions(each) if not core.stops])
     cores = dict.fromkeys(core for cores in found.values() for core in cores)
     for core in cores:
-        yield core.finding(f"The {core.group} cannot be installed")
+        own_last = sorted(core.entries, key=lambda entry: entry.file_path == core.group)  # the file that is marked
+        name = f"The {core.group}" if core.group.partition(" ")[0] in _KINDS_OF_GROUP else core.group
+        yield replace(core, entries=tuple(own_last)).finding(f"{name} cannot be installed")
+
+
+_KINDS_OF_GROUP = ("extra", "group", "environment", "feature")  # else it is a file
 
 
 def malformed_requirement(facts: Facts) -> Iterator[Finding]:
-    """A requirement is not what PEP 508 allows.
+    """A requirement is not what PEP 508 allows, or a requirements file cannot be read.
 
-    pip and other tools refuse the whole file. A requirement is a name, perhaps with versions (`pandas>=2,<3`),
-    extras (`dask[dataframe]`), an address (`pkg @ https://…`) and a marker (`; python_version < "3.12"`).
+    pip and other tools refuse the whole file; so they do if it is not UTF-8, or includes a file that does not exist.
+    A requirement is a name, perhaps with versions (`pandas>=2,<3`), extras (`dask[dataframe]`), an address
+    (`pkg @ https://…`) and a marker (`; python_version < "3.12"`).
     """
     entries = dict.fromkeys(entry for declared in _declared(facts).values() for entry in declared.entries)
     places = dict.fromkeys(
         (entry.file_path, entry.line_number, entry.text) for entry in entries if not _is_valid(entry)
     )
+    yield from _unread(facts)
     for path, line, text in places:
         shown = str(masked("", text))  # before it is cut: the half of a secret does not look like one
         shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
@@ -288,6 +305,16 @@ def malformed_requirement(facts: Facts) -> Iterator[Finding]:
             _repaired(text) or "Write a name and versions: `name>=1.2,<2`.",
             span=text,
         )
+
+
+def _unread(facts: Facts) -> Iterator[Finding]:
+    """Requirements files that pip cannot read."""
+    for each in dict.fromkeys(each for declared in _declared(facts).values() for each in declared.unread):
+        if each.missing:
+            message, remedy = f"The file {each.missing!r} does not exist.", "Correct the path, or add the file."
+        else:
+            message, remedy = f"{each.file_path} is not UTF-8: nothing in it is known.", "Save the file as UTF-8."
+        yield Finding(each.file_path, each.line_number, message, remedy, span=each.missing or None)
 
 
 def _is_valid(entry: Requirement) -> bool:

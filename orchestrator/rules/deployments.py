@@ -39,13 +39,16 @@ class Known:
 
 
 def templated(facts: Facts) -> Iterator[tuple[Kind, FlowMetadata]]:
-    """The flows that the environment's templates give a deployment to: those that no prefect.yaml mentions."""
+    """The flows that the environment's templates give a deployment to: those that no prefect.yaml mentions, except for
+    methods, which cannot run."""
     if not facts.environment.templates:
         return
     mentioned = {flow.entrypoint for flow in map(Resolver(facts.flows), facts.declarations) if flow}
     for kind in facts.environment.templates:
         for flow in facts.flows:
-            if flow.entrypoint not in mentioned and (kind == "python" or flow.dockerfile_path is not None):
+            if flow.entrypoint in mentioned or flow.needs_instance:
+                continue
+            if kind == "python" or flow.dockerfile_path is not None:
                 yield kind, flow
 
 

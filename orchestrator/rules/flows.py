@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from orchestrator.annotations import cast_misfit, described
+from orchestrator.discovery import NO_FUNCTION, UNDEFINED_NAME
 from orchestrator.model import FlowMetadata, Parameter
 from orchestrator.rules.places import columns_of
-from orchestrator.rules.rule import Facts, Finding, Rule, grouped, reported, suggestion
-from orchestrator.rules.signatures import misfit, option_line, parameter_line
+from orchestrator.rules.rule import Facts, Finding, Rule, grouped, in_words, reported, suggestion
+from orchestrator.rules.signatures import default_place, misfit, parameter_line
 from orchestrator.sources import SYNTAX_ERROR, UNREADABLE
 
 OPTIONS = (
@@ -41,33 +44,86 @@ BANNED = ("/", "%", "&", ">", "<")
 LONGEST_DEFAULT = 10_000
 """Characters of a default that is still read."""
 
+MOST_NAMED = 3
+"""Flows that a message names; of more it says the number."""
+
+Place = tuple[str, int]
+"""File and line."""
+
 
 def syntax_error(facts: Facts) -> Iterator[Finding]:
     """A file that should hold flows, or that a flow imports, is not valid Python.
 
-    Correct the syntax. Until then the flows of this file cannot be known: their deployments are left as they are,
-    and all other flows go on.
+    Correct the syntax. Until then the flows of this file cannot be known: their deployments, and those of the flows
+    that need the file, are left as they are, and all other flows go on.
     """
-    return reported(facts, SYNTAX_ERROR)
+    return _of_file(facts, SYNTAX_ERROR, "Correct the syntax.")
 
 
 def unreadable_file(facts: Facts) -> Iterator[Finding]:
     """A file that should hold flows, or that a flow imports, cannot be read or decoded.
 
     Make it readable; save it as UTF-8, or name its encoding in the first line (PEP 263). Until then the deployments
-    of its flows are left as they are, and all other flows go on.
+    of its flows, and of the flows that need it, are left as they are, and all other flows go on.
     """
-    return reported(facts, UNREADABLE)
+    return _of_file(facts, UNREADABLE)
+
+
+def undefined_name(facts: Facts) -> Iterator[Finding]:
+    """A name that is used when the file is imported, for a decorator perhaps, is not defined.
+
+    Python refuses the file as soon as it is imported, so none of its flows can run; where a decorator was meant to be
+    `@flow`, the flow is not even seen. Correct the name, or import it. Until then the deployments of the file's flows,
+    and of the flows that need it, are left as they are, and all other flows go on.
+    """
+    return _of_file(facts, UNDEFINED_NAME)
+
+
+def no_function(facts: Facts) -> Iterator[Finding]:
+    """A flow is made of something that is no function: `@flow("name")`.
+
+    The first argument of `flow` is the function, so Prefect refuses the file as soon as it is imported. Give the name
+    by keyword, `@flow(name="…")`. Until then the deployments of the file's flows, and of the flows that need it, are
+    left as they are, and all other flows go on.
+    """
+    return _of_file(facts, NO_FUNCTION)
+
+
+def _of_file(facts: Facts, code: str, remedy: str = "") -> Iterator[Finding]:
+    """The faults of whole files, with the flows that need the file.
+
+    Args:
+        facts: what was read.
+        code: of the faults.
+        remedy: what to do, where the fault's own words are about the flows of the file alone.
+    """
+    for finding in reported(facts, code):
+        blocked = [flow for flow in facts.flows if finding.file_path in (flow.path, *flow.closure)]
+        others = [flow for flow in blocked if flow.path != finding.file_path]
+        text = f"{remedy or finding.remedy} {_who_needs_it(others)}" if others else finding.remedy
+        named = re.search(r"(?:The name|made of) (.+?)(?: is not|, which)", finding.message)
+        span = columns_of(facts.repository, finding.file_path, finding.line_number, named[1] if named else "")
+        entrypoints = tuple(flow.entrypoint for flow in blocked)
+        yield replace(finding, remedy=text, flows=entrypoints, span=finding.span or span)
+
+
+def _who_needs_it(flows: Sequence[FlowMetadata]) -> str:
+    named = ", ".join(flow.entrypoint for flow in flows[:MOST_NAMED]) + (", …" if len(flows) > MOST_NAMED else ".")
+    if len(flows) == 1:
+        return f"One flow needs it and is left as it is until then: {named}"
+    return f"{len(flows)} flows need it and are left as they are until then: {named}"
 
 
 def duplicate_flow_name(facts: Facts) -> Iterator[Finding]:
     """Two flows have the same name.
 
     Prefect tells flows apart by nothing but their name: their deployments and runs would be mixed up, and one would
-    overwrite the other. Give one of them another name: `@flow(name="…")`.
+    overwrite the other. Give one of them another name: `@flow(name="…")`. A copy that `with_options` makes of a flow
+    may have its name: it is the same flow.
     """
-    for name, flows in grouped(facts.flows, lambda flow: flow.name if flow.name_is_static else "").items():
-        for flow in flows[1:] if name else ():
+    named = [flow for flow in facts.flows if flow.name_is_static and not flow.is_copy]
+    for name, flows in grouped(named, lambda flow: flow.name).items():
+        for flow in flows[1:]:
             first = flows[0]
             yield Finding(
                 flow.path,
@@ -83,16 +139,51 @@ def dynamic_flow_name(facts: Facts) -> Iterator[Finding]:
     """The name of a flow cannot be known by reading the source.
 
     It is worked out when the module runs, so it may differ between machines, and deployments of it cannot be planned
-    with certainty. Write the name out, or put it together from constants of the same file.
+    with certainty. Write the name out, or put it together from constants, of this file or of other modules of the
+    repository. Where a module that the flow needs is broken, its names are not judged: repair that first.
+    """
+    remedy = 'Write the name out (`name="…"`), or put it together from constants, of this file or of other modules of '
+    remedy += "the repository."
+    unknown = [flow for flow in facts.flows if not flow.name_is_static and flow.is_valid]
+    for (path, line), flows in _by_place(unknown, _place_of_name).items():
+        subject = f"flow {flows[0].function_name}" if len(flows) == 1 else f"flows {in_words(flows)}"
+        guess = f"taken for {flows[0].name!r}" + (" and so on" if len(flows) > 1 else "")
+        span = _own_name(flows[0]) if path == flows[0].path else columns_of(facts.repository, path, line, "name")
+        message = f"The name of the {subject} cannot be known without running the file; {guess}."
+        yield Finding(path, line, message, remedy, span=span)
+
+
+def _place_of_name(flow: FlowMetadata) -> Place:
+    """Where a flow's name is written: a shared decorator may give it to many; else the flow itself is the place."""
+    own = (flow.path, flow.line_number)
+    place = flow.option_places.get("name", own)
+    return own if place[0] == flow.path else place
+
+
+def _by_place(
+    flows: Iterable[FlowMetadata], place_of: Callable[[FlowMetadata], Place]
+) -> dict[Place, list[FlowMetadata]]:
+    places: dict[Place, list[FlowMetadata]] = {}
+    for flow in flows:
+        places.setdefault(place_of(flow), []).append(flow)
+    return places
+
+
+def instance_method(facts: Facts) -> Iterator[Finding]:
+    """A flow is a method that takes `self`.
+
+    Prefect loads it from its class, without an instance: every run of a deployment fails, since nothing is given for
+    `self`. It runs only where Python code calls it on an instance. Make it a static method (`@staticmethod` above
+    `@flow`) or a plain function. It gets no deployment by template.
     """
     for flow in facts.flows:
-        if not flow.name_is_static:
+        if flow.needs_instance:
             yield Finding(
                 flow.path,
                 flow.line_number,
-                f"The name of the flow {flow.function_name} cannot be known without running the file; "
-                f"taken for {flow.name!r}.",
-                'Write the name out, @flow(name="…"), or make it of constants of the same file.',
+                f"The flow {flow.function_name} is an instance method: a run of a deployment has nothing to give for "
+                "`self` and fails.",
+                "Make it a static method (`@staticmethod` above `@flow`) or a plain function.",
                 span=_own_name(flow),
             )
 
@@ -129,20 +220,29 @@ def _variadic_remedy(parameter: Parameter, *, usable: bool) -> str:
 def mutable_default(facts: Facts) -> Iterator[Finding]:
     """The default of a parameter is a list, dictionary or set.
 
-    Runs that share a process share the value: what one run changes, the next one finds. Use None (or a tuple) as the
-    default and create the value in the flow.
+    Python makes the value once, for all calls. A parameter without an annotation gets that very value in each run:
+    what one run changes, the next one in the same process finds. Of an annotated parameter Prefect makes a copy for
+    each run, as long as it validates parameters; but whoever calls the function itself (`etl.fn()`, in a test
+    perhaps) shares the value. Use None (or a tuple) as the default and create the value in the flow.
     """
     for flow in facts.flows:
         for parameter in flow.parameters:
             if _is_mutable(parameter.default):
-                yield _about_parameter(
-                    facts,
-                    flow,
-                    parameter,
+                line, span = default_place(facts.repository, flow, parameter.name)
+                yield Finding(
+                    flow.path,
+                    line,
                     f"The default of parameter {parameter.name!r} of the flow {flow.name!r} is mutable: "
-                    f"{parameter.default}.",
+                    f"{parameter.default}. {_who_shares_it(flow, parameter)}",
                     f"Use `{parameter.name}=None` and create the value in the flow.",
+                    span=span,
                 )
+
+
+def _who_shares_it(flow: FlowMetadata, parameter: Parameter) -> str:
+    if parameter.annotation and flow.metadata.get("validate_parameters") is not False:
+        return "Runs get a copy of it, but calls of `.fn` share it."
+    return "Runs in one process share it."
 
 
 def _is_mutable(source: str | None) -> bool:
@@ -200,21 +300,29 @@ def unknown_option(facts: Facts) -> Iterator[Finding]:
     """A flow is made with an argument that Prefect's `@flow` does not have.
 
     Python refuses the file as soon as it is imported, so the flow cannot run. Correct the name; the nearest one is
-    suggested. The flow is left out, and its deployments on the server are left as they are.
+    suggested. The flow is left out, and its deployments on the server are left as they are. The argument may be
+    written in a decorator of yours, which many flows share.
     """
+    written: dict[tuple[str, Place], list[FlowMetadata]] = {}
     for flow in facts.flows:
         for option in flow.metadata:
             if option not in OPTIONS and option != "**":
-                line = option_line(facts.repository, flow, option)
-                yield Finding(
-                    flow.path,
-                    line,
-                    f"@flow has no argument {option!r}: the file of the flow {flow.name!r} cannot be imported.",
-                    suggestion(option, OPTIONS) or f"Remove it; there are: {', '.join(OPTIONS)}.",
-                    skips=True,
-                    flow=flow.entrypoint,
-                    span=columns_of(facts.repository, flow.path, line, option),
-                )
+                written.setdefault((option, _option_place(flow, option)), []).append(flow)
+    for (option, (path, line)), flows in written.items():
+        yield Finding(
+            path,
+            line,
+            f"@flow has no argument {option!r}: {in_words(flows)} cannot be imported.",
+            suggestion(option, OPTIONS) or f"Remove it; there are: {', '.join(OPTIONS)}.",
+            skips=True,
+            flows=tuple(flow.entrypoint for flow in flows),
+            span=columns_of(facts.repository, path, line, option),
+        )
+
+
+def _option_place(flow: FlowMetadata, option: str) -> Place:
+    """Where an argument of a flow is written, or the flow where that is not known."""
+    return flow.option_places.get(option, (flow.path, flow.line_number))
 
 
 def invalid_name(facts: Facts) -> Iterator[Finding]:
@@ -223,19 +331,24 @@ def invalid_name(facts: Facts) -> Iterator[Finding]:
     Prefect raises InvalidNameError as soon as the file is imported, so the flow cannot run. Choose another name. The
     flow is left out, and its deployments on the server are left as they are.
     """
-    for flow in facts.flows:
-        banned = [character for character in BANNED if character in flow.name]
-        if flow.name_is_static and banned:
-            line = option_line(facts.repository, flow, "name")
-            yield Finding(
-                flow.path,
-                line,
-                f"The flow name {flow.name!r} holds {banned[0]!r}, which Prefect does not allow.",
-                f"Leave out {' '.join(BANNED)}; a dash is a good stand-in.",
-                skips=True,
-                flow=flow.entrypoint,
-                span=columns_of(facts.repository, flow.path, line, flow.name) or "name",
-            )
+    refused = [flow for flow in facts.flows if flow.name_is_static and banned_in(flow.name)]
+    for (path, line), flows in _by_place(refused, lambda flow: _option_place(flow, "name")).items():
+        name = flows[0].name
+        more = f" (and those of {len(flows) - 1} more flows)" if len(flows) > 1 else ""
+        yield Finding(
+            path,
+            line,
+            f"The flow name {name!r}{more} holds {banned_in(name)!r}, which Prefect does not allow.",
+            f"Leave out {' '.join(BANNED)}; a dash is a good stand-in.",
+            skips=True,
+            flows=tuple(flow.entrypoint for flow in flows),
+            span=columns_of(facts.repository, path, line, name) or "name",
+        )
+
+
+def banned_in(name: str) -> str:
+    """The first character of a name that Prefect does not allow; empty where all are good."""
+    return next((character for character in name if character in BANNED), "")
 
 
 def _about_parameter(facts: Facts, flow: FlowMetadata, parameter: Parameter, message: str, remedy: str) -> Finding:
@@ -297,7 +410,7 @@ RULES: tuple[Rule, ...] = (
         "Mutable default",
         "warning",
         mutable_default,
-        example="@flow\ndef etl(tables: list[str] = []): ...",
+        example="@flow\ndef etl(tables=[]): ...",
         better="@flow\ndef etl(tables: list[str] | None = None): ...",
     ),
     Rule(
@@ -323,5 +436,31 @@ RULES: tuple[Rule, ...] = (
         invalid_name,
         example='@flow(name="etl/daily")\ndef etl(): ...',
         better='@flow(name="etl-daily")\ndef etl(): ...',
+    ),
+    Rule(
+        UNDEFINED_NAME,
+        "Name that is not defined",
+        "error",
+        undefined_name,
+        example="@flwo\ndef etl(): ...",
+        better="@flow\ndef etl(): ...",
+        ignorable=False,
+    ),
+    Rule(
+        NO_FUNCTION,
+        "No function for @flow",
+        "error",
+        no_function,
+        example='@flow("daily")\ndef etl(): ...',
+        better='@flow(name="daily")\ndef etl(): ...',
+        ignorable=False,
+    ),
+    Rule(
+        "FLW014",
+        "Flow is an instance method",
+        "warning",
+        instance_method,
+        example="class Sales:\n    @flow\n    def etl(self): ...",
+        better="class Sales:\n    @staticmethod\n    @flow\n    def etl(): ...",
     ),
 )

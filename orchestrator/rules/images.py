@@ -18,7 +18,7 @@ from typing import Any
 from orchestrator.dockerfile import INSTRUCTIONS, Dockerfile, Source, Stage, read_dockerfile
 from orchestrator.dockerignore import DockerIgnore, dockerignore_of, matching_names
 from orchestrator.errors import ConfigurationError
-from orchestrator.repository import Repository
+from orchestrator.repository import Repository, line_of_fault
 from orchestrator.rules.rule import Facts, Finding, Rule, suggestion
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
@@ -263,8 +263,12 @@ def faulty_dockerfile(facts: Facts) -> Iterator[Finding]:
     """A Dockerfile or .dockerignore has a line that docker does not understand.
 
     The build fails before it begins. Correct the line; the nearest instruction is suggested. Instructions are described
-    at docs.docker.com/reference/dockerfile.
+    at docs.docker.com/reference/dockerfile. One that is not UTF-8 is not checked at all: save it as UTF-8.
     """
+    for build in builds_of(facts):
+        if line_number := line_of_fault(facts.repository.undecoded(build.dockerfile)):
+            message = "The Dockerfile is not UTF-8: nothing in it is checked."
+            yield Finding(build.dockerfile, line_number, message, "Save the file as UTF-8.")
     known_ignores: set[str] = set()
     for build, dockerfile in _dockerfiles(facts):
         for fault in dockerfile.faults:

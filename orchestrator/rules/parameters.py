@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -158,15 +158,16 @@ def missing_parameter(facts: Facts) -> Iterator[Finding]:
     """A deployment runs by schedule, but a required parameter has no value.
 
     Every scheduled run would fail. Give the value under `parameters` of the deployment or the schedule, in the
-    environment's `default_parameters`, or give the parameter a default in the flow.
+    environment's `default_parameters`, or give the parameter a default in the flow. `*args` and `**kwargs` count as
+    required, since Prefect's parameter schema says so: give an empty list or mapping, or write parameters out.
     """
     for declaration, flow in resolved(facts):
         given = {*declaration.parameters, *facts.environment.default_parameters}
-        required = [parameter.name for parameter in flow.parameters if parameter.required]
+        required = [each for each in flow.parameters if each.required or each.variadic]
         for index, schedule in enumerate(() if declaration.paused else declaration.schedules):
-            missing = [name for name in required if name not in given and name not in schedule.parameters]
+            missing = [each for each in required if each.name not in given and each.name not in schedule.parameters]
             if schedule.active and missing:
-                names = ", ".join(missing)
+                names = ", ".join(each.name for each in missing)
                 key = "cron" if schedule.cron else "interval" if schedule.interval else "rrule"
                 line = declaration.line("schedules", index, key)
                 yield Finding(
@@ -174,9 +175,17 @@ def missing_parameter(facts: Facts) -> Iterator[Finding]:
                     line,
                     f"The deployment {declaration.name!r} cannot be used: its schedule {schedule.label!r} is active, "
                     f"but the flow {flow.name!r} requires {names}.",
-                    f"Give values for {names} under `parameters`, or defaults in {flow.path}:{flow.line_number}.",
+                    _missing_remedy(missing, flow),
                     span=columns_of(facts.repository, declaration.file_path, line, schedule.cron or key),
                 )
+
+
+def _missing_remedy(missing: Sequence[Parameter], flow: FlowMetadata) -> str:
+    if empty := [f"`{each.name}: {'[]' if each.variadic == '*' else '{}'}`" for each in missing if each.variadic]:
+        rest = ", and values for the others" if len(empty) < len(missing) else ""
+        return f"Write {', '.join(empty)} under `parameters`{rest}: Prefect requires what stars gather, too."
+    names = ", ".join(each.name for each in missing)
+    return f"Give values for {names} under `parameters`, or defaults in {flow.path}:{flow.line_number}."
 
 
 def unfit_value(facts: Facts) -> Iterator[Finding]:
@@ -198,7 +207,7 @@ def unfit_value(facts: Facts) -> Iterator[Finding]:
                 facts,
                 f"gives {given.name!r} {described(given.value)}, but the flow {given.flow.name!r} "
                 f"({given.flow.path}:{given.flow.line_number}) takes `{parameter.annotation}`: {reason}",
-                _unfit_remedy(given.value, parameter),
+                _unfit_remedy(given.value, parameter, is_castable=reason == _CASTABLE),
             )
 
 
@@ -215,12 +224,16 @@ def _why_unfit(facts: Facts, given: _Given, parameter: Parameter) -> str:
     if casts and (reason := misfit(facts.repository, given.flow, parameter, value, cast_misfit)):
         return reason
     if given.is_enforced and misfit(facts.repository, given.flow, parameter, value, schema_misfit):
-        return "a run would cast it, but the server casts nothing and refuses it"
+        return _CASTABLE
     return ""
 
 
-def _unfit_remedy(value: Any, parameter: Parameter) -> str:
-    hint = ", without quotes" if isinstance(value, str) and parameter.annotation in ("int", "float", "bool") else ""
+_CASTABLE = "a run would cast it, but the server casts nothing and refuses it"
+
+
+def _unfit_remedy(value: Any, parameter: Parameter, *, is_castable: bool) -> str:
+    is_quoted = is_castable and isinstance(value, str) and parameter.annotation in ("int", "float", "bool")
+    hint = ", without quotes" if is_quoted else ""  # YAML would have read `20` as a number
     return f"Write a value for `{parameter.annotation}`{hint}, or correct the annotation."
 
 

@@ -48,8 +48,8 @@ class Finding:
         file_path, line_number: where; the line is 1-based.
         message: what is wrong, one sentence. Never holds a secret.
         remedy: what to do.
-        skips: takes out the file, or the one flow or declaration named, and lets the rest go on. See `ValidationError`.
-        flow: the entrypoint of the flow that it takes out.
+        skips: takes out the file, or the flows or declaration named, and lets the rest go on. See `ValidationError`.
+        flows: the entrypoints of the flows that it takes out.
         declaration: the location of the declaration that it takes out.
         span: the text on that line which is at fault, for the caret; or its columns (1-based, end excluded).
     """
@@ -59,7 +59,7 @@ class Finding:
     message: str
     remedy: str
     skips: bool = False
-    flow: str | None = None
+    flows: tuple[str, ...] = ()
     span: str | tuple[int, int] | None = None
     declaration: str | None = None
 
@@ -111,8 +111,8 @@ class Rule:
                 line_number=finding.line_number,
                 remediation=finding.remedy,
                 severity=self.severity,
-                skips=finding.skips,
-                flow=finding.flow,
+                skips=finding.skips and self.severity == "error",  # a warning takes nothing out
+                flows=finding.flows,
                 declaration=finding.declaration,
                 column_number=start,
                 end_column_number=end,
@@ -138,7 +138,7 @@ def reported(facts: Facts, code: str) -> Iterator[Finding]:
                 problem.message,
                 problem.remediation,
                 problem.skips,
-                problem.flow,
+                problem.flows,
                 None if start is None else (start, end or start + 1),
                 problem.declaration,
             )
@@ -148,6 +148,12 @@ def suggestion(wanted: str, known: Iterable[str]) -> str:
     """`Did you mean a or b?` for the nearest known names, empty where none is near."""
     near = difflib.get_close_matches(wanted, list(dict.fromkeys(known)), n=3)
     return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def in_words(flows: Sequence[FlowMetadata]) -> str:
+    """Some flows, shortly: `flows/a.py:a and 7 more`."""
+    more = f" and {len(flows) - 1} more" if len(flows) > 1 else ""
+    return f"{flows[0].entrypoint}{more}"
 
 
 _Item = TypeVar("_Item")

@@ -13,7 +13,7 @@ from functools import cache
 from zoneinfo import available_timezones
 
 from orchestrator.config import ScheduleSection
-from orchestrator.cron import cron_fault
+from orchestrator.cron import cron_fault, never_comes
 from orchestrator.model import Declaration, ScheduleConfig
 from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule, suggestion
@@ -84,8 +84,8 @@ def invalid_cron(facts: Facts) -> Iterator[Finding]:
     """A cron expression is none that Prefect accepts.
 
     The server refuses the deployment. Correct the field that is named: minute, hour, day of month, month, day of week,
-    in this order. Names (`MON-FRI`), steps (`*/15`), lists, `L`, `5#2` and the short forms `@hourly`, `@daily`,
-    `@weekly`, `@monthly`, `@yearly` are understood.
+    in this order; a sixth field holds seconds, a seventh years. Names (`MON-FRI`), steps (`*/15`), lists, `L`, `5#2`
+    and the short forms `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly` are understood.
     """
     for written in _schedules(facts):
         cron = written.schedule.cron
@@ -96,6 +96,22 @@ def invalid_cron(facts: Facts) -> Iterator[Finding]:
                 f"{_shown(cron)} is no cron expression: {fault.reason}",
                 "Correct it; the fields are minute (0-59), hour (0-23), day of month (1-31), month (1-12), "
                 "day of week (0-7 or mon-sun).",
+            )
+
+
+def cron_without_days(facts: Facts) -> Iterator[Finding]:
+    """A cron expression names only days that no year has, such as 30 February.
+
+    Prefect accepts it, but it never brings a run. Correct the day or the month; `L` is the last day of a month.
+    """
+    for written in _schedules(facts):
+        cron = written.schedule.cron
+        if cron is not None and never_comes(cron, day_or=written.schedule.day_or):
+            yield written.finding(
+                "cron",
+                cron,
+                f"{_shown(cron)} never comes: no year has such a day",
+                "Correct the day of month (third field) or the month (fourth); `L` is the last day of a month.",
             )
 
 
@@ -211,5 +227,13 @@ RULES: tuple[Rule, ...] = (
         unknown_timezone,
         example="schedules:\n  - cron: 0 6 * * *\n    timezone: Europe/Berln",
         better="schedules:\n  - cron: 0 6 * * *\n    timezone: Europe/Berlin",
+    ),
+    Rule(
+        "DPL014",
+        "Schedule that never comes",
+        "warning",
+        cron_without_days,
+        example="schedules:\n  - cron: 0 6 30 2 *",
+        better="schedules:\n  - cron: 0 6 L 2 *",
     ),
 )

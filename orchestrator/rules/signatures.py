@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.annotations import names_in, type_of
 from orchestrator.model import FlowMetadata, Parameter
 from orchestrator.repository import Repository
+from orchestrator.rules.places import Columns
 
 Misfit = Callable[[Any, Any], str]
 """Why a value does not fit a type, empty where it does."""
@@ -38,17 +39,41 @@ def parameter_line(repository: Repository, flow: FlowMetadata, name: str) -> int
     return flow.line_number
 
 
-def option_line(repository: Repository, flow: FlowMetadata, name: str) -> int:
-    """The line of an argument to the decorator or call that makes a flow, or of the flow where that is not found."""
-    for node in ast.walk(_tree(repository.text(flow.path) or "")):
-        calls = [node] if isinstance(node, ast.Call) else getattr(node, "decorator_list", [])
-        if getattr(node, "lineno", 0) != flow.line_number:
-            continue
-        for call in calls:
-            for keyword in call.keywords if isinstance(call, ast.Call) else ():
-                if keyword.arg == name:
-                    return keyword.lineno
-    return flow.line_number
+def default_place(repository: Repository, flow: FlowMetadata, name: str) -> tuple[int, Columns | None]:
+    """The line of a parameter's default, and its columns there; the flow's line where its signature lies elsewhere."""
+    for node in _definitions(repository, flow):
+        arguments = node.args
+        positional = [*arguments.posonlyargs, *arguments.args]
+        named = [*positional[len(positional) - len(arguments.defaults) :], *arguments.kwonlyargs]
+        for argument, default in zip(named, (*arguments.defaults, *arguments.kw_defaults), strict=True):
+            if argument.arg == name and default is not None:
+                return default.lineno, _columns(repository.line(flow.path, default.lineno), default)
+    return flow.line_number, None
+
+
+def _columns(line: str, node: ast.expr) -> Columns:
+    """The columns of an expression, 1-based, as far as it lies on its first line; Python counts bytes."""
+    data = line.encode()
+    end = node.end_col_offset if node.end_lineno == node.lineno else len(data)
+    return len(data[: node.col_offset].decode("utf-8", "replace")) + 1, len(data[:end].decode("utf-8", "replace")) + 1
+
+
+def is_task(repository: Repository, path: str, name: str) -> bool:
+    """Is a function of a file's top level one of Prefect's tasks?"""
+    tree = _tree(repository.text(path) or "")
+    tasks, modules = set(), set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module in ("prefect", "prefect.tasks"):
+            tasks |= {alias.asname or alias.name for alias in node.names if alias.name == "task"}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "prefect"}
+    known = tasks | {f"{module}.task" for module in modules}
+    return any(
+        ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator) in known
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+        for decorator in node.decorator_list
+    )
 
 
 def functions_in(repository: Repository, path: str) -> list[str]:

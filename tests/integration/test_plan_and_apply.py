@@ -307,6 +307,63 @@ def test_a_declaration_with_a_fault_is_left_alone_and_the_others_go_on(
     assert set(api.deployments_of(repository.flow)) == {"daily", "weekly"}
 
 
+WITH_DATES = """
+    deployments:
+      - name: daily
+        entrypoint: flows/etl.py:etl
+        parameters:
+          day: 2024-02-01
+          at: 2024-02-01 05:00:00+00:00
+          window: {start: 2024-01-01, ends: [2024-01-02 05:00:00, 2024-01-03T00:00:00Z]}
+        schedules:
+          - cron: "0 6 * * *"
+            parameters: {day: 2024-02-02}
+      - name: weekly
+        entrypoint: flows/etl.py:etl
+        parameters: {day: 2024-02-03, at: 2024-02-01T05:00:00Z, window: {}}
+        work_pool: {job_variables: {env: {SINCE: 2024-01-01}}}
+"""
+TAKES_DATES = """
+    from datetime import date, datetime
+    from prefect import flow
+
+    @flow(name="{name}")
+    def etl(day: date, at: datetime, window: dict): ...
+"""
+
+
+def test_dates_of_a_declaration_arrive_as_text_and_differ_no_more(
+    capsys: pytest.CaptureFixture[str], api: Api, repository: Repository, tmp_path: Path
+) -> None:
+    pools = f"work_pools: {{python: {{name: {POOL}, type: process}}}}"
+    files = {
+        "pyproject.toml": f'[tool.orchestrator]\nproject = "{repository.owner.project}"\n',
+        "environments/development.yaml": f"prefect_api_url: {api.url}\n{pools}\nselect: ['{repository.flow}/*']\n",
+        "flows/etl.py": TAKES_DATES.format(name=repository.flow),
+        "prefect.yaml": WITH_DATES,
+    }
+    only = ["--root", str(write_files(tmp_path, files)), "--only", f"{repository.flow}/*"]
+    assert run_command(["apply", "--yes", *only]) == 0, capsys.readouterr()
+
+    row = api.deployment(repository.path())
+    assert row["parameters"] == {
+        "day": "2024-02-01",
+        "at": "2024-02-01T05:00:00Z",
+        "window": {"start": "2024-01-01", "ends": ["2024-01-02T05:00:00", "2024-01-03T00:00:00Z"]},
+    }
+    assert row["schedules"][0]["parameters"] == {"day": "2024-02-02"}
+    assert api.deployment(repository.path("weekly"))["job_variables"] == {"env": {"SINCE": "2024-01-01"}}
+    assert run_command(["plan", "--detailed-exitcode", *only]) == 0, capsys.readouterr()
+
+
+async def test_what_cannot_be_sent_fails_alone(repository: Repository) -> None:
+    odd = [repository.wants(name, parameters={"x": value}) for name, value in (("b", object()), ("c", float("nan")))]
+    result = await repository.apply(repository.wants("a"), *odd, repository.wants("d"))
+
+    assert statuses(result) == {"a": "applied", "b": "failed", "c": "failed", "d": "applied"}
+    assert "cannot be sent as JSON" in (result.failed[0].error or "")
+
+
 # --- updating --------------------------------------------------------------------------------------------
 
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

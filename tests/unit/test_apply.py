@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.apply import apply_plan
 from orchestrator.config import Policy
-from orchestrator.errors import OrchestratorError, ServerError, ServerUnreachable
+from orchestrator.errors import ServerError, ServerUnreachable
 from orchestrator.model import DeploymentConfig, DeploymentResult, Desired, LiveDeployment, Plan, ScheduleConfig
 from orchestrator.plan import make_plan
 from tests.unit.builders import API_URL, OWNER, cron, deployment, live, problem
@@ -20,7 +20,7 @@ from tests.unit.builders import API_URL, OWNER, cron, deployment, live, problem
 class Notebook:
     """A DeploymentWriter that writes down what it is told; `fails` names the calls that raise, by subject."""
 
-    fails: Mapping[str, OrchestratorError] = field(default_factory=dict)
+    fails: Mapping[str, Exception] = field(default_factory=dict)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
     def _write(self, call: str, subject: str, *details: Any) -> None:
@@ -160,6 +160,12 @@ class TestFailures:
             plan_of([deployment(schedules=(wanted,))], [live(deployment(schedules=(there,)))]), notebook
         )
         assert outcomes(result) == [("etl/daily", "failed")]
+
+    async def test_what_cannot_be_sent_fails_its_own_change_only(self) -> None:
+        notebook = Notebook(fails={"b/x": TypeError("Object of type date is not JSON serializable")})
+        result = await apply_plan(plan_of([deployment(f"{name}/x") for name in "abc"]), notebook)
+        assert outcomes(result) == [("a/x", "applied"), ("b/x", "failed"), ("c/x", "applied")]
+        assert result.results[1].error == "TypeError: Object of type date is not JSON serializable"
 
     async def test_an_error_that_is_not_ours_is_not_hidden(self) -> None:
         with pytest.raises(AttributeError):

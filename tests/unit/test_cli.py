@@ -111,6 +111,33 @@ class TestValidate:
         code, document = run_json(capsys, "validate", "--root", shop)
         assert (code, [each["code"] for each in document["warnings"]]) == (0, ["CFG007"])
 
+    def test_warnings_fail_where_that_is_asked_for(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        assert run(capsys, "validate", "--root", shop, "--strict")[0] == 0
+        (shop / "environments" / "development.yaml").unlink()
+        _, usual, _ = run(capsys, "validate", "--root", shop)
+        assert run(capsys, "validate", "--root", shop, "--strict") == (1, usual, "")
+
+    def test_an_error_whose_fault_says_the_same_is_told_once(
+        self, capsys: pytest.CaptureFixture[str], shop: Path
+    ) -> None:
+        _, _, error = run(capsys, "validate", "--root", shop, "--env", "developement")
+        assert error.count("There is no environment 'developement'.") == 1
+        assert "CFG004" in error
+
+    def test_nothing_says_that_nothing_was_changed(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        write_files(shop, {"pyproject.toml": "[tool.orchestrator]\nflow = 1"})
+        code, _, error = run(capsys, "validate", "--root", shop)
+        assert (code, "changed" in error) == (2, False)
+
+    @pytest.mark.parametrize("command", ["discover", "validate"])
+    def test_a_folder_of_flows_that_is_not_there(
+        self, capsys: pytest.CaptureFixture[str], shop: Path, command: str
+    ) -> None:
+        write_files(shop, {"pyproject.toml": '[tool.orchestrator]\nflows = ["flow"]'})
+        code, _, error = run(capsys, command, "--root", shop)
+        assert code == 2
+        assert "pyproject.toml:2: error CFG003: flows: there is no folder 'flow'.\n    Did you mean 'flows'?" in error
+
     def test_a_fault_is_told_with_file_line_and_remedy(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
         write_files(shop, {"environments/development.yaml": "policy:\n  prunne: true\n"})
         code, output, error = run(capsys, "validate", "--root", shop)
@@ -276,6 +303,10 @@ class TestExitCodes:
         code, output, error = run(capsys, "discover", "--output", "xml")
         assert (code, output) == (2, "")
         assert "xml" in error
+        assert "See `orchestrator discover --help`." in error
+
+    def test_usage_of_no_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "See `orchestrator --help`." in run(capsys, "nonsense")[2]
 
     def test_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, output, _ = run(capsys, "--help")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from textwrap import dedent
 
 import prefect
 import pytest
+from pydantic_core import to_jsonable_python
 
 from orchestrator.config import ConfigurationManager, EnvironmentConfig, ProjectConfig, fill, merge
 from orchestrator.errors import ConfigurationError, Fault
 from orchestrator.model import ValidationError
-from orchestrator.pipeline import load_settings
+from orchestrator.pipeline import discover_flows, load_settings, read_settings
 from orchestrator.rules import RULES
 from tests.unit.builders import places, write_files
-from tests.unit.checking import faults_of, marked
+from tests.unit.checking import all_faults, faults_of, marked
 
 POOLS = """
     work_pools:
@@ -201,6 +203,167 @@ class TestWrongValues:
         assert places(caught.value.faults) == [*expected, ("CFG002", "prefect.yaml:4")]
 
 
+class TestWords:
+    """A wrong value is said in words, with what to write instead."""
+
+    @pytest.mark.parametrize(
+        ("written", "message", "remedy"),
+        [
+            ("prefect_api_url: localhost:4200", "prefect_api_url: must be an address.", "http://host:4200/api"),
+            ("resource_limits: {memory: lots}", "resource_limits.memory: must be a size.", "512Mi"),
+            ("resource_limits: {cpu: many}", "resource_limits.cpu: must be a number of CPUs.", "500m"),
+            ("select: all", "select: must be a list, not text.", "[a, b]"),
+            ("default_parameters: [a]", "default_parameters: must be a mapping, not a list.", "key: value"),
+            ("docker_registry: 5", "docker_registry: must be text, not a whole number.", "in quotes"),
+            ("policy: {prune: 'yes'}", "policy.prune: must be true or false, not text.", "without quotes"),
+            (
+                "policy: {delete_limit: 1.5}",
+                "policy.delete_limit: must be a whole number, not a number with a fraction.",
+                "digits",
+            ),
+            ("policy: {delete_share: 3}", "policy.delete_share: must be at most 1.", "at most 1"),
+            ("concurrency_limits: {a: 0}", "concurrency_limits.a: must be greater than 0.", "greater than 0"),
+            ("image_pull_policy: Alway", "image_pull_policy: must be IfNotPresent, Always or Never.", "'Always'"),
+            ("work_pools: {python: {name: x}}", "work_pools.python.type: it is missing.", "Add this key."),
+            ("work_pools: {python: {name: '', type: x}}", "work_pools.python.name: must not be empty.", "a text"),
+            ("deployer: {schedule: {}}", "deployer.schedule: a schedule has exactly one of", "a schedule for each"),
+        ],
+    )
+    def test_what_it_must_be_and_how_to_write_it(self, tmp_path: Path, written: str, message: str, remedy: str) -> None:
+        (fault,) = faults(tmp_path, written)
+        assert fault.message.startswith(message)
+        assert remedy in fault.remediation
+
+    def test_the_value_itself_is_not_shown(self, tmp_path: Path) -> None:
+        found = faults(tmp_path, "prefect_api_url: hunter2\nimage_pull_policy: hunter2\npolicy: {prune: hunter2}")
+        assert len(found) == 3
+        assert not any("hunter2" in fault.message + fault.remediation for fault in found)
+
+    def test_local_worker_points_to_the_file_that_says_the_type(self, tmp_path: Path) -> None:
+        base = "work_pools:\n  python:\n    name: x\n    type: proces"
+        found = all_faults(
+            tmp_path,
+            {
+                "environments/base.yaml": base,
+                "environments/development.yaml": "work_pools: {python: {local_worker: true}}",
+            },
+        )
+        assert sorted(places(found)) == [("CFG003", "environments/base.yaml:4"), ("CFG009", "environments/base.yaml:4")]
+
+    def test_the_type_of_a_pool_is_looked_at_beside_another_fault(self, tmp_path: Path) -> None:
+        text = "work_pools:\n  python:\n    name: x\n    type: proces\n    concurrency_limit: many"
+        found = all_faults(tmp_path, {"environments/development.yaml": text})
+        assert sorted(code for code, _ in places(found)) == ["CFG003", "CFG009"]
+
+
+class TestPlainData:
+    """What is read is what JSON has."""
+
+    def test_dates_and_times_are_text_as_prefect_sends_them(self, tmp_path: Path) -> None:
+        text = """
+            default_parameters:
+              day: 2024-02-01
+              window: {start: 2024-01-01 05:00:00, ends: [2024-01-02T05:00:00.5+01:00, 2024-01-03T00:00:00Z]}
+              2024-01-01: a key
+        """
+        found = read(tmp_path, text).default_parameters
+        assert found == {
+            "day": "2024-02-01",
+            "window": {
+                "start": "2024-01-01T05:00:00",
+                "ends": ["2024-01-02T05:00:00.500000+01:00", "2024-01-03T00:00:00Z"],
+            },
+            "2024-01-01": "a key",
+        }
+        values = {
+            "day": date(2024, 2, 1),
+            "start": datetime.fromisoformat("2024-01-01T05:00:00"),
+            "end": datetime(2024, 1, 3, tzinfo=UTC),
+        }
+        assert list(to_jsonable_python(values).values()) == [
+            "2024-02-01",
+            "2024-01-01T05:00:00",
+            "2024-01-03T00:00:00Z",
+        ]
+
+    def test_other_things_of_yaml(self, tmp_path: Path) -> None:
+        text = "default_parameters: {a: !!binary aGFsbG8=, b: !!set {x, y}, c: {2: one, true: two, null: three, a: b}}"
+        found = read(tmp_path, text).default_parameters
+        assert found == {"a": "hallo", "b": ["x", "y"], "c": {"2": "one", "true": "two", "null": "three", "a": "b"}}
+
+    def test_bytes_that_are_no_text(self, tmp_path: Path) -> None:
+        assert places(faults(tmp_path, "default_parameters:\n  a: !!binary 9w==")) == [
+            ("CFG001", "environments/base.yaml:2")
+        ]
+
+    @pytest.mark.parametrize("written", [".nan", ".inf", "-.inf", '"\\ud800"'])
+    def test_what_json_has_not(self, tmp_path: Path, written: str) -> None:
+        (fault,) = faults(tmp_path, f"default_parameters:\n  deep:\n    - 1\n    - {{x: {written}}}")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:4")]
+        assert fault.message.startswith("default_parameters.deep[2].x: ")
+
+
+class TestAnchors:
+    @pytest.mark.parametrize("key", ["x-pool", ".pool"])
+    def test_have_a_place_at_the_top(self, tmp_path: Path, key: str) -> None:
+        text = f"{key}: &pool {{name: x, type: process}}\nwork_pools: {{python: *pool}}"
+        assert read(tmp_path, text).work_pools["python"].name == "x"
+
+    def test_but_not_further_in(self, tmp_path: Path) -> None:
+        assert [fault.code for fault in faults(tmp_path, "policy: {x-a: 1}")] == ["CFG002"]
+
+
+class TestUnknownKeysKeepNothingBack:
+    def test_the_rest_of_an_environment_holds(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"environments/development.yaml": "plicy: {}\ndefault_parameters: {rows: 5}"})
+        found, problems = ConfigurationManager(tmp_path).read_environment("development")
+        assert found.default_parameters == {"rows": 5}
+        assert [each.code for each in problems] == ["CFG002"]
+
+    def test_other_rules_look_at_the_rest_of_a_prefect_yaml(self, tmp_path: Path) -> None:
+        files = {
+            "flows/etl.py": "from prefect import flow\n@flow\ndef etl(rows: int): ...\n",
+            "prefect.yaml": """
+                deployments:
+                  - name: daily
+                    entrypoint: flows/etl.py:etl
+                    paramaters: {rows: 5}
+                    schedules: [{cron: 61 2 * * *}]
+            """,
+            "environments/development.yaml": "{}",
+        }
+        codes = [fault.code for fault in all_faults(tmp_path, files)]
+        assert codes == ["CFG002", "DPL007"]  # and no DPL004: the value may be the one under the unknown key
+
+    def test_but_nothing_is_deployed(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"prefect.yaml": "nme: x"})
+        with pytest.raises(ConfigurationError):
+            load_settings(tmp_path, "development")
+
+
+class TestOtherExtensions:
+    def test_are_told(self, tmp_path: Path) -> None:
+        files = {
+            "environments/development.yaml": "{}",
+            "environments/staging.yml": "",
+            "prefect.yml": "",
+            "jobs/prefect.yml": "",
+            "jobs/my-prefect.yml": "",
+        }
+        found = faults_of(tmp_path, files, "CFG010")
+        assert [fault.file_path for fault in found] == ["environments/staging.yml", "jobs/prefect.yml", "prefect.yml"]
+        assert found[0].remediation == "Rename it to staging.yaml."
+        assert {fault.severity for fault in found} == {"warning"}
+
+    def test_unless_the_project_reads_them(self, tmp_path: Path) -> None:
+        files = {
+            "pyproject.toml": '[tool.orchestrator]\nprefect_files = ["prefect.yml"]',
+            "environments/development.yaml": "{}",
+            "prefect.yml": "",
+        }
+        assert faults_of(tmp_path, files, "CFG010") == ()
+
+
 class TestUnreadableFiles:
     def test_broken_yaml(self, tmp_path: Path) -> None:
         assert places(faults(tmp_path, "select: [a\npolicy: {}")) == [("CFG001", "environments/base.yaml:2")]
@@ -235,11 +398,14 @@ class TestUnreadableFiles:
 
     def test_text_that_is_no_utf8(self, tmp_path: Path) -> None:
         write_files(tmp_path, {"environments/development.yaml": ""}).joinpath("environments/base.yaml").write_bytes(
-            b"\xe4"
+            b"# one\n# two\n# sch\xf6n"
         )
         with pytest.raises(ConfigurationError) as caught:
             ConfigurationManager(tmp_path).load_environment_config("development")
-        assert caught.value.faults[0].code == "CFG001"
+        (fault,) = caught.value.faults
+        assert places((fault,)) == [("CFG001", "environments/base.yaml:3")]
+        assert "not UTF-8 (byte 0xf6)" in fault.message
+        assert fault.remediation == "Save the file as UTF-8."
 
     def test_reading_runs_no_code(self, tmp_path: Path) -> None:
         (fault,) = faults(tmp_path, "select: !!python/object/apply:os.getcwd []")
@@ -426,6 +592,22 @@ class TestProject:
     def test_broken_toml_has_its_line(self, tmp_path: Path) -> None:
         found = project_faults(tmp_path, "[tool.orchestrator]\nflows = nope\n")
         assert places(found) == [("CFG001", "pyproject.toml:2")]
+
+    def test_text_that_is_no_utf8_has_its_line(self, tmp_path: Path) -> None:
+        (tmp_path / "pyproject.toml").write_bytes(b"[project]\n# sch\xf6n\n")
+        with pytest.raises(ConfigurationError) as caught:
+            ConfigurationManager(tmp_path).load_project()
+        assert places(caught.value.faults) == [("CFG001", "pyproject.toml:2")]
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"pyproject.toml": '[tool.orchestrator]\nflows = ["flow"]', "flows/a.py": ""})
+        settings = read_settings(tmp_path, "development")
+        with pytest.raises(ConfigurationError) as caught:
+            discover_flows(settings.root, settings.project)
+        (fault,) = caught.value.faults
+        assert places((fault,)) == [("CFG003", "pyproject.toml:2")]
+        assert fault.message == "flows: there is no folder 'flow'."
+        assert fault.remediation.startswith("Did you mean 'flows'?")
 
     def test_the_environments_of_the_project_are_listed(self, tmp_path: Path) -> None:
         write_files(tmp_path, {f"environments/{name}.yaml": "" for name in ("base", "b", "a")})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
-from orchestrator.cron import ALIASES, cron_fault
+from orchestrator.cron import ALIASES, cron_fault, never_comes
 
 ATOMS = (
     *("*", "0", "00", "1", "5", "6", "7", "8", "12", "13", "23", "24", "31", "32", "59", "60", "1970", "2099", "2100"),
@@ -117,3 +117,52 @@ class TestFieldAtFault:
     def test_no_reason_is_longer_than_a_line_or_two(self) -> None:
         fault = cron_fault(f"{'x' * 100_000} * * * *")
         assert fault is not None and len(fault.reason) < 200
+
+
+class TestOrder:
+    """More than five fields: the seconds come sixth, not first."""
+
+    @pytest.mark.parametrize(
+        ("expression", "said"),
+        [
+            ("0 30 2 * * 1-5", "the hour '30': 30 lies outside 0-23; of 6 fields, the sixth holds the seconds: "
+             "'30 2 * * 1-5 0'"),
+            ("0 30 2 * * 99", "the sixth holds the seconds"),
+            ("0 30 2 * * 1 2020", "of 7 fields, the sixth holds the seconds"),
+        ],
+    )  # fmt: skip
+    def test_is_told(self, expression: str, said: str) -> None:
+        fault = cron_fault(expression)
+        assert fault is not None
+        assert said in fault.reason
+
+    def test_what_is_suggested_is_accepted(self) -> None:
+        assert server_accepts("30 2 * * 1-5 0")
+
+    def test_not_of_five(self) -> None:
+        fault = cron_fault("0 30 2 * *")
+        assert fault is not None and "sixth" not in fault.reason
+
+
+class TestNeverComes:
+    @pytest.mark.parametrize(
+        "expression", ["30 2 30 2 *", "0 0 31 feb,apr,Jun *", "0 0 30-31 2 ?", "0 0 31 4 * 0", "0 0 31 9,11 *"]
+    )
+    def test_days_that_no_year_has(self, expression: str) -> None:
+        assert server_accepts(expression)
+        assert never_comes(expression)
+
+    @pytest.mark.parametrize(
+        "expression",
+        ["0 0 29 2 *", "0 0 30 2 mon", "0 0 31 4,5 *", "0 0 l 2 *", "0 0 * 2 *", "0 0 28-31 2 *", "0 0 ? 2 *",
+         "@daily", "0 0 32 2 *", "nonsense", "", "0 0 r(30-31) 2 *"],
+    )  # fmt: skip
+    def test_other_days(self, expression: str) -> None:
+        assert not never_comes(expression)
+
+    def test_day_and_weekday(self) -> None:
+        assert never_comes("0 0 30 2 mon", day_or=False)
+
+    @given(expressions)
+    def test_never_fails(self, expression: str) -> None:
+        assert never_comes(expression) in (True, False)

@@ -273,6 +273,13 @@ class TestBrokenFlows:
         desired = work_out([flow(validation_errors=("shared/helper.py:2: x",))], problems=[helper])
         assert desired.skipped_files == ("shared/helper.py", "flows/etl.py")
 
+    def test_an_instance_method_gets_no_deployment_by_template(self) -> None:
+        method = flow(function_name="Sync.etl", needs_instance=True)
+        where = environment(templates=TEMPLATE)
+        assert paths(work_out([method], [], where)) == []
+        assert paths(work_out([method], [declaration(entrypoint=method.entrypoint)], where)) == ["etl/daily"]
+        assert paths(work_out([flow(function_name="Sync.etl")], [], where)) != []
+
     def test_a_declaration_with_a_fault_is_left_out_alone(self) -> None:
         faulty, sound = declaration(line_number=3), declaration("weekly", line_number=9)
         fault = problem(file_path="prefect.yaml", line_number=5, skips=True, declaration=faulty.location)

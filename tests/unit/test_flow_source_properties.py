@@ -386,7 +386,7 @@ def said(flow: FlowMetadata) -> tuple[str | None, bool, tuple[str, ...]]:
 def essence(flows: dict[str, FlowMetadata]) -> dict[str, Any]:
     """All that is known of flows but their lines and what depends on the bytes of the file."""
     return {
-        name: replace(flow, line_number=0, end_line_number=0, closure_digest="", deployment_calls=())
+        name: replace(flow, line_number=0, end_line_number=0, closure_digest="", deployment_calls=(), option_places={})
         for name, flow in flows.items()
     }
 
@@ -743,7 +743,7 @@ class EditedRepository(RuleBasedStateMachine):
         if not self.cache.is_file():
             return
         content = self.cache.read_bytes()
-        here = data.draw(st.integers(0, len(content) - 1))
+        here = data.draw(st.integers(0, len(content)))
         kinds = [
             content[:here],
             b"",

@@ -69,9 +69,7 @@ def test_nothing_changed(tmp_path: Path, git: Git) -> None:
     write_files(tmp_path, {"a.py": "x"})
     revision = commit(git)
     (tmp_path / "a.py").touch()
-    index = (tmp_path / ".git" / "index").read_bytes()
     assert changed_files(tmp_path, revision) == ChangedFiles()
-    assert (tmp_path / ".git" / "index").read_bytes() == index
 
 
 def test_a_part_of_a_repository(tmp_path: Path, git: Git) -> None:
@@ -130,6 +128,42 @@ def test_a_revision_is_never_an_option(tmp_path: Path, git: Git) -> None:
 def test_no_commit_yet(tmp_path: Path, git: Git) -> None:
     with pytest.raises(ConfigurationError, match="no revision HEAD"):
         changed_files(tmp_path, "HEAD")
+
+
+@pytest.mark.parametrize("revision", ["main...HEAD", "main...", "...main", "main...work"])
+def test_where_a_branch_left_another(tmp_path: Path, git: Git, revision: str) -> None:
+    git("checkout", "-q", "-b", "main")
+    commit(git)
+    git("checkout", "-q", "-b", "work")
+    write_files(tmp_path, {"ours.py": "1"})
+    commit(git)
+    git("checkout", "-q", "main")
+    write_files(tmp_path, {"theirs.py": "1"})
+    commit(git)
+    git("checkout", "-q", "work")
+    assert changed_files(tmp_path, revision) == ChangedFiles(frozenset({"ours.py"}))
+
+
+def test_branches_without_a_common_commit(tmp_path: Path, git: Git) -> None:
+    git("checkout", "-q", "-b", "main")
+    commit(git)
+    git("checkout", "-q", "--orphan", "work")
+    git("commit", "-q", "--allow-empty", "-m", "another")
+    with pytest.raises(ConfigurationError, match="main and HEAD have no commit in common") as caught:
+        changed_files(tmp_path, "main...")
+    assert "shallow" not in caught.value.remedy
+
+
+def test_only_a_shallow_clone_is_told_to_fetch_more(tmp_path: Path, git: Git) -> None:
+    for _ in range(2):
+        commit(git)
+    with pytest.raises(ConfigurationError) as caught:
+        changed_files(tmp_path, "HEAD~5")
+    assert "shallow" not in caught.value.remedy
+    git("clone", "-q", "--depth=1", tmp_path.as_uri(), str(tmp_path / "clone"))
+    with pytest.raises(ConfigurationError) as caught:
+        changed_files(tmp_path / "clone", "HEAD~1")
+    assert "git fetch --unshallow" in caught.value.remedy
 
 
 def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

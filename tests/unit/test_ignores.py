@@ -55,6 +55,7 @@ class TestComments:
             "# orchestrator: ignore [FLW006]",
             "#orchestrator:ignore[ FLW006 ]",
             "# orchestrator: ignore[FLW006] nobody changes it",
+            "# orchestrator: ignore[flw006]",
             "# noqa: B006  # orchestrator: ignore[FLW006]",
         ],
     )
@@ -240,7 +241,7 @@ class TestUnused:
         [
             ("# orchestrator: ignore[FLW005]", "There is no FLW005 on this line.", "Remove it.", (43, 49)),
             ("# orchestrator: ignore[FLW06]", "There is no rule 'FLW06'.", "Did you mean FLW006?", (43, 48)),
-            ("# orchestrator: ignore[flw006]", "There is no rule 'flw006'.", "Did you mean FLW006?", (43, 49)),
+            ("# orchestrator: ignore[flw999]", "There is no rule 'FLW999'.", "Did you mean FLW", (43, 49)),
             ("# orchestrator: ignore[nonsense]", "There is no rule 'nonsense'.", "orchestrator rules", (43, 51)),
             ("# orchestrator: ignore[FLW003]", "FLW003 cannot be silenced.", "orchestrator rules FLW003", (43, 49)),
             ("# orchestrator: ignore[IGN001]", "IGN001 cannot be silenced.", "orchestrator rules IGN001", (43, 49)),

@@ -58,7 +58,7 @@ def problems(root: Path) -> Iterator[tuple[ValidationError, ...]]:
 
 def of(problems: tuple[ValidationError, ...], path: str) -> ValidationError:
     """The one problem of the flow in a file."""
-    (found,) = [each for each in problems if path in (each.flow or each.file_path or "")]
+    (found,) = [each for each in problems if path in (",".join(each.flows) or each.file_path or "")]
     return found
 
 
@@ -79,18 +79,25 @@ class TestImportFails:
         self, problems: tuple[ValidationError, ...], path: str, location: str, reason: str
     ) -> None:
         found = of(problems, path)
-        assert (found.code, found.severity, found.skips, found.flow) == ("FLW010", "error", True, f"{path}:f")
+        assert (found.code, found.severity, found.skips, found.flows) == ("FLW010", "error", True, (f"{path}:f",))
         assert found.location == location
         assert reason in found.message
         assert "\n" not in found.message
 
     def test_each_flow_of_a_file_that_ends_the_process_is_skipped(self, problems: tuple[ValidationError, ...]) -> None:
         found = [each for each in problems if each.file_path == "slow/b_exits.py"]
-        assert [(each.flow, each.line_number) for each in found] == [
-            ("slow/b_exits.py:f", 3),
-            ("slow/b_exits.py:g", 5),
+        assert [(each.flows, each.line_number) for each in found] == [
+            (("slow/b_exits.py:f",), 3),
+            (("slow/b_exits.py:g",), 5),
         ]
         assert all("it ends the process with exit code 3" in each.message for each in found)
+
+    def test_one_cause_at_one_place_is_told_once(self, tmp_path: Path) -> None:
+        files = {name: FILES[name] for name in ("lib/__init__.py", "lib/database.py", "flows/b_connects.py")}
+        write_files(tmp_path, {**files, "flows/z.py": FILES["flows/b_connects.py"], "flows/a.py": SOUND})
+        (found,) = import_problems(tmp_path, discover(tmp_path, ["flows"]).flows, seconds=60)
+        assert (found.location, found.flows) == ("lib/database.py:2", ("flows/b_connects.py:f", "flows/z.py:f"))
+        assert found.message.startswith("The flows flows/b_connects.py:f and 1 more cannot be imported: ")
 
     @pytest.mark.parametrize(
         ("path", "remedy"),
@@ -138,7 +145,7 @@ class TestOtherFlow:
 class TestNothingToTell:
     @pytest.mark.parametrize("path", ["a_sound", "l_dynamic", "m_method"])
     def test_about_sound_flows(self, problems: tuple[ValidationError, ...], path: str) -> None:
-        assert [each for each in problems if path in f"{each.flow}{each.file_path}"] == []
+        assert [each for each in problems if path in f"{each.flows}{each.file_path}"] == []
 
     def test_about_flows_that_reading_found_faults_with(self, tmp_path: Path) -> None:
         assert import_problems(tmp_path, [flow(validation_errors=("flows/etl.py:1: broken",))]) == ()

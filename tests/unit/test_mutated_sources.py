@@ -33,7 +33,7 @@ from orchestrator import pipeline
 from orchestrator.closure import ImportGraph
 from orchestrator.discovery import discover
 from orchestrator.errors import ConfigurationError
-from orchestrator.flow_source import FlowReader, flow_from_json, flow_to_json
+from orchestrator.flow_source import FileFlows, FlowReader
 from orchestrator.imports import imports_in
 from orchestrator.model import ValidationResult
 from orchestrator.sources import SourceFiles
@@ -430,9 +430,10 @@ def read_all(folder: Path, watch: Watch) -> dict[str, Any]:
 
 
 def read_one(path: str, sources: SourceFiles, graph: ImportGraph, reader: FlowReader, counts: dict[str, int]) -> None:
-    flows = reader.flows_of(path)
+    found = reader.read(path)
+    flows = found.flows
+    assert FileFlows.from_json(json.loads(json.dumps(found.to_json()))) == found
     for flow in flows:
-        assert flow_from_json(json.loads(json.dumps(flow_to_json(flow)))) == flow
         assert 1 <= flow.line_number <= flow.end_line_number
     source = sources[path]
     assert {*imports_in(source.parse())} <= {*source.imports}

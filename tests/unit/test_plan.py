@@ -27,11 +27,12 @@ from orchestrator.model import (
     Owner,
     Plan,
     ScheduleConfig,
+    ValidationError,
 )
 from orchestrator.plan import check_deletes, diff, make_plan, pair_schedules
 from orchestrator.report import plan_json, plan_markdown, plan_text
 from orchestrator.validation import facts_of, validate
-from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live
+from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live, problem
 
 REPOS = Path(__file__).parents[1] / "repos"
 DEPLOYER = deployment("deploy-everything/development")
@@ -50,7 +51,7 @@ def plan_of(
     policy: Policy | None = None,
     **more: Any,
 ) -> Plan:
-    left_out = {name: more.pop(name) for name in ("skipped_paths", "skipped_files") if name in more}
+    left_out = {name: more.pop(name) for name in ("skipped_paths", "skipped_files", "problems") if name in more}
     desired = Desired(owner=OWNER, deployments=tuple(wanted), **left_out)
     return make_plan(desired, there, api_url=API_URL, policy=policy or Policy(), **more)
 
@@ -159,6 +160,17 @@ class TestPruning:
 
     def test_not_what_points_into_an_unreadable_file(self) -> None:
         assert self.kept(skipped_files=("flows/old.py",)).kept == ("left as it is: flows/old.py cannot be read",)
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            problem(file_path="lib/db.py", line_number=7, skips=True, flows=("flows/other.py:x", "flows/old.py:old")),
+            problem(file_path="lib/db.py", line_number=7, skips=True, flows=("flows/old.py:old",)),
+        ],
+    )
+    def test_the_file_that_is_at_fault_is_named(self, fault: ValidationError) -> None:
+        kept = self.kept(skipped_files=("lib/db.py", "flows/old.py"), problems=(fault,)).kept
+        assert kept == ("left as it is: lib/db.py:7 has a fault (FLW001)",)
 
     def test_not_what_points_into_an_unreadable_file_from_its_own_folder(self) -> None:
         assert self.kept(skipped_files=("jobs/flows/old.py",)).kept

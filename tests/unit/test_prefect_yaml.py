@@ -233,6 +233,18 @@ class TestFaults:
     def test_a_wrong_type(self, tmp_path: Path, text: str) -> None:
         assert places(faults(tmp_path, file_with(text))) == [("CFG003", "prefect.yaml:4")]
 
+    def test_a_deployment_goes_by_its_name(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, file_with("parameters: [a]"))
+        assert fault.message == "deployments[daily].parameters: must be a mapping, not a list."
+
+    def test_one_without_a_name_by_its_number(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, file_with("") + "\n  - {entrypoint: b.py:b}")
+        assert fault.message == "deployments[2].name: it is missing."
+
+    @pytest.mark.parametrize("key", ["x-common", ".common"])
+    def test_anchors_have_a_place_at_the_top(self, tmp_path: Path, key: str) -> None:
+        assert warnings(tmp_path, f"{key}: &a {{tags: [x]}}\n" + file_with("<<: *a")) == ()
+
     def test_a_file_that_is_no_mapping(self, tmp_path: Path) -> None:
         assert places(faults(tmp_path, "- a\n")) == [("CFG003", "prefect.yaml:1")]
 
@@ -349,3 +361,63 @@ class TestLines:
 
     def test_lines_are_no_part_of_what_a_declaration_says(self, tmp_path: Path) -> None:
         assert entry(tmp_path, "\n\ntags: [a]") == entry(tmp_path, "tags: [a]")
+
+
+class TestTemplateOfPrefect:
+    """What `prefect init` writes (prefect/deployments/templates) before anybody has filled it in."""
+
+    BLANK = """\
+deployments:
+- name: {name}
+  version: null
+  tags: []
+  description: null
+  schedule: {{}}
+  flow_name: null
+  entrypoint: {entrypoint}
+  parameters: {{}}
+  work_pool:
+    name: null
+    work_queue_name: null
+    job_variables: {{}}
+"""
+
+    def test_what_nobody_filled_in_is_left_out_as_prefect_does(self, tmp_path: Path) -> None:
+        text = self.BLANK.format(name="null", entrypoint="null")
+        text += "- name: daily\n  entrypoint: flows/etl.py:etl\n"
+        (only,) = read(tmp_path, {"prefect.yaml": text})
+        assert only.name == "daily"
+        (warning,) = warnings(tmp_path, text)
+        assert places((warning,)) == [("CFG006", "prefect.yaml:2")]
+        assert "no name" in warning.message
+
+    def test_a_deployment_without_a_name_is_a_fault(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, self.BLANK.format(name="null", entrypoint="flows/etl.py:etl"))
+        assert "the deployment has no name yet" in fault.message
+        assert fault.remediation == "Write one under `name`."
+
+    def test_nulls_say_nothing(self, tmp_path: Path) -> None:
+        found = read(tmp_path, {"prefect.yaml": self.BLANK.format(name="daily", entrypoint="flows/etl.py:etl")})
+        assert [(each.version, each.schedules, each.work_pool) for each in found] == [(None, (), None)]
+
+
+class TestAliases:
+    def test_are_not_expanded_beyond_measure(self, tmp_path: Path) -> None:
+        lines = [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
+        (fault,) = faults(tmp_path, "\n".join(["a0: &a0 [1]", *lines, "deployments: []"]))
+        assert fault.code == "CFG001"
+        assert "aliases expand to more than 100000 values" in fault.message
+
+    def test_nor_are_merged_ones(self, tmp_path: Path) -> None:
+        lines = [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 40)]
+        (fault,) = faults(tmp_path, "\n".join(["a0: &a0 {x: 1}", *lines]))
+        assert fault.code == "CFG001"
+
+    def test_of_itself(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, "definitions: &a [1, *a]\n")
+        assert (fault.code, fault.line_number) == ("CFG001", 1)
+        assert "an alias stands in what it names" in fault.message
+
+    def test_a_long_file_without_any_is_read(self, tmp_path: Path) -> None:
+        many = ", ".join("x" for _ in range(100_001))
+        assert read(tmp_path, {"prefect.yaml": f"definitions: [{many}]\ndeployments: []\n"}) == ()

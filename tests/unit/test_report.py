@@ -156,6 +156,14 @@ class TestText:
         assert "[x]" in text_of(flow_report.flows_text(found))
         assert "[y]" in text_of(report.plan_text(plan_of(deployment(), there=[live(deployment(), description="[y]")])))
 
+    def test_of_flows_marks_those_that_cannot_be_used(self) -> None:
+        broken = flow(name="b", validation_errors=("lib/db.py:7: lib/db.py is not valid Python",))
+        text = text_of(flow_report.flows_text(Discovery(flows=(flow(name="a"), broken))))
+        (line,) = [line for line in text.splitlines() if "flows/b.py" in line]
+        assert line.startswith("! b ") and "lib/db.py:7: lib/db.py is not valid" in line
+        assert "2 flows, 1 of them (!) cannot be used" in text
+        assert "!" not in text_of(flow_report.flows_text(Discovery(flows=(flow(name="a"),))))
+
     def test_of_a_degraded_apply_says_so(self) -> None:
         applied = ChangeResult(deployment="a/b", action="create", status="applied")
         failed = ChangeResult(deployment="a/c", action="create", status="skipped", error="not tried")

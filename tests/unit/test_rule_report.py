@@ -70,6 +70,8 @@ def repository(rule: Rule, source: str) -> dict[str, str]:
 
 def improved(rule: Rule) -> dict[str, str]:
     """The repository of the example with what its better version shows."""
+    if rule.code == "CFG010":  # it is the file's name that is better
+        return repository(rule, rule.better)
     files = repository(rule, rule.example)
     if rule.code in BETTER:
         return files | {path: files[path].replace(*change) for path, change in BETTER[rule.code].items()}

@@ -29,7 +29,7 @@ class TestEntrypoints:
     def test_dpl001_points_to_the_entrypoint(self, tmp_path: Path) -> None:
         files = {"flows/etl.py": FLOW, "prefect.yaml": START.replace(":etl", ":elt")}
         (fault,) = faults_of(tmp_path, files, "DPL001")
-        assert (fault.location, fault.skips, marked(tmp_path, fault)) == ("prefect.yaml:3", False, "entrypoint")
+        assert (fault.location, fault.skips, marked(tmp_path, fault)) == ("prefect.yaml:3", False, "flows/etl.py:elt")
         assert faults_of(tmp_path, files, "DPL006") == ()
 
     @pytest.mark.parametrize(
@@ -50,6 +50,27 @@ class TestEntrypoints:
         assert "flows/etl.py" in fault.message
         assert remedy in fault.remediation
         assert faults_of(tmp_path, files, "DPL001") == ()
+
+    def test_dpl001_a_file_that_does_not_exist(self, tmp_path: Path) -> None:
+        files = {"flows/etl.py": FLOW, "prefect.yaml": START.replace("etl.py", "elt.py")}
+        (fault,) = faults_of(tmp_path, files, "DPL001")
+        assert fault.message == "The deployment 'daily' cannot be used: the file flows/elt.py does not exist."
+        assert "Did you mean flows/etl.py:etl" in fault.remediation
+
+    @pytest.mark.parametrize(
+        ("source", "reason"),
+        [
+            ("from prefect import task\n\n@task\ndef elt(): ...", "elt in flows/etl.py is a task"),
+            ("import prefect as p\n\n@p.task(retries=1)\nasync def elt(): ...", "elt in flows/etl.py is a task"),
+            ("import celery\n\n@celery.task\ndef elt(): ...", "elt in flows/etl.py is a plain function"),
+            ("def elt(): ...", "elt in flows/etl.py is a plain function"),
+        ],
+    )
+    @pytest.mark.parametrize("head", ["", FLOW])
+    def test_a_function_that_is_no_flow(self, tmp_path: Path, source: str, reason: str, head: str) -> None:
+        files = {"flows/etl.py": f"{head}{source}\n", "prefect.yaml": START.replace(":etl", ":elt")}
+        (fault,) = faults_of(tmp_path, files, "DPL001" if head else "DPL006")
+        assert reason in fault.message
 
     def test_dpl006_a_broken_file_is_another_matter(self, tmp_path: Path) -> None:
         files = {"flows/etl.py": "def etl(:", "prefect.yaml": START}
@@ -105,6 +126,15 @@ class TestParameters:
         found = declared(tmp_path, text, "DPL004", FLOW.replace(" = 'today'", ""))
         assert [(fault.line_number, marked(tmp_path, fault)) for fault in found] == [(4, "interval"), (7, "0 6 * * *")]
 
+    @pytest.mark.parametrize(("stars", "empty"), [("*rows", "`rows: []`"), ("**rows", "`rows: {}`")])
+    def test_dpl004_what_stars_gather_is_required_by_prefect(self, tmp_path: Path, stars: str, empty: str) -> None:
+        flow = f"from prefect import flow\n@flow\ndef etl({stars}): ...\n"
+        (found,) = declared(tmp_path, "schedule: {interval: 60}\n", "DPL004", flow)
+        assert "requires rows" in found.message
+        assert empty in found.remediation
+        value = empty.strip("`")
+        assert declared(tmp_path, f"schedule: {{interval: 60}}\nparameters: {{{value}}}\n", "DPL004", flow) == ()
+
     @pytest.mark.parametrize(
         ("value", "reason"),
         [
@@ -122,6 +152,7 @@ class TestParameters:
         assert marked(tmp_path, fault) == "rows"
         assert "takes `int`" in fault.message
         assert reason in fault.message
+        assert ("without quotes" in fault.remediation) is value.startswith('"')
         assert "flows/etl.py:4" in fault.message
 
     def test_dpl005_in_a_schedule(self, tmp_path: Path) -> None:
@@ -260,6 +291,22 @@ class TestCalls:
             self.faults(tmp_path, "other/daily", **{"flows/dynamic.py": "from prefect import flow\n@flow\ndef (:"})
             == ()
         )
+
+    @pytest.mark.parametrize("code", ["extra.serve(name='served')", "serve(extra)", "extra.deploy('x', 'pool')"])
+    def test_dpl011_where_code_makes_deployments(self, tmp_path: Path, code: str) -> None:
+        main = f"import flows.serving\n{FLOW}"
+        for path in ("flows/serving.py", "flows/other.py"):
+            files = {"flows/etl.py": main, path: f"{FLOW.replace('etl', 'extra')}\n{code}\n"}
+            assert self.faults(tmp_path, "extra/served", **files) == ()
+            (tmp_path / path).unlink()
+
+    @pytest.mark.parametrize("code", ["observe(extra)", "server(1)", "reserve (1)", "serve = deploy(1)"])
+    def test_dpl011_where_code_sounds_like_it(self, tmp_path: Path, code: str) -> None:
+        assert len(self.faults(tmp_path, "etl/dayly", **{"flows/etl.py": f"{FLOW}\n{code}\n"})) == 1
+
+    def test_dpl011_a_flow_whose_name_prefect_refuses_may_be_meant(self, tmp_path: Path) -> None:
+        refused = FLOW.replace("@flow", '@flow(name="etl/shop")')
+        assert self.faults(tmp_path, "etl-shop/daily", **{"flows/etl.py": refused}) == ()
 
     def test_dpl011_without_declarations_and_templates_nothing_is_known(self, tmp_path: Path) -> None:
         assert faults_of(tmp_path, {"flows/parent.py": CALLER}, "DPL011") == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import Flow, flow
@@ -98,7 +99,7 @@ class TestOptions:
     def test_flw008(self, tmp_path: Path, source: str, line: int) -> None:
         (fault,) = in_file(tmp_path, source, "FLW008")
         assert (fault.line_number, fault.severity, fault.skips) == (line, "error", True)
-        assert fault.flow in ("flows/etl.py:etl", "flows/etl.py:work")
+        assert fault.flows in (("flows/etl.py:etl",), ("flows/etl.py:work",))
         assert "Did you mean retries" in fault.remediation
         assert marked(tmp_path, fault) == "retrys"
 
@@ -110,9 +111,146 @@ class TestOptions:
         found = all_faults(
             tmp_path, {"flows/a.py": HEAD + "@flow(x=1)\ndef a(): ...", "flows/b.py": HEAD + "@flow\ndef b(): ..."}
         )
-        assert [(fault.code, fault.flow) for fault in found if fault.severity == "error"] == [
-            ("FLW008", "flows/a.py:a")
+        assert [(fault.code, fault.flows) for fault in found if fault.severity == "error"] == [
+            ("FLW008", ("flows/a.py:a",))
         ]
+
+
+SHARED = """
+    from prefect import flow
+
+    def ours(**options):
+        return flow(
+            %s,
+        )
+"""
+"""A decorator that flows share: the argument is on line 5."""
+
+
+def users(argument: str, comment: str = "") -> dict[str, str]:
+    """Two flows in two files with a decorator that gives an argument."""
+    user = "from lib.decorators import ours\n\n@ours()\ndef %s(): ...\n"
+    return {
+        "lib/decorators.py": SHARED % argument + comment,
+        "flows/a.py": user % "a",
+        "flows/b.py": user % "b",
+    }
+
+
+class TestSharedDecorators:
+    """A fault is where it is written, once, however many flows it concerns."""
+
+    FLOWS = ("flows/a.py:a", "flows/b.py:b")
+
+    def test_flw008(self, tmp_path: Path) -> None:
+        (fault,) = faults_of(tmp_path, users("retrys=3"), "FLW008")
+        assert (fault.location, fault.flows, fault.skips) == ("lib/decorators.py:5", self.FLOWS, True)
+        assert "flows/a.py:a and 1 more cannot be imported" in fault.message
+        assert marked(tmp_path, fault) == "retrys"
+
+    def test_a_comment_there_silences_it(self, tmp_path: Path) -> None:
+        files = users("retrys=3,  # orchestrator: ignore[FLW008]\n            name=None")
+        assert [fault.code for fault in all_faults(tmp_path, files) if fault.code != "CFG007"] == []
+
+    def test_flw009(self, tmp_path: Path) -> None:
+        files = {**users("name='a/b'"), "flows/b.py": ""}
+        (fault,) = faults_of(tmp_path, files, "FLW009")
+        assert (fault.location, fault.flows, marked(tmp_path, fault)) == ("lib/decorators.py:5", self.FLOWS[:1], "a/b")
+
+    def test_flw004(self, tmp_path: Path) -> None:
+        (fault,) = faults_of(tmp_path, users("name=input()"), "FLW004")
+        assert (fault.location, marked(tmp_path, fault)) == ("lib/decorators.py:5", "name")
+        assert "flows/a.py:a and 1 more" in fault.message
+
+
+class TestBrokenFiles:
+    """What breaks a file breaks the flows that need it."""
+
+    BROKEN = "from prefect import flow\n\ndef connect(:\n"
+
+    @staticmethod
+    def needing(*names: str, what: str = "lib.db") -> dict[str, str]:
+        return {f"flows/{name}.py": f"import {what}\n{HEAD}@flow\ndef {name}(): ...\n" for name in names}
+
+    def test_flw001_names_who_needs_it(self, tmp_path: Path) -> None:
+        (fault,) = faults_of(tmp_path, {"lib/db.py": self.BROKEN, **self.needing(*"abcd")}, "FLW001")
+        assert fault.flows == tuple(f"flows/{name}.py:{name}" for name in "abcd")
+        assert fault.remediation == (
+            "Correct the syntax. 4 flows need it and are left as they are until then: "
+            "flows/a.py:a, flows/b.py:b, flows/c.py:c, …"
+        )
+
+    def test_flw001_of_a_file_that_nobody_else_needs(self, tmp_path: Path) -> None:
+        (fault,) = faults_of(tmp_path, {"flows/a.py": self.BROKEN, **self.needing("b", what="os")}, "FLW001")
+        assert (fault.flows, "need it" in fault.remediation) == ((), False)
+
+    def test_flw002_too(self, tmp_path: Path) -> None:
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib/db.py").write_bytes("x = 'ö'".encode("latin-1"))
+        (fault,) = faults_of(tmp_path, self.needing("a"), "FLW002")
+        assert fault.flows == ("flows/a.py:a",)
+        assert "One flow needs it and is left as it is until then: flows/a.py:a." in fault.remediation
+
+    def test_flw004_is_not_told_about_names_that_a_broken_file_holds(self, tmp_path: Path) -> None:
+        source = f"from lib.config import NAME\n{HEAD}@flow(name=NAME)\ndef etl(): ...\n"
+        found = all_faults(tmp_path, {"flows/etl.py": source, "lib/config.py": "NAME = (\n"})
+        assert {fault.code for fault in found} & {"FLW001", "FLW004"} == {"FLW001"}
+
+    @pytest.mark.parametrize(
+        ("source", "code", "part"),
+        [("@flwo\ndef etl(): ...", "FLW012", "flwo"), ("@flow('daily')\ndef etl(): ...", "FLW013", "'daily'")],
+    )
+    def test_what_fails_on_import(self, tmp_path: Path, source: str, code: str, part: str) -> None:
+        files = {"flows/etl.py": f"{HEAD}{source}\n\n@flow\ndef other(): ...\n", **self.needing("a", what="flows.etl")}
+        (fault,) = faults_of(tmp_path, files, code)
+        assert (fault.file_path, fault.severity, fault.skips) == ("flows/etl.py", "error", True)
+        assert marked(tmp_path, fault) == part
+        assert set(fault.flows) == {"flows/etl.py:other", "flows/a.py:a"}
+
+    def test_a_deployment_of_such_a_file_is_left_out_alone(self, tmp_path: Path) -> None:
+        files = {
+            "flows/etl.py": f"{HEAD}@flwo\ndef etl(): ...\n",
+            "prefect.yaml": "deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl\n",
+        }
+        (fault,) = faults_of(tmp_path, files, "DPL001")
+        assert (fault.skips, "FLW012 at flows/etl.py:3" in fault.message) == (True, True)
+
+
+class TestMethods:
+    def test_flw014(self, tmp_path: Path) -> None:
+        source = "class Sync:\n    @flow\n    def pull(self, since='monday'): ...\n"
+        (fault,) = in_file(tmp_path, source, "FLW014")
+        assert (fault.location, fault.severity, fault.skips) == ("flows/etl.py:5", "warning", False)
+        assert marked(tmp_path, fault) == "pull"
+
+    @pytest.mark.parametrize("above", ["@staticmethod", "@classmethod"])
+    def test_flw014_what_needs_no_instance(self, tmp_path: Path, above: str) -> None:
+        source = f"class Sync:\n    {above}\n    @flow\n    def pull(since='monday'): ...\n"
+        assert in_file(tmp_path, source, "FLW014") == ()
+
+
+class TestMutableDefaults:
+    @pytest.mark.parametrize(
+        ("source", "text", "line"),
+        [
+            ("@flow\ndef etl(a=[]): ...", "Runs in one process share it", 4),
+            ("@flow\ndef etl(ä, *, a: list[str] = []): ...", "Runs get a copy of it, but calls of `.fn` share it", 4),
+            ("@flow(validate_parameters=False)\ndef etl(a: list = []): ...", "Runs in one process share it", 4),
+            ("@flow\ndef etl(\n    b,\n    a: list = (\n        []\n    ),\n): ...", "Runs get a copy", 7),
+        ],
+    )
+    def test_flw006(self, tmp_path: Path, source: str, text: str, line: int) -> None:
+        (fault,) = in_file(tmp_path, source, "FLW006")
+        assert (fault.line_number, marked(tmp_path, fault)) == (line, "[]")
+        assert text in fault.message
+
+    @pytest.mark.parametrize(("annotation", "shared"), [("", True), (": list", False), (": list[str]", False)])
+    def test_flw006_is_true(self, annotation: str, shared: bool) -> None:
+        names: dict[str, Any] = {"flow": flow}
+        exec(f"def etl(a{annotation} = []):\n    a.append('x')\n    return len(a)\n", names)
+        etl = names["etl"]
+        parameters = Flow(etl).validate_parameters({"a": etl.__defaults__[0]})
+        assert (parameters["a"] is etl.__defaults__[0]) is shared
 
 
 class TestNames:
@@ -122,7 +260,7 @@ class TestNames:
     @pytest.mark.parametrize("character", BANNED)
     def test_flw009(self, tmp_path: Path, character: str) -> None:
         (fault,) = in_file(tmp_path, f"@flow(\n    name='a{character}b',\n)\ndef etl(): ...", "FLW009")
-        assert (fault.location, fault.skips, fault.flow) == ("flows/etl.py:4", True, "flows/etl.py:etl")
+        assert (fault.location, fault.skips, fault.flows) == ("flows/etl.py:4", True, ("flows/etl.py:etl",))
         assert repr(character) in fault.message
         assert marked(tmp_path, fault) == f"a{character}b"
 
@@ -140,7 +278,7 @@ class TestNames:
 
 
 class TestExamples:
-    CODES = ("FLW001", "FLW003", "FLW004", "FLW005", "FLW006", "FLW007", "FLW008", "FLW009")
+    CODES = tuple(f"FLW{number:03}" for number in (1, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14))
 
     @pytest.mark.parametrize("code", CODES)
     def test_the_example_has_its_fault_and_the_better_one_has_not(self, tmp_path: Path, code: str) -> None:

@@ -294,9 +294,11 @@ class TestFaultyDockerfile:
         faults = of_dockerfile(tmp_path, "FROM a:1\nCOPY x /y", _dot_dockerignore="ok\na[", x="")
         assert seen(faults) == [("IMG005", ".dockerignore:2")]
 
-    def test_a_file_that_cannot_be_read_is_no_dockerfile(self, tmp_path: Path) -> None:
-        (tmp_path / "Dockerfile").write_bytes(b"FROM a\xff\xfe\nCOPY \x00 y")
-        assert findings(Facts(repository=Repository(tmp_path), flows=[flow(dockerfile_path="Dockerfile")])) == []
+    def test_a_file_that_is_not_utf8_is_said_to_be_unchecked(self, tmp_path: Path) -> None:
+        (tmp_path / "Dockerfile").write_bytes(b"FROM a:1\n# sch\xf6n\nCOPY \x00 y")
+        (fault,) = findings(Facts(repository=Repository(tmp_path), flows=[flow(dockerfile_path="Dockerfile")]))
+        assert (fault.code, fault.location, fault.severity) == ("IMG005", "Dockerfile:2", "warning")
+        assert "not UTF-8" in fault.message
 
     def test_null_bytes(self, tmp_path: Path) -> None:
         assert of_dockerfile(tmp_path, "FROM a:1\nCOPY a\0b /x\n") == []

@@ -1,4 +1,4 @@
-"""Rules about schedules: DPL007 to DPL010, in prefect.yaml and in all places of an environment."""
+"""Rules about schedules: DPL007 to DPL010 and DPL014, in prefect.yaml and in all places of an environment."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ WRONG = {
     "DPL007": ("cron: 0 61 * * *", "61", "the hour '61': 61 lies outside 0-23"),
     "DPL008": ("cron: 0 6 * * *\nanchor_date: 2024-01-01", "anchor_date", "no effect beside cron"),
     "DPL009": ("rrule: FREQ=WEKLY", "FREQ=WEKLY", "'FREQ=WEKLY' is no recurrence rule"),
+    "DPL014": ("cron: 0 6 30 2 *", "0 6 30 2 *", "no year has such a day"),
     "DPL010": ("cron: 0 6 * * *\ntimezone: Europe/Berln", "Europe/Berln", "no time zone 'Europe/Berln'"),
 }
 PLACES = {
@@ -49,7 +50,7 @@ class TestEverywhere:
         text, part, reason = WRONG[code]
         (fault,) = of_schedule(tmp_path, text, code)
         assert fault.location == f"prefect.yaml:{5 + text.count(chr(10))}"
-        assert fault.skips is True
+        assert fault.skips is (fault.severity == "error")
         assert reason in fault.message
         assert "'daily'" in fault.message
         assert marked(tmp_path, fault) == part
@@ -123,7 +124,7 @@ class TestNearMisses:
         "text",
         [
             *("cron: '@daily'", "cron: 0 0 * * MON-FRI", "cron: 0 0 L * *", "cron: 0 0 * * 5#2", "cron: 0 0 ? * 7"),
-            *("cron: 0 0 * * * 30", "cron: 0 0 30 2 *", "cron: '{{ prefect.variables.cron }}'"),
+            *("cron: 0 0 * * * 30", "cron: 0 0 29 2 *", "cron: '{{ prefect.variables.cron }}'"),
             *("rrule: FREQ=DAILY;COUNT=3", "rrule: 'RRULE:FREQ=WEEKLY;BYDAY=MO'", "rrule: '{{ prefect.variables.r }}'"),
             *(
                 "cron: 0 0 * * *\ntimezone: EST5EDT",

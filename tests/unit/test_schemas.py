@@ -233,8 +233,8 @@ class TestCache:
 
     def test_changed_code_is_asked_again(self, answers: Answers, children: Path) -> None:
         changed = [replace(each, digest="other") for each in answers.subjects if "typed" in each.entrypoint]
-        _, warnings = read_schemas(answers.root, changed, cache_file=answers.cache_file)
-        assert len(warnings) == len(changed)
+        (warning,) = read_schemas(answers.root, changed, cache_file=answers.cache_file)[1]
+        assert warning.message.startswith("flows/typed.py:typed and 1 more could not be imported (")
         assert children.exists()
 
     def test_what_failed_is_asked_again(self, answers: Answers) -> None:
@@ -265,7 +265,7 @@ class TestWritingTheCache:
         assert warnings == ()
 
     def test_leaves_nothing_but_the_cache(self, answers: Answers) -> None:
-        assert [path.name for path in answers.cache_file.parent.iterdir()] == ["schemas.json"]
+        assert {path.name for path in answers.cache_file.parent.iterdir()} == {"schemas.json", ".gitignore"}
 
 
 class TestFromSource:

@@ -17,6 +17,7 @@ from orchestrator.discovery import discover
 from orchestrator.entrypoints import declared_files, resolve
 from orchestrator.errors import ConfigurationError
 from orchestrator.model import Declaration, Discovery, FlowMetadata, ScheduleConfig, ValidationError, ValidationResult
+from orchestrator.pipeline import without_faulty_flows
 from orchestrator.repository import Repository
 from orchestrator.rules import RULES, Facts
 from orchestrator.validation import FlowValidator, facts_of, validate
@@ -153,9 +154,9 @@ class TestExcerpts:
         assert [excerpt.partition(":")[0] for excerpt, _ in found] == ["password", "url"]
         assert [len(excerpt) for excerpt, _ in found] == [25, 26]  # so that columns stay what they are
 
-    def test_shows_nothing_where_columns_would_lie(self, tmp_path: Path) -> None:
+    def test_has_no_columns_where_they_would_lie(self, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text("{password: x, nmae: y}\n")
-        assert self.excerpts(tmp_path, self.unknown_key(1, (15, 19))) == [("", 15)]
+        assert self.excerpts(tmp_path, self.unknown_key(1, (15, 19))) == [("{password: ****, nmae: y}", None)]
 
     def test_of_python_in_its_own_encoding(self, tmp_path: Path) -> None:
         source = "# coding: latin-1\nfrom prefect import flow\n@flow\ndef etl(ä=[]): ...\n"
@@ -235,7 +236,7 @@ class TestDeclarations:
                 "flows/signatures.py:needs_day",
             ),
             (declaration("flows/signature.py:needs_day"), "flows/signature.py", "Did you mean flows/signatures.py"),
-            (declaration("elsewhere.py:x"), "elsewhere.py:x", "orchestrator discover"),
+            (declaration("elsewhere.py:x"), "the file elsewhere.py does not exist", "orchestrator discover"),
             (declaration(flow_name="needs-dy"), "'needs-dy'", "Did you mean needs-day?"),
             (declaration(), "neither", "Add `entrypoint"),
         ],
@@ -337,7 +338,7 @@ def test_columns_are_found_behind_what_ends_no_line_for_python(tmp_path: Path) -
     write_files(tmp_path, {"flows/etl.py": source})
     result = validate(facts_of(tmp_path, discover(tmp_path, ["flows"])))
     (warning,) = result.warnings
-    assert (warning.code, warning.line_number, warning.column_number) == ("FLW006", 5, 9)
+    assert (warning.code, warning.line_number, warning.column_number) == ("FLW006", 5, 14)
     assert warning.excerpt == "def etl(rows=[]): ..."
 
 
@@ -390,3 +391,15 @@ def test_what_flw005_and_dpl003_say_is_what_prefect_does(tmp_path: Path) -> None
         [False, "ParameterTypeError"],
         [False, "runs"],
     ]
+
+
+def test_a_fault_takes_out_each_flow_that_it_names_and_says_it_once(tmp_path: Path) -> None:
+    user = "import lib\nfrom prefect import flow\n@flow\ndef {}(): ...\n"
+    files = {f"flows/{name}.py": user.format(name) for name in ("a", "b")}
+    write_files(tmp_path, {**files, "lib.py": "def (", "flows/c.py": user.format("c").replace("lib", "os")})
+    found = discover(tmp_path, ["flows"])
+    flows = without_faulty_flows(found, validate(facts_of(tmp_path, found))).flows
+    assert [(flow.function_name, len(flow.validation_errors)) for flow in flows] == [("a", 1), ("b", 1), ("c", 0)]
+    fault = ValidationError(code="DEP003", message="No.", skips=True, flows=("flows/a.py:a", "flows/c.py:c"))
+    flows = without_faulty_flows(found, ValidationResult(errors=(fault,))).flows
+    assert [(flow.function_name, len(flow.validation_errors)) for flow in flows] == [("a", 2), ("b", 1), ("c", 1)]

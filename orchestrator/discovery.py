@@ -228,6 +228,8 @@ class _Makers:
 
     def may_make_flows(self, path: str) -> bool:
         """Whether a file may hold flows. One that is not plain text may, too: parsing tells what is wrong with it."""
+        if path in self._sources.dull:
+            return False
         glance = self._sources[path].glance
         return glance.speaks_of_flows or glance.is_odd or (bool(glance.imports) and self._takes_from_makers(path))
 

@@ -50,11 +50,13 @@ class Entry:
         signature: of the file when it was read; None where it is not to be trusted.
         digest: hex sha256 of its bytes; "" where the signature alone must tell.
         notes: what the reader keeps of it, in terms of JSON.
+        is_dull: whether the notes say that it holds nothing of interest.
     """
 
     signature: Signature | None
     digest: str
     notes: dict[str, Any]
+    is_dull: bool = False
 
 
 class ScanCache:
@@ -76,20 +78,31 @@ class ScanCache:
 
     def entry(self, path: str) -> Entry | None:
         """What was known of a file at the end of the last scan."""
-        if path not in self._entries:
+        known = self._entries.get(path)
+        if known is None or len(known) == 1:
             return None
-        signature, digest, notes = self._entries[path]
+        signature, digest, notes = known
         return Entry(tuple(signature) if signature else None, digest, notes)
+
+    def is_dull(self, path: str, location: str) -> bool:
+        """Was there nothing of interest in a file, and is it as it was? Most files are dull: they take no more than a
+        look at their times."""
+        known = self._entries.get(path)
+        return known is not None and len(known) == 1 and known[0] == list(signature_of(location) or ())
 
     def save(self, learned: Mapping[str, Entry]) -> None:
         """Write what is new, and forget the files that are gone. Without a folder to write to, nothing happens."""
         if self._file is None or not learned:
             return
-        news = {path: [self._trusted(entry.signature), entry.digest, entry.notes] for path, entry in learned.items()}
+        news = {path: self._kept(entry) for path, entry in learned.items()}
         others = {path: entry for path, entry in self._entries.items() if path not in news}
         kept = {path: entry for path, entry in others.items() if (self._root / path).is_file()}
         body = json.dumps({**kept, **news}, separators=(",", ":")).encode()
         write_cache(self._file, _headline(self._root, body).encode() + b"\n" + body)
+
+    def _kept(self, entry: Entry) -> list[Any]:
+        signature = self._trusted(entry.signature)
+        return [signature] if entry.is_dull and signature else [signature, entry.digest, entry.notes]
 
     def _trusted(self, signature: Signature | None) -> Signature | None:
         """A signature, unless the file was written so late that it may be written again with the same times."""

@@ -55,6 +55,11 @@ class Glance:
     is_odd: bool
     imports: tuple[tuple[str, int], ...]
 
+    @property
+    def is_dull(self) -> bool:
+        """Whether no flow can be made here, whatever other files hold."""
+        return not (self.speaks_of_flows or self.is_odd or self.imports)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -203,7 +208,9 @@ class SourceFile:
         has_reading = self._reading is not None and "reading" not in self._notes
         if self._read_fault or not (self._has_news or has_glance or has_reading):
             return None
-        return Entry(self._signature, self.noted_digest, self.noted())
+        return Entry(
+            self._signature, self.noted_digest, self.noted(), is_dull=self._reading is None and self.glance.is_dull
+        )
 
     @property
     def noted_digest(self) -> str:
@@ -306,6 +313,7 @@ class SourceFiles:
         self._root = str(root)
         self._cache = ScanCache(root, cache_file)
         self._files: dict[str, SourceFile] = {}
+        self.dull: set[str] = set()  # files in which, as the last scan knows, no flow can be made
 
     def __getitem__(self, path: str) -> SourceFile:
         if path not in self._files:
@@ -321,8 +329,10 @@ class SourceFiles:
 
     def remembers(self, path: str) -> bool:
         """Has somebody looked at the file as it is now? It is not touched where the answer is no at once."""
+        if path not in self._files and self._cache.is_dull(path, f"{self._root}/{path}"):
+            self.dull.add(path)
         known = path in self._files or self._cache.entry(path) is not None
-        return known and self[path].is_remembered
+        return path in self.dull or (known and self[path].is_remembered)
 
     def adopt(self, path: str, signature: Signature | None, digest: str, notes: dict[str, Any]) -> None:
         """Take over what another process has noted of a file."""

@@ -178,8 +178,9 @@ def _with_masked_texts(value: Any) -> Any:
 
 
 def masked_default(name: str, default: str) -> str:
-    """The source text of a parameter's default as it may be shown."""
-    if _SECRET_KEY.search(name) and not _HARMLESS.fullmatch(default):
+    """The source text of a parameter's default as it may be shown. Numbers may: `max_tokens` is no secret."""
+    is_number = re.fullmatch(r"-?\d[\d_]{0,8}(\.\d+)?", default)
+    if _SECRET_KEY.search(name) and not is_number and not _HARMLESS.fullmatch(default):
         return HIDDEN
     return masked_text(default)
 

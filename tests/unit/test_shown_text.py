@@ -170,6 +170,8 @@ class TestSecrets:
 
     def test_defaults_that_hold_nothing_are_shown(self) -> None:
         assert [masked_default("password", text) for text in ("None", "''", "True")] == ["None", "''", "True"]
+        assert [masked_default("max_tokens", text) for text in ("100_000", "-1", "0.5")] == ["100_000", "-1", "0.5"]
+        assert masked_default("token", "'12345678'") == "********"
 
     def test_documents_are_json_whatever_they_hold(self) -> None:
         odd = {1: {b"x"}, "a": (float("inf"), ..., 2j), "password": "x", "b": None}

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property
 from itertools import chain
+from typing import NamedTuple
 
 from orchestrator.imports import Import
 from orchestrator.model import OutsideImport
+from orchestrator.repository import folder_of
 from orchestrator.requirements import is_shared_package
 from orchestrator.sources import SourceFiles
 from orchestrator.workspaces import package_roots
@@ -36,14 +38,12 @@ class Closure:
     Attributes:
         paths: the file and every repository file that it imports, directly or not; sorted.
         digest: hex sha256 over paths and contents. It does not depend on where the repository lies.
-        dependencies: import names from outside the repository and the standard library; sorted.
         outside: the imports of all these files that lead out of the repository and the standard library, or that
             start in the repository and lead nowhere; sorted by file and line.
     """
 
     paths: tuple[str, ...]
     digest: str
-    dependencies: tuple[str, ...]
     outside: tuple[OutsideImport, ...] = ()
 
 
@@ -88,13 +88,11 @@ class _Answer:
 _OUTSIDE = _Answer(is_outside=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Needs:
+class _Needs(NamedTuple):
     """What one file needs by its own imports."""
 
     files: tuple[str, ...]
     outside: tuple[OutsideImport, ...]
-    dependencies: frozenset[str]
 
 
 class ImportGraph:
@@ -142,14 +140,13 @@ class ImportGraph:
         return tuple(sorted(found, key=lambda each: (each.file_path, each.line_number, each.module)))
 
     def _follow(self, entry: str) -> Closure:
-        folder = posixpath.dirname(entry)
+        folder = folder_of(entry)
         paths = {entry}.union(*(self._reach(folder, path) for path in self._needs_of(folder, entry).files))
         ordered = tuple(sorted(paths))
         needs = [self._needs_of(folder, path) for path in ordered]
         return Closure(
             paths=ordered,
             digest=self._digest(ordered),
-            dependencies=tuple(sorted(frozenset[str]().union(*(each.dependencies for each in needs)))),
             outside=tuple(chain.from_iterable([each.outside for each in needs])),
         )
 
@@ -188,20 +185,18 @@ class ImportGraph:
 
     def _read_needs(self, folder: str, path: str) -> _Needs:
         files: dict[str, None] = {}
-        outside: set[OutsideImport] = set()
-        dependencies = set()
-        own_folder = posixpath.dirname(path)
+        outside: dict[tuple[int, str], OutsideImport] = {}  # by line and name: in what order they are told
+        own_folder = folder_of(path)
         for request in self._sources[path].imports:
             answer = self._resolve(request, own_folder if request.level else folder)
             for target in answer.files:
                 files[target] = None
             for missing in answer.missing:
-                outside.add(_outside(request, path, missing.module, missing))
-            if answer.is_outside and (top := request.module.partition(".")[0]) not in sys.stdlib_module_names:
-                outside.update(_outside(request, path, name) for name in _modules(request))
-                dependencies.add(top)
-        ordered = sorted(outside, key=lambda each: (each.line_number, each.module))
-        return _Needs(tuple(files), tuple(ordered), frozenset(dependencies))
+                outside[request.line, missing.module] = _outside(request, path, missing.module, missing)
+            if answer.is_outside and request.module.partition(".")[0] not in sys.stdlib_module_names:
+                for name in _modules(request):
+                    outside[request.line, name] = _outside(request, path, name)
+        return _Needs(tuple(files), tuple([outside[place] for place in sorted(outside)]))
 
     # Where a name leads
 
@@ -219,7 +214,7 @@ class ImportGraph:
             name leads out of the repository, or only to folders.
         """
         if level:
-            folder = _ancestor(posixpath.dirname(importer), level - 1)
+            folder = _ancestor(folder_of(importer), level - 1)
             return None if folder is None else self._farthest(folder, module) or self._package_itself(folder, module)
         found = (self._farthest(base, module) for base in self._bases_of(module.partition(".")[0], entry_folder))
         return next((place for place in found if place), None)
@@ -297,7 +292,7 @@ class ImportGraph:
             yield init
             if not folder:
                 return
-            folder = posixpath.dirname(folder)
+            folder = folder_of(folder)
 
     def _files_of(self, base: str, request: Import) -> tuple[str, ...]:
         """The files that an import runs when it starts in the folder `base`."""
@@ -401,7 +396,7 @@ def _ancestor(folder: str, steps: int) -> str | None:
     for _ in range(steps):
         if not folder:
             return None
-        folder = posixpath.dirname(folder)
+        folder = folder_of(folder)
     return folder
 
 
@@ -417,5 +412,5 @@ def import_roots(folder: str) -> tuple[str, ...]:
     """
     above = [folder]
     while above[-1]:
-        above.append(posixpath.dirname(above[-1]))
+        above.append(folder_of(above[-1]))
     return tuple(root for base in above for root in (base, posixpath.join(base, "src")))

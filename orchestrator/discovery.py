@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.flow_source import SourceFlow
 from orchestrator.flow_values import Doubt
 from orchestrator.model import Discovery, FlowMetadata, ValidationError
-from orchestrator.repository import Repository
-from orchestrator.requirements import RequirementFiles, distribution_of
+from orchestrator.repository import Repository, folder_of
+from orchestrator.requirements import RequirementFiles, Requirements, distribution_of
 from orchestrator.scanning import FlowScan
-from orchestrator.sources import SourceFiles
+from orchestrator.sources import Reading, SourceFiles
 
 UNDEFINED_NAME = "FLW012"
 NO_FUNCTION = "FLW013"
@@ -124,27 +124,28 @@ def discover(
     sources = SourceFiles(root, repository, cache_file)
     starts = [relative_path(root, path) for path in (folders if paths is None else paths)]
     declared = [path for path in also if path in sources]
-    files = sorted({*declared, *repository.files(starts, (".py",), exclude)})
-    named = [*declared, *(start for start in starts if start)]
-    graph = ImportGraph(sources)
-    scan = FlowScan(sources, graph)
+    files = {*declared, *repository.files(starts, (".py",), exclude)}
+    named = _those_under([*declared, *(start for start in starts if start)], files)
     with without_garbage_collection():
-        scan.look_at(files, also_parse=lambda path: _is_under(path, named))
-        makers = _Makers(sources, graph)
-        found = scan.read([path for path in files if makers.may_make_flows(path)])
-        surroundings = _Surroundings(sources, graph)
-        doubts = {path: [_fault(path, doubt) for doubt in here.doubts] for path, here in found.items()}
-        flows = [surroundings.describe(path, flow, doubts[path]) for path, here in found.items() for flow in here.flows]
-        # A broken module that a flow imports breaks the flow, wherever the module lies. Elsewhere in a repository
-        # broken files may well be templates, test data or Python 2, unless they speak of Prefect.
-        relevant = {path for flow in flows for path in flow.closure} | {
-            path for path in files if _is_under(path, named)
-        }
-        relevant |= {path for path in found if sources[path].glance.speaks_of_prefect}
-        problems = [fault for path in sorted(relevant) if (fault := sources[path].fault)]
-        problems += [fault for path in found if path in relevant for fault in doubts[path]]
-        sources.remember()
-    outside = tuple(each for each in graph.outside_imports() if each.file_path in relevant)
+        return _discover(sources, files, named)
+
+
+def _discover(sources: SourceFiles, files: Set[str], named: Set[str]) -> Discovery:
+    """Find the flows of some files, of which somebody has `named` a part as files of flows."""
+    graph = ImportGraph(sources)
+    scan, makers, surroundings = FlowScan(sources, graph), _Makers(sources, graph), _Surroundings(sources, graph)
+    scan.look_at(sorted(files), also_parse=named.__contains__)  # files of one folder in a row: reading them is faster
+    found = scan.read(sorted(path for path in files - sources.dull if makers.may_make_flows(path)))
+    doubts = {path: [_fault(path, doubt) for doubt in here.doubts] for path, here in found.items()}
+    flows = [surroundings.describe(path, flow, doubts[path]) for path, here in found.items() for flow in here.flows]
+    # A broken module that a flow imports breaks the flow, wherever the module lies. Elsewhere in a repository broken
+    # files may well be templates, test data or Python 2, unless they speak of Prefect.
+    relevant = {path for flow in flows for path in flow.closure} | named
+    relevant |= {path for path in found if sources[path].glance.speaks_of_prefect}
+    problems = [fault for path in sorted(relevant) if (fault := sources[path].fault)]
+    problems += [fault for path in found if path in relevant for fault in doubts[path]]
+    sources.remember()
+    outside = tuple([each for each in graph.outside_imports() if each.file_path in relevant])
     return Discovery(flows=tuple(flows), problems=tuple(problems), outside_imports=outside)
 
 
@@ -186,7 +187,7 @@ def without_garbage_collection() -> Iterator[None]:
 
 def cache_file_of(root: Path) -> Path:
     """Where the scans of a repository keep what they learn."""
-    return root / ".orchestrator" / "cache" / "scan.json"
+    return root / ".orchestrator" / "cache" / "scan.cache"
 
 
 def _default_folders(root: Path) -> tuple[str, ...]:
@@ -210,9 +211,10 @@ def relative_path(root: Path, path: str) -> str:
     return "" if relative == "." else relative
 
 
-def _is_under(path: str, named: Sequence[str]) -> bool:
-    """Is the file in a place that somebody named? Then it is parsed, and reported when broken, whatever it holds."""
-    return any(path == place or path.startswith(f"{place}/") for place in named)
+def _those_under(places: Sequence[str], files: Set[str]) -> Set[str]:
+    """The files in the places that somebody named: they are parsed, and reported when broken, whatever they hold."""
+    folders = tuple(f"{place}/" for place in places)
+    return {path for path in files if path.startswith(folders)} | (files & set(places)) if places else set()
 
 
 class _Makers:
@@ -228,8 +230,6 @@ class _Makers:
 
     def may_make_flows(self, path: str) -> bool:
         """Whether a file may hold flows. One that is not plain text may, too: parsing tells what is wrong with it."""
-        if path in self._sources.dull:
-            return False
         glance = self._sources[path].glance
         return glance.speaks_of_flows or glance.is_odd or (bool(glance.imports) and self._takes_from_makers(path))
 
@@ -252,7 +252,7 @@ class _Makers:
 
     def _targets(self, path: str) -> set[str]:
         """The repository files that a file seems to import."""
-        folder = posixpath.dirname(path)
+        folder = folder_of(path)
         imports = self._sources[path].glance.imports
         places = (self._graph.locate(module, level, path, folder) for module, level in imports)
         return {place[0] for place in places if place}
@@ -271,10 +271,13 @@ class _Surroundings:
         self._requirements = RequirementFiles(sources.repository)
         self._env_files_of: dict[str, tuple[str, ...]] = {}
         self._dockerfile_of: dict[str, str | None] = {}
+        self._noted: dict[str, Reading | None] = {}
+        self._distributions: dict[tuple[str, frozenset[str]], tuple[str, ...]] = {}
 
     def describe(self, path: str, flow: SourceFlow, doubts: Sequence[ValidationError] = ()) -> FlowMetadata:
         closure = self._graph.closure_of(path)
-        faults = [*doubts, *(fault for member in closure.paths if (fault := self._sources[member].fault))]
+        notable = [noted for member in closure.paths if (noted := self._noted_of(member))]
+        faults = [*doubts, *(noted.fault for noted in notable if noted.fault)]
         return FlowMetadata(
             name=flow.name,
             path=path,
@@ -293,26 +296,38 @@ class _Surroundings:
             is_copy=flow.is_copy,
             option_places=flow.option_places,
             dependencies=self.dependencies(path, closure),
-            deployment_calls=tuple(call for member in closure.paths for call in self._sources[member].reading.calls),
+            deployment_calls=tuple([call for noted in notable for call in noted.calls]),
             dockerfile_path=self._dockerfile(path, flow.name),
-            env_files=self._env_files(posixpath.dirname(path)),
+            env_files=self._env_files(folder_of(path)),
             closure=closure.paths,
             closure_digest=closure.digest,
             validation_errors=tuple(f"{fault.location}: {fault.message}" for fault in faults),
             metadata=flow.metadata,
         )
 
+    def _noted_of(self, path: str) -> Reading | None:
+        """What was read of a file, if it says anything about the flows that need it: most say nothing."""
+        if path not in self._noted:
+            reading = self._sources[path].reading
+            self._noted[path] = reading if reading.fault or reading.calls else None
+        return self._noted[path]
+
     def dependencies(self, path: str, closure: Closure) -> tuple[str, ...]:
         """The distributions that a file needs, its whole closure considered."""
         source = self._sources[path]
         text = source.content.decode("utf-8", "replace") if source.reading.is_script else None
         declared = self._requirements.for_file(path, text)
-        modules = {each.module for each in closure.outside if not each.is_missing} - {"__main__"}
-        return tuple(sorted({distribution_of(module, declared) for module in modules}))
+        modules = frozenset([each.module for each in closure.outside if not each.is_missing]) - {"__main__"}
+        if text is not None:
+            return _distributions_of(modules, declared)
+        key = (folder_of(path), modules)  # the flows of a folder need much the same
+        if key not in self._distributions:
+            self._distributions[key] = _distributions_of(modules, declared)
+        return self._distributions[key]
 
     def _dockerfile(self, path: str, flow_name: str) -> str | None:
         """The nearest Dockerfile: of the flow's folder, of those above it, or under the flow's name in docker/."""
-        above = self._dockerfile_above(posixpath.dirname(path))
+        above = self._dockerfile_above(folder_of(path))
         names = () if above or "/" in flow_name else (flow_name, flow_name.replace("-", "_"))
         by_name = (f"docker/{name}.Dockerfile" for name in names)
         return above or next((candidate for candidate in by_name if candidate in self._sources), None)
@@ -320,7 +335,7 @@ class _Surroundings:
     def _dockerfile_above(self, folder: str) -> str | None:
         if folder not in self._dockerfile_of:
             here = posixpath.join(folder, "Dockerfile")
-            above = self._dockerfile_above(posixpath.dirname(folder)) if folder else None
+            above = self._dockerfile_above(folder_of(folder)) if folder else None
             self._dockerfile_of[folder] = here if here in self._sources else above
         return self._dockerfile_of[folder]
 
@@ -329,9 +344,13 @@ class _Surroundings:
         if folder not in self._env_files_of:
             names = sorted(self._sources.repository.names(folder))
             paths = (posixpath.join(folder, name) for name in names if name == ".env" or name.startswith(".env."))
-            above = self._env_files(posixpath.dirname(folder)) if folder else ()
+            above = self._env_files(folder_of(folder)) if folder else ()
             self._env_files_of[folder] = (*above, *(path for path in paths if path in self._sources))
         return self._env_files_of[folder]
+
+
+def _distributions_of(modules: Iterable[str], declared: Requirements) -> tuple[str, ...]:
+    return tuple(sorted({distribution_of(module, declared) for module in modules}))
 
 
 def module_path(path: str) -> str:

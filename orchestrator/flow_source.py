@@ -11,8 +11,8 @@ import ast
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from orchestrator.bindings import names_anywhere_in
 from orchestrator.closure import ImportGraph
@@ -30,6 +30,7 @@ from orchestrator.flow_values import (
 )
 from orchestrator.interpreter import attribute_of, run
 from orchestrator.model import Parameter
+from orchestrator.repository import folder_of
 from orchestrator.sources import SourceFiles
 
 MOST_CALLS = 5000  # of functions that are followed for one module; no module of people's needs as many
@@ -37,25 +38,24 @@ DEEPEST_CALLS = 12  # of functions by functions; the interpreter is far from the
 LONGEST_TRAIL = 30  # imports that lead to imports
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceFlow:
+class SourceFlow(NamedTuple):
     """A flow as one file's source states it. It keeps nothing of the syntax tree."""
 
     name: str
     function_name: str  # what it is bound to: `name`, `Class.method`
     line_number: int
     end_line_number: int
-    name_is_static: bool = True
-    signature_is_static: bool = True
-    is_async: bool = False
-    description: str = ""
-    parameters: tuple[Parameter, ...] = ()
-    tags: tuple[str, ...] = ()
-    retries: int | None = None
-    needs_instance: bool = False  # a method that takes `self`
-    is_copy: bool = False  # of another flow, by with_options, under the same name
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    option_places: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # file and line of each argument
+    name_is_static: bool
+    signature_is_static: bool
+    is_async: bool
+    description: str
+    tags: tuple[str, ...]
+    retries: int | None
+    needs_instance: bool  # a method that takes `self`
+    is_copy: bool  # of another flow, by with_options, under the same name
+    metadata: Mapping[str, Any]
+    option_places: Mapping[str, tuple[str, int]]  # file and line of each argument
+    parameters: tuple[Parameter, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +70,30 @@ class FileFlows:
     flows: tuple[SourceFlow, ...] = ()
     doubts: tuple[Doubt, ...] = ()
 
-    def to_json(self) -> list[Any]:
-        """In terms of JSON."""
-        return [
-            list(map(_flow_to_json, self.flows)),
-            [[each.kind, each.name, each.line_number] for each in self.doubts],
-        ]
+    def as_plain(self) -> tuple[Any, ...]:
+        """In plain values: tuples, dictionaries, texts and numbers."""
+        return tuple(map(_plain_flow, self.flows)), tuple(map(tuple, self.doubts))
 
     @classmethod
-    def from_json(cls, document: Sequence[Any]) -> FileFlows:
-        """What `to_json` has written."""
-        flows, doubts = document
-        return cls(tuple(map(_flow_from_json, flows)), tuple(Doubt(*each) for each in doubts))
+    def from_plain(cls, values: tuple[Any, ...]) -> FileFlows:
+        """What `as_plain` has made."""
+        flows, doubts = values
+        return cls(tuple(map(_flow_from, flows)), tuple(map(Doubt._make, doubts)))
 
 
-def _flow_to_json(flow: SourceFlow) -> dict[str, Any]:
-    parameters = [[each.name, each.annotation, each.default, each.required, each.variadic] for each in flow.parameters]
-    return {**{name: getattr(flow, name) for name in SourceFlow.__slots__}, "parameters": parameters}
+def _plain_flow(flow: SourceFlow) -> tuple[Any, ...]:
+    *others, parameters = flow
+    plain = [(each.name, each.annotation, each.default, each.required, each.variadic) for each in parameters]
+    return *others, tuple(plain)
 
 
-def _flow_from_json(document: Mapping[str, Any]) -> SourceFlow:
-    parameters = tuple(
+def _flow_from(values: tuple[Any, ...]) -> SourceFlow:
+    *others, plain = values
+    parameters = [
         Parameter(name=name, annotation=annotation, default=default, required=required, variadic=variadic)
-        for name, annotation, default, required, variadic in document["parameters"]
-    )
-    places = {name: (path, line) for name, (path, line) in document["option_places"].items()}
-    tags = tuple(document["tags"])
-    return SourceFlow(**{**document, "tags": tags, "parameters": parameters, "option_places": places})
+        for name, annotation, default, required, variadic in plain
+    ]
+    return SourceFlow._make((*others, tuple(parameters)))
 
 
 class FlowReader:
@@ -131,7 +128,7 @@ class FlowReader:
         Returns:
             Each flow once; one that has several names by its first. Nothing where the file cannot be parsed.
         """
-        key = (path, _folder(path))
+        key = (path, folder_of(path))
         self._met_circle, scopes, values = False, len(self._scopes), len(self._values)
         tree = self._trees[path] if path in self._trees else self._sources[path].parse()
         scope = self._scopes.get(key) or self._run(tree, ModulePlace(self, *key))
@@ -262,10 +259,6 @@ def _cut(known: dict[Any, Any], length: int) -> None:
     it counts for the one file that was read."""
     for key in list(known)[length:]:
         del known[key]
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
 
 
 def _collect(names: Mapping[str, Value], prefix: str, found: dict[str, FoundFlow]) -> None:

@@ -191,8 +191,9 @@ def _decorated(value: Value, decorator: Value, statement: ast.stmt, scope: Scope
 
 def _placed(value: Value, node: ast.stmt | ast.expr) -> Value:
     """A flow that a function made belongs to the line that called the function."""
-    if isinstance(value, FoundFlow):
-        return replace(value, line_number=node.lineno, end_line_number=node.end_lineno or node.lineno)
+    lines = node.lineno, node.end_lineno or node.lineno
+    if isinstance(value, FoundFlow) and (value.line_number, value.end_line_number) != lines:
+        return replace(value, line_number=lines[0], end_line_number=lines[1])
     return value
 
 

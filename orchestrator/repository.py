@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,11 @@ class _Listing:
 
 
 _NOTHING = _Listing()
+
+
+def folder_of(path: str) -> str:
+    """The folder of a path that is relative to the root; "" for the root itself. Several times as fast as dirname."""
+    return path.rpartition("/")[0]
 
 
 class Repository:
@@ -118,7 +123,7 @@ class Repository:
             self._listings[folder] = self._list(folder)
         return self._listings[folder]
 
-    def files(self, starts: Iterable[str], suffixes: tuple[str, ...], exclude: Sequence[str] = ()) -> Iterator[str]:
+    def files(self, starts: Iterable[str], suffixes: tuple[str, ...], exclude: Sequence[str] = ()) -> Collection[str]:
         """The files that somebody wrote for this repository, at and under some places of it.
 
         Left out: what git ignores (https://git-scm.com/docs/gitignore; not the user's own global patterns); hidden
@@ -331,17 +336,15 @@ class _Walk:
         self._found: set[str] = set()
         self._links: set[str] = set()
 
-    def files(self, starts: Iterable[str]) -> Iterator[str]:
+    def files(self, starts: Iterable[str]) -> Collection[str]:
         for start in sorted(starts, reverse=True):  # a place within another comes first: it is entered on its own terms
-            yield from self._file(start) if start in self._repository else self._under(start)
-        yield from self._linked()
+            if start in self._repository:
+                self._found.add(start)
+            else:
+                self._search(start)
+        return self._found | set(self._linked())
 
-    def _file(self, path: str) -> Iterator[str]:
-        if path not in self._found:
-            self._found.add(path)
-            yield path
-
-    def _under(self, start: str) -> Iterator[str]:
+    def _search(self, start: str) -> None:
         waiting = [(start, self._rules_above(start))]
         while waiting:
             folder, outer = waiting.pop()
@@ -359,7 +362,7 @@ class _Walk:
                     if name in listing.links:
                         self._links.add(prefix + name)
                     elif name in listing.files:
-                        yield from self._file(prefix + name)
+                        self._found.add(prefix + name)
 
     def _rules_above(self, start: str) -> _Rules:
         """The patterns that hold at a start. Those that exclude the start itself are overruled by naming it."""
@@ -400,14 +403,15 @@ class _Walk:
     def _linked(self) -> Iterator[str]:
         """Links to files, by what they lead to: each target once. A link to nothing is worth a report."""
         root = os.path.realpath(self._repository.root)
-        for path in sorted(self._links):
+        taken = set(self._found)
+        for path in sorted(self._links - self._found):
             target = os.path.realpath(self._repository.root / path)
             inside = os.path.relpath(target, root).replace(os.sep, "/")
-            if inside.startswith("../") or inside in self._found or not _is_regular_or_missing(target):
+            if inside.startswith("../") or inside in taken or not _is_regular_or_missing(target):
                 continue
             if not posixpath.basename(path).startswith(".#"):  # an editor's lock is a link to nothing
-                yield from self._file(path)
-                self._found.add(inside)
+                taken.add(inside)
+                yield path
 
 
 def _is_regular_or_missing(location: str) -> bool:

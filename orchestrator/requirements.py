@@ -21,7 +21,7 @@ from functools import cache, cached_property
 from itertools import islice
 from typing import Any
 
-from orchestrator.repository import Repository, line_of_fault
+from orchestrator.repository import Repository, folder_of, line_of_fault
 
 # Bounds for hostile files; people write far less, and what exceeds them counts as not known.
 MOST_FILES = 500  # that the declarations of one folder include
@@ -138,14 +138,14 @@ class RequirementFiles:
         if source is not None and (script := script_requirements(path, source)) is not None:
             return script
         passed = []
-        folder = posixpath.dirname(path)
+        folder = folder_of(path)
         while folder not in self._nearest:
             passed.append(folder)
             found = _FolderReader(self._repository, folder).read()
             if found.files or not folder:
                 self._nearest[folder] = found
                 break
-            folder = posixpath.dirname(folder)
+            folder = folder_of(folder)
         for each in passed:
             self._nearest[each] = self._nearest[folder]
         return self._nearest[folder]
@@ -322,7 +322,7 @@ class _FolderReader:
             kind, value = option[1].lstrip("-")[0], option[2].strip().strip("\"'")
             if kind == "e":
                 self._add(_reference(value, path, number, group))
-            elif (included := _inside(posixpath.dirname(path), value)) is not None:
+            elif (included := _inside(folder_of(path), value)) is not None:
                 self._waiting.append((included, group, is_constraint or kind == "c"))
                 if included not in self._repository and not self._repository.is_ignored(included):
                     self._unread.append(Unread(file_path=path, line_number=number, missing=value))
@@ -343,7 +343,7 @@ class _FolderReader:
     def _follow_path(self, entry: Requirement) -> None:
         """A folder of the repository that is installed brings what it declares itself."""
         path = entry.text.partition("[")[0].removeprefix("file:")
-        folder = _inside(posixpath.dirname(entry.file_path), path)
+        folder = _inside(folder_of(entry.file_path), path)
         if folder is None or not self._repository.names(folder):
             self._is_complete = False
         elif folder not in self._folders:
@@ -398,7 +398,7 @@ class _FolderReader:
 
     def _include(self, path: str, names: list[str]) -> None:
         """The requirements files that a project at `path` takes its dependencies from."""
-        included = [_inside(posixpath.dirname(path), name) for name in names]
+        included = [_inside(folder_of(path), name) for name in names]
         self._waiting += [(each, "", False) for each in included if each is not None]
         self._is_complete = self._is_complete and bool(names) and None not in included
 

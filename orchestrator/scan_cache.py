@@ -4,22 +4,22 @@ Everything is kept by content: an entry counts only for a file whose bytes have 
 the way git asks its index: a file whose size, inode and times are those of the entry is not read again, unless it was
 written so shortly before it was read that a later write could carry the same time.
 
-The cache is one JSON file with a checksum, replaced in one step: whoever reads at the same time sees the old or the new
-one, whole. One that is damaged, was written by another version of the reader or for another folder, is ignored.
+The cache is one file of plain values (Python's marshal, four times as fast as JSON) with a checksum, replaced in one
+step: whoever reads at the same time sees the old or the new one, whole. One that is damaged, was written by another
+version of the reader or of Python, or for another folder, is not read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import marshal
 import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orchestrator
 from orchestrator.cache_file import write_cache
@@ -42,21 +42,18 @@ Signature = tuple[int, ...]
 """Size, inode, and the times of the last write and of the last change, in nanoseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is known of one file.
 
     Attributes:
         signature: of the file when it was read; None where it is not to be trusted.
         digest: hex sha256 of its bytes; "" where the signature alone must tell.
-        notes: what the reader keeps of it, in terms of JSON.
-        is_dull: whether the notes say that it holds nothing of interest.
+        notes: what the reader keeps of it, in plain values; None of a dull file, in which nothing is of interest.
     """
 
     signature: Signature | None
     digest: str
-    notes: dict[str, Any]
-    is_dull: bool = False
+    notes: dict[str, Any] | None
 
 
 class ScanCache:
@@ -65,12 +62,15 @@ class ScanCache:
     Args:
         root: its folder.
         file: where it is kept; None keeps nothing.
+
+    Attributes:
+        dull: most files are: they take no more than a look at their times. Signatures by path.
     """
 
     def __init__(self, root: Path, file: Path | None) -> None:
         self._root, self._file = root, file
         self._opened_at = time.time_ns()
-        self._entries = _read(root, file) if file else {}
+        self._entries, self.dull = _read(root, file) if file else ({}, {})
 
     @property
     def is_kept(self) -> bool:
@@ -78,31 +78,28 @@ class ScanCache:
 
     def entry(self, path: str) -> Entry | None:
         """What was known of a file at the end of the last scan."""
-        known = self._entries.get(path)
-        if known is None or len(known) == 1:
-            return None
-        signature, digest, notes = known
-        return Entry(tuple(signature) if signature else None, digest, notes)
+        return Entry._make(self._entries[path]) if path in self._entries else None
 
-    def is_dull(self, path: str, location: str) -> bool:
-        """Was there nothing of interest in a file, and is it as it was? Most files are dull: they take no more than a
-        look at their times."""
-        known = self._entries.get(path)
-        return known is not None and len(known) == 1 and known[0] == list(signature_of(location) or ())
+    def knows(self, path: str) -> bool:
+        """Is there an entry of a file?"""
+        return path in self._entries
 
     def save(self, learned: Mapping[str, Entry]) -> None:
         """Write what is new, and forget the files that are gone. Without a folder to write to, nothing happens."""
         if self._file is None or not learned:
             return
-        news = {path: self._kept(entry) for path, entry in learned.items()}
-        others = {path: entry for path, entry in self._entries.items() if path not in news}
-        kept = {path: entry for path, entry in others.items() if (self._root / path).is_file()}
-        body = json.dumps({**kept, **news}, separators=(",", ":")).encode()
+        entries, dull = self._still_there(self._entries, learned), self._still_there(self.dull, learned)
+        for path, (signature, digest, notes) in learned.items():
+            trusted = self._trusted(signature)
+            if notes is not None:
+                entries[path] = trusted, digest, notes
+            elif trusted is not None:
+                dull[path] = trusted
+        body = marshal.dumps((entries, dull))
         write_cache(self._file, _headline(self._root, body).encode() + b"\n" + body)
 
-    def _kept(self, entry: Entry) -> list[Any]:
-        signature = self._trusted(entry.signature)
-        return [signature] if entry.is_dull and signature else [signature, entry.digest, entry.notes]
+    def _still_there(self, known: Mapping[str, Any], learned: Mapping[str, Entry]) -> dict[str, Any]:
+        return {path: entry for path, entry in known.items() if path not in learned and (self._root / path).is_file()}
 
     def _trusted(self, signature: Signature | None) -> Signature | None:
         """A signature, unless the file was written so late that it may be written again with the same times."""
@@ -128,21 +125,20 @@ def signature_of(location: str) -> Signature | None:
 @lru_cache(maxsize=1)
 def _version() -> str:
     """Changes whenever something else may be read from the same source."""
-    digest = hashlib.sha256(sys.version.encode())
-    for name in _READERS:
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
-    return f"{orchestrator.__version__} {digest.hexdigest()}"
+    readers = [os.stat(Path(__file__).with_name(f"{name}.py")) for name in _READERS]  # noqa: PTH116
+    states = [(reader.st_size, reader.st_mtime_ns) for reader in readers]
+    return f"{orchestrator.__version__} {hashlib.sha256(f'{sys.version}{states}'.encode()).hexdigest()}"
 
 
-def _read(root: Path, file: Path) -> dict[str, Any]:
+def _read(root: Path, file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         first, _, body = file.read_bytes().partition(b"\n")
         if first.decode() != _headline(root, body):
-            return {}
-        entries = json.loads(body)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
+            return {}, {}
+        entries, dull = marshal.loads(body)
+    except (OSError, ValueError, EOFError, TypeError):
+        return {}, {}
+    return entries, dull
 
 
 def _headline(root: Path, body: bytes) -> str:

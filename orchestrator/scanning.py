@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.closure import ImportGraph
 from orchestrator.flow_source import FileFlows, FlowReader
-from orchestrator.helpers import shared
+from orchestrator.forks import shared
 from orchestrator.sources import SourceFiles
 
 FILES_THAT_PAY = 150  # for one more process: copying this one takes as long as reading some dozens
@@ -33,19 +33,19 @@ class FlowScan:
         self._processes = processes or min(_processors(), _MOST_PROCESSES)
         self._fresh: dict[str, FileFlows] = {}
 
-    def look_at(self, paths: Sequence[str], also_parse: Callable[[str], bool] = lambda path: False) -> None:
+    def look_at(self, paths: Iterable[str], also_parse: Callable[[str], bool] = lambda path: False) -> None:
         """Look at files that nobody has looked at since they were written; parse those that speak of flows.
 
         Args:
             paths: relative to the root.
             also_parse: says which of the others are parsed as well: what is wrong with them counts, whatever they hold.
         """
-        unknown = [(path, also_parse(path)) for path in paths if not self._sources.remembers(path)]
+        unknown = [(path, also_parse(path)) for path in self._sources.not_remembered(paths)]
         helpers = min(self._processes - 1, len(unknown) // FILES_THAT_PAY)
         for path, (signature, digest, notes), flows in shared(self._look_at_all, unknown, helpers, self._answer):
-            self._sources.adopt(path, tuple(signature) if signature else None, digest, notes)
+            self._sources.adopt(path, signature, digest, notes)
             if flows is not None:
-                self._fresh[path] = FileFlows.from_json(flows)
+                self._fresh[path] = FileFlows.from_plain(flows)
 
     def _look_at_all(self, files: Iterable[tuple[str, bool]]) -> None:
         for path, always in files:
@@ -57,10 +57,10 @@ class FlowScan:
                 source.parse()
 
     def _answer(self, path: str) -> list[Any]:
-        """What this process has learned of a file, in terms of JSON."""
+        """What this process has learned of a file, in plain values."""
         flows = self._fresh.get(path)
         told = self._sources[path].to_tell()
-        return [path, told, None if flows is None else flows.to_json()]
+        return [path, told, None if flows is None else flows.as_plain()]
 
     def read(self, paths: Sequence[str]) -> dict[str, FileFlows]:
         """The flows of each file.
@@ -76,9 +76,9 @@ class FlowScan:
     def _read(self, path: str) -> FileFlows:
         source, closure = self._sources[path], self._graph.closure_of(path)
         if path not in self._fresh and source.flows and source.flows[0] == closure.digest:
-            return FileFlows.from_json(source.flows[1])
+            return FileFlows.from_plain(source.flows[1])
         found = self._fresh[path] if path in self._fresh else self._reader.read(path)
-        source.note_flows(closure.digest, found.to_json())
+        source.note_flows(closure.digest, found.as_plain())
         return found
 
 

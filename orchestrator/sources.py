@@ -19,11 +19,11 @@ import sys
 import tokenize
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.bindings import names_bound_by
 from orchestrator.deployment_calls import deployment_calls_in, may_call_deployments
@@ -39,8 +39,7 @@ _NOT_ASKED = frozenset({"?"})
 _SIGNS_OF_MAKING_MODULES = (b"__path__", b"sys.modules", b"meta_path")
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(NamedTuple):
     """What reading a file tells without parsing it.
 
     Attributes:
@@ -61,8 +60,7 @@ class Glance:
         return not (self.speaks_of_flows or self.is_odd or self.imports)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What is noted of a file that is parsed. One that cannot be used has a `fault` and looks empty.
 
     Attributes:
@@ -122,7 +120,7 @@ class SourceFile:
     def glance(self) -> Glance:
         if self._glance is None:
             known = self._notes.get("glance")
-            self._glance = _glance_from(known) if known else _glance(self.content)
+            self._glance = Glance._make(known) if known else _glance(self.content)
         return self._glance
 
     @property
@@ -172,9 +170,9 @@ class SourceFile:
         if entry is None:
             return
         if entry.signature and entry.signature == self._signature:
-            self._digest, self._notes = entry.digest, entry.notes
+            self._digest, self._notes = entry.digest, entry.notes or {}
         elif entry.digest and entry.digest == self.digest:
-            self._notes, self._has_news = entry.notes, True
+            self._notes, self._has_news = entry.notes or {}, True
 
     def adopt(self, signature: Signature | None, digest: str, notes: dict[str, Any]) -> None:
         """Take over what another process has noted."""
@@ -186,20 +184,20 @@ class SourceFile:
         return self._signature, self.noted_digest, self.noted()
 
     @property
-    def flows(self) -> tuple[str, list[Any]] | None:
-        """What the flow reader has noted: the digest of the closure that it looked at, and flows in terms of JSON."""
+    def flows(self) -> tuple[str, tuple[Any, ...]] | None:
+        """What the flow reader has noted: the digest of the closure that it looked at, and flows in plain values."""
         return self._notes.get("flows")
 
-    def note_flows(self, closure_digest: str, flows: list[Any]) -> None:
+    def note_flows(self, closure_digest: str, flows: tuple[Any, ...]) -> None:
         self._notes["flows"] = (closure_digest, flows)
         self._has_news = True
 
     def noted(self) -> dict[str, Any]:
-        """The notes with all that is known by now, in terms of JSON."""
+        """The notes with all that is known by now, in plain values."""
         if "glance" not in self._notes:
-            self._notes["glance"] = _glance_json(self.glance)
+            self._notes["glance"] = tuple(self.glance)
         if self._reading is not None and "reading" not in self._notes:
-            self._notes["reading"] = _reading_json(self._reading)
+            self._notes["reading"] = _plain_reading(self._reading)
         return self._notes
 
     def to_entry(self) -> Entry | None:
@@ -208,9 +206,8 @@ class SourceFile:
         has_reading = self._reading is not None and "reading" not in self._notes
         if self._read_fault or not (self._has_news or has_glance or has_reading):
             return None
-        return Entry(
-            self._signature, self.noted_digest, self.noted(), is_dull=self._reading is None and self.glance.is_dull
-        )
+        is_dull = self._reading is None and self.glance.is_dull
+        return Entry(self._signature, self.noted_digest, None if is_dull else self.noted())
 
     @property
     def noted_digest(self) -> str:
@@ -327,12 +324,16 @@ class SourceFiles:
         folder, _, name = path.rpartition("/")
         return name in self.repository.listing(folder).files
 
-    def remembers(self, path: str) -> bool:
-        """Has somebody looked at the file as it is now? It is not touched where the answer is no at once."""
-        if path not in self._files and self._cache.is_dull(path, f"{self._root}/{path}"):
-            self.dull.add(path)
-        known = path in self._files or self._cache.entry(path) is not None
-        return path in self.dull or (known and self[path].is_remembered)
+    def not_remembered(self, paths: Iterable[str]) -> list[str]:
+        """Those of some files that nobody has looked at since they were written. New ones are not touched."""
+        unknown = []
+        was_dull = self._cache.dull
+        for path in paths:  # one loop over thousands of files, without a call for each
+            if path in was_dull and path not in self._files and was_dull[path] == signature_of(f"{self._root}/{path}"):
+                self.dull.add(path)
+            elif not ((path in self._files or self._cache.knows(path)) and self[path].is_remembered):
+                unknown.append(path)
+        return unknown
 
     def adopt(self, path: str, signature: Signature | None, digest: str, notes: dict[str, Any]) -> None:
         """Take over what another process has noted of a file."""
@@ -350,9 +351,8 @@ class SourceFiles:
 # A glance
 # ---------------------------------------------------------------------------------------------------------
 
-_IMPORT = re.compile(
-    rb"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]+))", re.M
-)
+_IMPORT = re.compile(rb"\n[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]+))")
+"""Begins with the end of the line before, which is searched for three times as fast as the beginning of a line."""
 _GAP = rb"(?:[ \t\f]|\\\r?\n)"
 _UNUSUAL_IMPORT = re.compile(
     rb"(?:^|[;:\r\f])[ \t]*(?:from" + _GAP + rb"*(\.*)" + _GAP + rb"*([\w.\x80-\xff]*)" + _GAP + rb"*import" + _GAP
@@ -377,8 +377,8 @@ def _glance(content: bytes) -> Glance:
 
 def _import_statements(content: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:
     """The imports of a source, in the parts that `_rough_targets` takes."""
-    statements = _IMPORT.findall(content)
-    goes_on = b"\\\n" in content or b"\\\r" in content
+    statements = _IMPORT.findall(b"\n" + content)
+    goes_on = b"\\" in content and (b"\\\n" in content or b"\\\r" in content)
     if content.isascii() and not goes_on and content.count(b"import") == len(statements):
         return statements
     # The word is somewhere else, too, in a text perhaps; or a statement begins amid a line or goes on on the next one.
@@ -412,40 +412,27 @@ def _as_python_reads(content: bytes) -> bytes:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Notes in terms of JSON
+# Notes in plain values
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _glance_json(glance: Glance) -> list[Any]:
-    return [glance.speaks_of_flows, glance.speaks_of_prefect, glance.is_odd, glance.imports]
+def _plain_reading(reading: Reading) -> tuple[Any, ...]:
+    calls = [(call.deployment, call.function, call.line_number) for call in reading.calls]
+    fault = asdict(reading.fault) if reading.fault else None
+    return tuple(map(tuple, reading.imports)), calls, fault, reading.makes_modules, reading.is_script
 
 
-def _glance_from(known: Sequence[Any]) -> Glance:
-    of_flows, of_prefect, is_odd, imports = known
-    return Glance(of_flows, of_prefect, is_odd, tuple((name, level) for name, level in imports))
-
-
-def _reading_json(reading: Reading) -> dict[str, Any]:
-    return {
-        "imports": [[each.module, each.level, each.names, each.line, each.is_optional] for each in reading.imports],
-        "calls": [[call.deployment, call.function, call.line_number] for call in reading.calls],
-        "fault": asdict(reading.fault) if reading.fault else None,
-        "makes_modules": reading.makes_modules,
-        "is_script": reading.is_script,
-    }
-
-
-def _reading_from(known: Mapping[str, Any], path: str) -> Reading:
+def _reading_from(known: tuple[Any, ...], path: str) -> Reading:
+    imports, calls, fault, makes_modules, is_script = known
     return Reading(
-        imports=tuple(
-            Import(module, level, tuple(names), line, optional)
-            for module, level, names, line, optional in known["imports"]
-        ),
+        imports=tuple(map(Import._make, imports)),
         calls=tuple(
-            DeploymentCall(deployment=deployment, function=function, file_path=path, line_number=line)
-            for deployment, function, line in known["calls"]
+            [
+                DeploymentCall(deployment=deployment, function=function, file_path=path, line_number=line)
+                for deployment, function, line in calls
+            ]
         ),
-        fault=ValidationError(**{**known["fault"], "flows": ()}) if known["fault"] else None,
-        makes_modules=known["makes_modules"],
-        is_script=known["is_script"],
+        fault=ValidationError(**fault) if fault else None,
+        makes_modules=makes_modules,
+        is_script=is_script,
     )

@@ -651,7 +651,7 @@ class EditedRepository(RuleBasedStateMachine):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self.root = Path(self._folder.name)
-        self.cache = self.root / ".orchestrator" / "cache" / "scan.json"
+        self.cache = self.root / ".orchestrator" / "cache" / "scan.cache"
         self.clock = Clock()
         self._patch = pytest.MonkeyPatch()
         self._patch.setattr(scan_cache, "time", self.clock)

@@ -12,6 +12,7 @@ import codecs
 import faulthandler
 import importlib
 import json
+import marshal
 import os
 import re
 import shutil
@@ -370,7 +371,7 @@ class Watch:
             return not arguments[2] & writing
         if event == "import":  # codecs.lookup, for an encoding that a file names
             return str(arguments[0]).startswith("encodings.")
-        if event in ("exec", "marshal.loads"):  # likewise: the code of such a module
+        if event == "exec":  # likewise: the code of such a module
             return "encodings" in str(arguments)
         return event in ALLOWED
 
@@ -396,6 +397,8 @@ ALLOWED = frozenset(
         "builtins.id",
         "compile",  # what ast.parse raises, too; executing what was compiled raises "exec"
         "glob.glob",
+        "marshal.dumps",
+        "marshal.loads",  # plain values; code that is loaded so would have to be executed
         "object.__getattr__",
         "os.listdir",
         "os.scandir",
@@ -432,7 +435,7 @@ def read_all(folder: Path, watch: Watch) -> dict[str, Any]:
 def read_one(path: str, sources: SourceFiles, graph: ImportGraph, reader: FlowReader, counts: dict[str, int]) -> None:
     found = reader.read(path)
     flows = found.flows
-    assert FileFlows.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert FileFlows.from_plain(marshal.loads(marshal.dumps(found.as_plain()))) == found
     for flow in flows:
         assert 1 <= flow.line_number <= flow.end_line_number
     source = sources[path]

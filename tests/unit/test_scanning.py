@@ -19,7 +19,7 @@ from orchestrator import scan_cache
 from orchestrator.closure import ImportGraph
 from orchestrator.discovery import discover
 from orchestrator.flow_source import SourceFlow
-from orchestrator.helpers import shared
+from orchestrator.forks import shared
 from orchestrator.model import Discovery
 from orchestrator.scanning import FILES_THAT_PAY, FlowScan
 from orchestrator.sources import SourceFiles
@@ -72,25 +72,25 @@ def exact_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestCache:
     def test_changes_nothing_about_the_result(self, repository: Path, tmp_path: Path) -> None:
-        cache = tmp_path / "cache" / "scan.json"
+        cache = tmp_path / "cache" / "scan.cache"
         assert scanned(repository, cache) == scanned(repository, cache) == scanned(repository, None)
         assert cache.is_file()
 
     def test_no_file_is_read_twice(self, repository: Path, tmp_path: Path) -> None:
         for _ in range(2):
             with openings() as opened:
-                scanned(repository, tmp_path / "scan.json")
+                scanned(repository, tmp_path / "scan.cache")
             read = {path: times for path, times in opened.items() if path.startswith(f"{repository}/")}
             assert len(read) == 7 and set(read.values()) == {1}
 
     def test_files_that_did_not_change_are_not_read(self, repository: Path, tmp_path: Path, exact_clock: None) -> None:
-        first = scanned(repository, tmp_path / "scan.json")
+        first = scanned(repository, tmp_path / "scan.cache")
         with openings() as opened:
-            scanned(repository, tmp_path / "scan.json")
+            scanned(repository, tmp_path / "scan.cache")
         assert not [path for path in opened if path.startswith(f"{repository}/")]
         (repository / "flows/load_3.py").write_text(FLOW.format(number="new"))
         with openings() as opened:
-            again = scanned(repository, tmp_path / "scan.json")
+            again = scanned(repository, tmp_path / "scan.cache")
         read = {path.removeprefix(f"{repository}/") for path in opened if path.startswith(f"{repository}/")}
         assert read == {"flows/load_3.py", "lib/shared.py"}  # and what it takes its decorator from
         assert set(names(again)) ^ set(names(first)) == {"acme-3", "acme-new"}
@@ -98,15 +98,15 @@ class TestCache:
     def test_a_module_that_changes_changes_the_flows_that_take_from_it(
         self, repository: Path, tmp_path: Path, exact_clock: None
     ) -> None:
-        scanned(repository, tmp_path / "scan.json")
+        scanned(repository, tmp_path / "scan.cache")
         (repository / "lib/shared.py").write_text("from prefect import flow\nPREFIX = 'zeta'\n")
-        assert names(scanned(repository, tmp_path / "scan.json")) == [f"zeta-{number}" for number in range(5)]
+        assert names(scanned(repository, tmp_path / "scan.cache")) == [f"zeta-{number}" for number in range(5)]
 
     def test_a_module_that_appears_changes_them_too(self, repository: Path, tmp_path: Path, exact_clock: None) -> None:
-        scanned(repository, tmp_path / "scan.json")
+        scanned(repository, tmp_path / "scan.cache")
         write_files(repository, {"flows/lib/shared.py": "from prefect import flow\nPREFIX = 'near'\n"})
         write_files(repository, {"flows/lib/__init__.py": ""})
-        assert names(scanned(repository, tmp_path / "scan.json"))[0] == "near-0"
+        assert names(scanned(repository, tmp_path / "scan.cache"))[0] == "near-0"
 
     @pytest.mark.parametrize(
         "damage",
@@ -114,39 +114,39 @@ class TestCache:
         ids=["empty", "no-checksum", "wrong-checksum", "binary", "deep"],
     )
     def test_is_ignored_when_it_is_no_cache(self, repository: Path, tmp_path: Path, damage: bytes) -> None:
-        cache = tmp_path / "scan.json"
+        cache = tmp_path / "scan.cache"
         cache.write_bytes(damage)
         assert scanned(repository, cache) == scanned(repository, None)
         assert scanned(repository, cache) == scanned(repository, None)
 
     def test_is_ignored_when_a_single_byte_is_wrong(self, repository: Path, tmp_path: Path, exact_clock: None) -> None:
-        cache = tmp_path / "scan.json"
+        cache = tmp_path / "scan.cache"
         scanned(repository, cache)
         cache.write_bytes(cache.read_bytes().replace(b"acme-0", b"acme-X"))
         assert names(scanned(repository, cache))[0] == "acme-0"
 
     def test_does_without_a_place_to_write(self, repository: Path, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        for place in ("file/scan.json", "."):
+        for place in ("file/scan.cache", "."):
             assert len(scanned(repository, tmp_path / place).flows) == 5
 
     def test_is_not_shown_to_git(self, repository: Path) -> None:
-        discover(repository, ["."], cache_file=repository / ".orchestrator" / "cache" / "scan.json")
+        discover(repository, ["."], cache_file=repository / ".orchestrator" / "cache" / "scan.cache")
         assert (repository / ".orchestrator/cache/.gitignore").read_text() == "*\n"
 
     def test_forgets_files_that_are_gone(self, repository: Path, tmp_path: Path) -> None:
-        scanned(repository, tmp_path / "scan.json")
+        scanned(repository, tmp_path / "scan.cache")
         (repository / "flows/load_0.py").unlink()
         (repository / "lib/new.py").touch()
-        scanned(repository, tmp_path / "scan.json")
-        assert b"load_0" not in (tmp_path / "scan.json").read_bytes()
+        scanned(repository, tmp_path / "scan.cache")
+        assert b"load_0" not in (tmp_path / "scan.cache").read_bytes()
 
     def test_several_scans_at_once(self, repository: Path, tmp_path: Path) -> None:
         expected, found = scanned(repository, None), []
 
         def scan() -> None:
             for _ in range(5):
-                found.append(scanned(repository, tmp_path / "scan.json"))
+                found.append(scanned(repository, tmp_path / "scan.cache"))
 
         threads = [threading.Thread(target=scan) for _ in range(4)]
         for thread in threads:
@@ -220,7 +220,7 @@ class TestReading:
     def test_every_byte_of_a_file_counts(self, tmp_path: Path, size: int) -> None:
         content = (b"# 23456\n" * (size // 8 + 1))[:size]
         (tmp_path / "a.py").write_bytes(content)
-        remembering = SourceFiles(tmp_path, cache_file=tmp_path / "scan.json")
+        remembering = SourceFiles(tmp_path, cache_file=tmp_path / "scan.cache")
         assert SourceFiles(tmp_path)["a.py"].content == remembering["a.py"].content == content
 
 
@@ -233,10 +233,10 @@ class TestCacheOfAnybodysRepository:
         cache = repository / ".orchestrator" / "cache"
         cache.mkdir(parents=True)
         (cache / ".gitignore").symlink_to(victim)
-        (cache / "scan.json").symlink_to(victim)
-        scanned(repository, cache / "scan.json")
+        (cache / "scan.cache").symlink_to(victim)
+        scanned(repository, cache / "scan.cache")
         assert victim.read_text() == "mine"
-        assert not (cache / "scan.json").is_symlink()
+        assert not (cache / "scan.cache").is_symlink()
 
     @pytest.mark.parametrize("linked", [".orchestrator", ".orchestrator/cache"])
     def test_a_folder_that_is_a_link_is_not_written_to(self, repository: Path, tmp_path: Path, linked: str) -> None:
@@ -244,14 +244,14 @@ class TestCacheOfAnybodysRepository:
         (elsewhere / "cache").mkdir(parents=True)
         (repository / linked).parent.mkdir(exist_ok=True)
         (repository / linked).symlink_to(elsewhere)
-        assert len(scanned(repository, repository / ".orchestrator/cache/scan.json").flows) == 5
+        assert len(scanned(repository, repository / ".orchestrator/cache/scan.cache").flows) == 5
         assert sorted(path.name for path in elsewhere.rglob("*")) == ["cache"]
 
     def test_a_cache_of_another_folder_is_not_believed(
         self, repository: Path, tmp_path: Path, exact_clock: None
     ) -> None:
-        scanned(repository, tmp_path / "scan.json")
+        scanned(repository, tmp_path / "scan.cache")
         copy = shutil.copytree(repository, tmp_path / "copy")
         with openings() as opened:
-            scanned(copy, tmp_path / "scan.json")
+            scanned(copy, tmp_path / "scan.cache")
         assert len([path for path in opened if path.startswith(f"{copy}/")]) == 7

@@ -114,7 +114,7 @@ def _applied(result: DeploymentResult) -> State[Any]:
     """The final state of a run that applied."""
     message = headline(result.environment, result.summary)
     if result.status == "degraded":
-        reasons = [f"{item.deployment}: {item.error}" for item in result.failed]
+        reasons = [f"{item.label}: {item.error}" for item in result.failed]
         reasons += [problem_line(problem) for problem in result.problems if problem.severity == "error"]
         return Failed(name="Degraded", message="\n".join([message, *reasons]))
     return Completed(name="NoChanges" if result.status == "no-changes" else "Completed", message=message)

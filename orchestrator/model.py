@@ -231,6 +231,7 @@ class Declaration:
     concurrency_options: Mapping[str, Any] = field(default_factory=dict)
     enforce_parameter_schema: bool | None = None
     pull_steps: tuple[Mapping[str, Any], ...] | None = None
+    triggers: tuple[Mapping[str, Any], ...] = ()
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -274,6 +275,8 @@ class DeploymentConfig:
     concurrency_options: Mapping[str, Any] = field(default_factory=dict)
     enforce_parameter_schema: bool = True
     parameter_schema: Mapping[str, Any] = field(default_factory=dict)
+    triggers: tuple[Mapping[str, Any], ...] = ()  # automations that start it, in the words of prefect.yaml
+    concealed: tuple[str, ...] = field(default=(), compare=False, repr=False)  # texts from blocks: never shown
 
     @property
     def deployment_path(self) -> str:
@@ -322,12 +325,76 @@ class LiveDeployment:
     changed_at: str = ""  # when it or one of its schedules was last written, ISO 8601
 
 
+# ---------------------------------------------------------------------------------------------------------
+# What deployments need around them
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolSpec:
+    """A work pool. None: the environment is silent about it, and the server decides."""
+
+    name: str
+    type: str
+    description: str | None = None
+    concurrency_limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueSpec:
+    """A work queue of a pool. None: the environment is silent about it, and the server decides."""
+
+    pool: str
+    name: str
+    priority: int | None = None
+    concurrency_limit: int | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitSpec:
+    """A concurrency limit: of all tasks with a tag, or a global one by its name."""
+
+    scope: Literal["tag", "global"]
+    name: str
+    slots: int
+    decay_per_second: float | None = None  # global only: slots that free themselves, which makes it a rate limit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """The pools, queues and limits that an environment declares."""
+
+    pools: tuple[PoolSpec, ...] = ()
+    queues: tuple[QueueSpec, ...] = ()
+    limits: tuple[LimitSpec, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LivePool:
+    """A work pool as the server has it."""
+
+    spec: PoolSpec
+    job_template: Mapping[str, Any] = field(default_factory=dict)
+    is_paused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveResources:
+    """All pools, queues and limits of a server."""
+
+    pools: tuple[LivePool, ...] = ()
+    queues: tuple[QueueSpec, ...] = ()
+    limits: tuple[LimitSpec, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Desired:
     """What an environment should have, and what was left out of it and why."""
 
     owner: Owner
     deployments: tuple[DeploymentConfig, ...] = ()
+    resources: Resources = Resources()
     skipped_paths: tuple[str, ...] = ()  # deployments left out because they, or their flow, have a fault: never pruned
     skipped_files: tuple[str, ...] = ()  # unreadable files: deployments that point into them are never pruned
     problems: tuple[ValidationError, ...] = ()
@@ -338,6 +405,10 @@ class Desired:
 # ---------------------------------------------------------------------------------------------------------
 
 
+Cause = Literal["", "repository", "server", "both"]
+"""Who moved since the last apply: the repository, somebody on the server, both; empty where nothing is known."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldDiff:
     """One difference: where (`job_variables.env.X`, `schedules[nightly].cron`), live value, desired value."""
@@ -345,6 +416,26 @@ class FieldDiff:
     path: str
     before: Any = None
     after: Any = None
+    cause: Cause = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Something that the server says against a change, or about what was changed, and what to do about it."""
+
+    message: str
+    remedy: str = ""
+    severity: Severity = "error"  # an error keeps the change from being made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TouchedRuns:
+    """The runs that a change concerns."""
+
+    scheduled: int = 0  # waiting for their time: an update gives them the new settings, a delete removes them
+    running: int = 0  # pending, running, paused: they go on with the settings that they have
+    next_start: str | None = None  # of the scheduled ones, ISO 8601
+    is_more: bool = False  # there are more than were counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -357,12 +448,38 @@ class Change:
     reasons: tuple[str, ...] = ()
     fields: tuple[FieldDiff, ...] = ()
     kept: tuple[str, ...] = ()  # what a person changed on the server and we leave as it is
+    runs: TouchedRuns = TouchedRuns()
+    findings: tuple[Finding, ...] = ()
     desired: DeploymentConfig | None = None
     live: LiveDeployment | None = None
 
     @property
     def writes(self) -> bool:
         return self.action in ("create", "update", "delete", "adopt")
+
+    @property
+    def obstacles(self) -> tuple[Finding, ...]:
+        """The findings that keep the change from being made."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+ResourceKind = Literal["work pool", "work queue", "tag limit", "global limit"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceChange:
+    """What is to happen to a pool, queue or limit. None is ever deleted: others may use it."""
+
+    action: Literal["create", "update", "unchanged", "conflict"]
+    resource: ResourceKind
+    name: str  # of a queue: pool/queue
+    reasons: tuple[str, ...] = ()
+    fields: tuple[FieldDiff, ...] = ()
+    desired: PoolSpec | QueueSpec | LimitSpec
+
+    @property
+    def writes(self) -> bool:
+        return self.action in ("create", "update")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -372,8 +489,10 @@ class Plan:
     owner: Owner
     api_url: str
     changes: tuple[Change, ...] = ()
+    resources: tuple[ResourceChange, ...] = ()  # they are applied first: deployments need them
     problems: tuple[ValidationError, ...] = ()
     checksum: str = ""
+    last_revision: int | None = None  # the revision against which causes were told
 
     @property
     def environment(self) -> str:
@@ -386,10 +505,11 @@ class Plan:
 
     @property
     def has_changes(self) -> bool:
-        return any(change.writes for change in self.changes)
+        return any(change.writes for change in self.changes) or any(change.writes for change in self.resources)
 
 
-ResultStatus = Literal["applied", "unchanged", "failed", "skipped"]
+ResultStatus = Literal["applied", "unchanged", "failed", "skipped", "restored"]
+"""`restored`: it was applied, and then set back because an --atomic apply failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -401,6 +521,25 @@ class ChangeResult:
     status: ResultStatus
     error: str | None = None
 
+    @property
+    def label(self) -> str:
+        return self.deployment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceResult:
+    """What became of the change of a pool, queue or limit."""
+
+    resource: ResourceKind
+    name: str
+    action: Literal["create", "update", "unchanged", "conflict"]
+    status: ResultStatus
+    error: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.resource} {self.name}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeploymentResult:
@@ -409,8 +548,10 @@ class DeploymentResult:
     environment: str
     api_url: str
     results: tuple[ChangeResult, ...] = ()
+    resources: tuple[ResourceResult, ...] = ()
+    findings: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)  # by deployment: what reading back showed
     problems: tuple[ValidationError, ...] = ()
-    revision: str | None = None
+    revision: int | None = None
 
     @property
     def summary(self) -> dict[Action, int]:
@@ -420,15 +561,58 @@ class DeploymentResult:
         return {**counts, "conflict": sum(result.action == "conflict" for result in self.results)}
 
     @property
-    def failed(self) -> tuple[ChangeResult, ...]:
-        return tuple(result for result in self.results if result.status in ("failed", "skipped"))
+    def failed(self) -> tuple[ChangeResult | ResourceResult, ...]:
+        bad = ("failed", "skipped", "restored")
+        resources = tuple(result for result in self.resources if result.status in bad)
+        return (*resources, *(result for result in self.results if result.status in bad))
 
     @property
     def status(self) -> Literal["no-changes", "completed", "degraded"]:
-        if self.failed or any(problem.severity == "error" for problem in self.problems):
+        severities = {problem.severity for problem in self.problems}
+        severities |= {finding.severity for findings in self.findings.values() for finding in findings}
+        if self.failed or "error" in severities:
             return "degraded"
-        applied = any(result.status == "applied" for result in self.results)
-        return "completed" if applied else "no-changes"
+        statuses = {result.status for result in self.results} | {result.status for result in self.resources}
+        return "completed" if "applied" in statuses else "no-changes"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What was applied before
+# ---------------------------------------------------------------------------------------------------------
+
+Trigger = Literal["command line", "run", "schedule", "bootstrap", "rollback", "promotion", "code"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where an apply comes from."""
+
+    commit: str | None = None  # full hash; None where there is no git
+    is_dirty: bool = False  # something that is deployed differs from the commit
+    by: str = ""  # user@host, or the name of the flow run
+    trigger: Trigger = "command line"
+    note: str = ""  # rollback to 3, promoted from staging 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Revision:
+    """One recorded apply, as `history` lists it."""
+
+    number: int  # counts up by one for each environment of a project
+    owner: Owner
+    provenance: Provenance
+    applied_at: str  # ISO 8601, UTC
+    status: Literal["completed", "degraded"]
+    summary: Mapping[Action, int]
+    desired_digest: str  # of what the repository asked for: tells whether it has moved on since
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedState:
+    """A revision with all that the environment had after it, as far as we know."""
+
+    revision: Revision
+    deployments: tuple[DeploymentConfig, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

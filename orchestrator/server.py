@@ -102,19 +102,19 @@ class PrefectServer:
         """
         # Flows come second: one that somebody adds meanwhile would be missing for its deployment. A deployment whose
         # flow is gone by then is gone too.
-        rows = await self._pages("/deployments/filter", {"sort": "CREATED_DESC"})
-        flows = {flow["id"]: flow["name"] for flow in await self._pages("/flows/filter", {"sort": "NAME_ASC"})}
+        rows = await self.pages("/deployments/filter", {"sort": "CREATED_DESC"})
+        flows = {flow["id"]: flow["name"] for flow in await self.pages("/flows/filter", {"sort": "NAME_ASC"})}
         self._flow_ids = {name: id_ for id_, name in flows.items()}
         found = {row["id"]: _live(row, flows[row["flow_id"]]) for row in rows if row["flow_id"] in flows}
         return tuple(sorted(found.values(), key=lambda item: item.config.deployment_path))
 
-    async def _pages(self, route: Any, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def pages(self, route: Any, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         """All rows, in pages. What is sorted by must be unique: many deployments share a name, and a database may
         order equals differently for each page. New ones come first, so that no page loses one to the next."""
         rows: list[dict[str, Any]] = []
         while True:
             body = {**query, "limit": PAGE, "offset": len(rows)}
-            page = await self._request("POST", route, json=body)
+            page = await self.request("POST", route, json=body)
             rows += page
             if len(page) < PAGE:
                 return rows
@@ -122,7 +122,7 @@ class PrefectServer:
     async def deployments_with_scheduled_runs(self) -> frozenset[str]:
         """The ids of the deployments that have runs waiting for their time: one request per 200 runs."""
         waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        runs = await self._pages("/flow_runs/filter", {**waiting, "sort": "EXPECTED_START_TIME_ASC"})
+        runs = await self.pages("/flow_runs/filter", {**waiting, "sort": "EXPECTED_START_TIME_ASC"})
         return frozenset(run["deployment_id"] for run in runs if run["deployment_id"])
 
     # ----- deployments: writing ------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class PrefectServer:
             "labels": dict(labels),
             **_writable(config, (*_UPDATABLE, *_RENAMED, "pull_steps")),
         }
-        return str((await self._request("POST", "/deployments/", json=body))["id"])
+        return str((await self.request("POST", "/deployments/", json=body))["id"])
 
     async def update_deployment(self, id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
         """Change the named fields of a deployment and nothing else: never its schedules, never un-pausing it."""
@@ -161,7 +161,7 @@ class PrefectServer:
         if "concurrency_limit" in fields:
             body["concurrency_limit"] = config.concurrency_limit
         try:
-            await self._request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
+            await self.request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
         except ServerError as error:
             await self._require_pool(body.get("work_pool_name"), error)
             raise
@@ -182,17 +182,17 @@ class PrefectServer:
 
         Its scheduler would get to it within a minute, and leave out what was due in the meantime.
         """
-        row = await self._request("GET", "/deployments/{id}", path_params={"id": id_})
+        row = await self.request("GET", "/deployments/{id}", path_params={"id": id_})
         if not row["paused"] and any(schedule["active"] for schedule in row["schedules"]):
-            await self._request("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json={})
+            await self.request("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json={})
 
     async def pause_deployment(self, id_: str) -> None:
-        await self._request("POST", "/deployments/{id}/pause_deployment", path_params={"id": id_})
+        await self.request("POST", "/deployments/{id}/pause_deployment", path_params={"id": id_})
 
     async def delete_deployment(self, id_: str) -> None:
         """Delete a deployment; one that is gone already is no error."""
         try:
-            await self._request("DELETE", "/deployments/{id}", path_params={"id": id_})
+            await self.request("DELETE", "/deployments/{id}", path_params={"id": id_})
         except ServerError as error:
             if not isinstance(error.__cause__, ObjectNotFound) and "404" not in error.message:
                 raise
@@ -213,12 +213,12 @@ class PrefectServer:
         await self._schedule("DELETE", route, None, id=deployment_id, schedule_id=schedule_id)
 
     async def _schedule(self, method: Any, route: Any, body: Any, **ids: str) -> None:
-        await self._request(method, route, path_params=ids, json=body)
+        await self.request(method, route, path_params=ids, json=body)
         await self._restore_runs(ids["id"])
 
     async def _flow_id(self, name: str) -> str:
         if name not in self._flow_ids:  # POST /flows/ gives the existing flow of that name
-            self._flow_ids[name] = (await self._request("POST", "/flows/", json={"name": name}))["id"]
+            self._flow_ids[name] = (await self.request("POST", "/flows/", json={"name": name}))["id"]
         return self._flow_ids[name]
 
     # ----- work pools, workers, limits -----------------------------------------------------------------
@@ -275,7 +275,7 @@ class PrefectServer:
         """Set a queue's priority, limit and description where given; what is None stays."""
         path = {"work_pool_name": pool, "name": name}
         body = _without_none(queue.model_dump())
-        await self._request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=path, json=body)
+        await self.request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=path, json=body)
 
     async def online_workers(self, pool: str) -> frozenset[str]:
         """The names of the workers that have polled a pool lately."""
@@ -295,7 +295,7 @@ class PrefectServer:
 
     async def read_owner(self, deployment_id: Any) -> Owner | None:
         """Who a deployment belongs to."""
-        row = await self._request("GET", "/deployments/{id}", path_params={"id": deployment_id})
+        row = await self.request("GET", "/deployments/{id}", path_params={"id": deployment_id})
         return Owner.from_tags(tuple(row["tags"]))
 
     async def version(self) -> str:
@@ -303,7 +303,20 @@ class PrefectServer:
         with our_errors(self.api_url):
             return await self.client.api_version()
 
-    async def _request(self, method: Any, route: Any, **arguments: Any) -> Any:
+    async def request(self, method: Any, route: Any, **arguments: Any) -> Any:
+        """One request, by Prefect's client.
+
+        Args:
+            method: of HTTP.
+            route: below /api; `{names}` in it come from `path_params`.
+            arguments: as the client's `request` takes them (`json`, `path_params`).
+
+        Returns:
+            The answer's JSON, None where it has none.
+
+        Raises:
+            ServerUnreachable, ServerError: the server did not answer, or refused.
+        """
         _require_json(arguments.get("json"), location=f"{method} {route}")
         with our_errors(self.api_url):
             response = await self.client.request(method, route, **arguments)

@@ -23,10 +23,10 @@ from functools import cache, cached_property
 from itertools import chain
 from typing import NamedTuple
 
+from orchestrator.distributions import is_shared_package
 from orchestrator.imports import Import
 from orchestrator.model import OutsideImport
 from orchestrator.repository import folder_of
-from orchestrator.requirements import is_shared_package
 from orchestrator.sources import SourceFiles
 from orchestrator.workspaces import package_roots
 

@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.closure import Closure, ImportGraph
+from orchestrator.distributions import distribution_of
 from orchestrator.errors import ConfigurationError
 from orchestrator.flow_source import SourceFlow
 from orchestrator.flow_values import Doubt
 from orchestrator.model import Discovery, FlowMetadata, ValidationError
 from orchestrator.repository import Repository, folder_of
-from orchestrator.requirements import RequirementFiles, Requirements, distribution_of
+from orchestrator.requirements import RequirementFiles, Requirements
 from orchestrator.scanning import FlowScan
 from orchestrator.sources import Reading, SourceFiles
 

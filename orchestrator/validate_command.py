@@ -9,11 +9,11 @@ from cyclopts import Parameter
 
 from orchestrator import code_hosts, fault_report, rule_report
 from orchestrator.config import ConfigurationManager
+from orchestrator.distributions import installed_modules
 from orchestrator.errors import ConfigurationError
 from orchestrator.model import DEFAULT_ENVIRONMENT, ValidationResult
 from orchestrator.pipeline import about, discover_flows, read_settings, with_imports_tried
 from orchestrator.pipeline import validate as validate_repository
-from orchestrator.requirements import installed_modules
 from orchestrator.rules import RULES
 from orchestrator.rules.rule import suggestion
 from orchestrator.terminal import EXIT_FAILED, EXIT_USAGE, Root, Terminal

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.closure import import_roots
+from orchestrator.distributions import declared_provider, distribution_of, is_shared_package
 from orchestrator.masking import masked
 from orchestrator.model import FlowMetadata, OutsideImport
 from orchestrator.repository import Repository
@@ -23,9 +24,6 @@ from orchestrator.requirements import (
     Requirement,
     RequirementFiles,
     Requirements,
-    declared_provider,
-    distribution_of,
-    is_shared_package,
     normalised,
 )
 from orchestrator.rules.rule import Facts, Finding, Rule, grouped, in_words, suggestion

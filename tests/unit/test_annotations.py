@@ -159,8 +159,7 @@ class TestReading:
     @given(text=st.text(max_size=40) | st.text("intlsrdc[]|,. '\"()", max_size=40))
     def test_any_text_gives_a_type(self, text: str) -> None:
         kind = type_of(text)
-        cast_misfit(kind, 1)
-        schema_misfit(kind, 1)
+        assert {type(cast_misfit(kind, 1)), type(schema_misfit(kind, 1))} == {str}
 
 
 class TestMisfits:
@@ -175,5 +174,5 @@ class TestMisfits:
         for _ in range(5000):
             deep = [deep]
         for value in (deep, float("nan"), float("inf"), object(), b"\xff", 10**5000):
-            cast_misfit(list[list[int]], value)
-            schema_misfit(list[list[int]], value)
+            assert len(schema_misfit(list[list[int]], value)) < 100
+            assert isinstance(cast_misfit(list[list[int]], value), str)

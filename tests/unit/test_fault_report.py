@@ -196,8 +196,9 @@ def validate_sarif(document: Any) -> None:
 class TestSarif:
     @pytest.mark.parametrize("result", [ValidationResult(), RESULT], ids=["without faults", "with faults"])
     def test_is_what_the_official_schema_says(self, result: ValidationResult) -> None:
-        document = code_hosts.sarif(result)
-        validate_sarif(json.loads(json.dumps(document)))
+        document = json.loads(json.dumps(code_hosts.sarif(result)))
+        validate_sarif(document)
+        assert document["version"] == "2.1.0"
 
     @pytest.mark.parametrize("repo", ["signatures", "broken_syntax", "duplicate_names"])
     def test_of_a_repository_is_so_too(self, repo: str) -> None:

@@ -255,6 +255,8 @@ class TestOneProcessForEachPurpose:
             pass
 
     def test_the_lock_ends_with_its_holder(self, state: LocalState) -> None:
+        at_work = 0
         for _ in range(2):
             with state.alone():
-                pass
+                at_work += 1
+        assert at_work == 2

@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.repository import Repository
-from orchestrator.requirements import (
+from orchestrator.distributions import (
     _DISTRIBUTIONS,
-    Requirement,
-    RequirementFiles,
-    Requirements,
     declared_provider,
     distribution_of,
     installed_modules,
     is_shared_package,
+)
+from orchestrator.repository import Repository
+from orchestrator.requirements import (
+    Requirement,
+    RequirementFiles,
+    Requirements,
     normalised,
     pip_lines,
     script_requirements,

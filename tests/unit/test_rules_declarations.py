@@ -239,7 +239,8 @@ class TestParameters:
     def test_dpl005_hostile_values(self, tmp_path: Path) -> None:
         deep = "[" * 100 + "]" * 100
         for value in (deep, "!!binary aGk=", ".inf", ".nan", "!!set {a}", "9" * 4000, "2024-01-01T00:00:00Z"):
-            declared(tmp_path, f"parameters:\n  rows: {value}\n  day: {value}\n", "DPL005")
+            found = declared(tmp_path, f"parameters:\n  rows: {value}\n  day: {value}\n", "DPL005")
+            assert {fault.location for fault in found} <= {"prefect.yaml:5", "prefect.yaml:6"}, value[:40]
 
     def test_dpl005_no_message_shows_the_value(self, tmp_path: Path) -> None:
         (fault,) = declared(tmp_path, "parameters: {rows: hunter2}", "DPL005")

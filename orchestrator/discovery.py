@@ -28,6 +28,7 @@ from orchestrator.sources import Reading, SourceFiles
 
 UNDEFINED_NAME = "FLW012"
 NO_FUNCTION = "FLW013"
+ENDS_EARLY = "FLW015"
 
 # ---------------------------------------------------------------------------------------------------------
 # Finding flows
@@ -150,22 +151,39 @@ def _discover(sources: SourceFiles, files: Set[str], named: Set[str]) -> Discove
     return Discovery(flows=tuple(flows), problems=tuple(problems), outside_imports=outside)
 
 
+_DOUBTS = {
+    "undefined": (
+        UNDEFINED_NAME,
+        "The name {} is not defined",
+        "Correct the name, or import {}; until then the deployments of this file are left as they are.",
+    ),
+    "not-in-prefect": (
+        UNDEFINED_NAME,
+        "The name {} is not in Prefect",
+        "Did you mean flow? Until it is corrected the deployments of this file are left as they are.",
+    ),
+    "no-function": (
+        NO_FUNCTION,
+        "A flow is made of {}, which is no function",
+        "Give a name by keyword, @flow(name={}), or a function as the first argument.",
+    ),
+    "raises": (
+        ENDS_EARLY,
+        "The file ends with {}, above its flows",
+        "Remove it, or put it behind a condition; until then the deployments of this file are left as they are.",
+    ),
+}
+
+
 def _fault(path: str, doubt: Doubt) -> ValidationError:
     """What fails when a file is imported. Its flows may not all be known, so the whole file is left as it is."""
-    if doubt.kind == "undefined":
-        message = f"The name {doubt.name} is not defined: importing the file fails."
-        remedy = (
-            f"Correct the name, or import {doubt.name}; until then the deployments of this file are left as they are."
-        )
-    else:
-        message = f"A flow is made of {doubt.name}, which is no function: importing the file fails."
-        remedy = f"Give a name by keyword, @flow(name={doubt.name}), or a function as the first argument."
+    code, message, remedy = _DOUBTS[doubt.kind]
     return ValidationError(
-        code=UNDEFINED_NAME if doubt.kind == "undefined" else NO_FUNCTION,
-        message=message,
+        code=code,
+        message=f"{message.format(doubt.name)}: importing the file fails.",
         file_path=path,
         line_number=doubt.line_number,
-        remediation=remedy,
+        remediation=remedy.format(doubt.name),
         skips=True,
     )
 

@@ -27,6 +27,7 @@ from orchestrator.flow_values import (
     Scope,
     Unknown,
     Value,
+    source_text,
 )
 from orchestrator.interpreter import attribute_of, run
 from orchestrator.model import Parameter
@@ -150,7 +151,7 @@ class FlowReader:
         key = (place.path, place.entry_folder)
         scope = self._scopes.setdefault(key, Scope(place))
         self._running.add(key)
-        run(tree.body, scope)
+        _run_module(tree.body, scope)
         self._running.discard(key)
         self._calls_left = spare
         return scope
@@ -244,12 +245,25 @@ class FlowReader:
 _FOREIGN = sys.stdlib_module_names | {"prefect"}
 
 
+def _run_module(body: Sequence[ast.stmt], scope: Scope) -> None:
+    """Interpret a module's statements; where one of them surely ends it, say so if flows stand below it."""
+    for index, statement in enumerate(body):
+        if run([statement], scope):
+            below = scope.branch()
+            run(body[index + 1 :], below)
+            if any(isinstance(value, FoundFlow) and name not in scope.names for name, value in below.names.items()):
+                raised = source_text(statement.exc) if isinstance(statement, ast.Raise) else None
+                text = f"raise {raised}" if raised else "raise"
+                scope.place.doubts.append(Doubt("raises", text, statement.lineno))
+            return
+
+
 def _justified(doubts: Sequence[Doubt], tree: ast.Module, content: bytes) -> tuple[Doubt, ...]:
     """The doubts that hold when the whole module is looked at: the interpreter does not follow every binding."""
     if not doubts:
         return ()
     names = names_anywhere_in(tree, content)
-    unbound = [each for each in doubts if each.kind == "no-function" or (names is not None and each.name not in names)]
+    unbound = [each for each in doubts if each.kind != "undefined" or (names is not None and each.name not in names)]
     first = {(each.kind, each.name): each for each in sorted(unbound, key=lambda each: -each.line_number)}
     return tuple(sorted(first.values(), key=lambda each: (each.line_number, each.name)))
 

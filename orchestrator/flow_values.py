@@ -47,13 +47,14 @@ class Doubt(NamedTuple):
     """Something in a module that fails when it is imported, so that flows are lost.
 
     Attributes:
-        kind: something is called, or used as a decorator, whose name nothing seems to bind; or `flow` is called with
-            something that is no function.
-        name: that name; the argument's source text.
+        kind: something is called, or used as a decorator, whose name nothing seems to bind; `flow` is called with
+            something that is no function; a name is taken from Prefect that it has not; the file ends with a `raise`
+            above its flows.
+        name: that name; the argument's source text; the statement's.
         line_number: 1-based.
     """
 
-    kind: Literal["undefined", "no-function"]
+    kind: Literal["undefined", "no-function", "not-in-prefect", "raises"]
     name: str
     line_number: int
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from orchestrator.flow_values import (
@@ -42,6 +43,7 @@ from orchestrator.flow_values import (
 LONGEST_TEXT = 1000  # characters; a source that doubles a text line by line fills the memory otherwise
 _RESOLVED_OPTIONS = frozenset({"name", "description", "tags", "retries"})
 _CONTAINERS = (list, tuple, dict, set)  # one by name within another, doubled line by line, would fill the memory, too
+_WITH_FLOW = ("prefect", "prefect.flows")
 _FUNCTOOLS = frozenset({"functools.partial", "functools.wraps"})
 _WITH_OWN_NAMES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _TEXT_METHODS = frozenset(
@@ -85,10 +87,18 @@ def _import_from(statement: ast.ImportFrom, scope: Scope) -> None:
             scope.names.update({name: Imported(prefix + name, statement.level) for name in names})
         else:
             scope.names[alias.asname or alias.name] = Imported(prefix + alias.name, statement.level)
+            if statement.module in _WITH_FLOW and not statement.level and _is_misspelt_flow(alias.name):
+                scope.place.doubts.append(Doubt("not-in-prefect", alias.name, alias.lineno))
+
+
+def _is_misspelt_flow(name: str) -> bool:
+    """Is this surely no name of Prefect's, but nearly the one that makes flows? What else Prefect has, its versions
+    differ in."""
+    return name.lower() not in ("flow", "flows") and bool(get_close_matches(name, ["flow"], cutoff=0.7))
 
 
 def _names_of_star(statement: ast.ImportFrom, scope: Scope) -> Sequence[str]:
-    if statement.module in ("prefect", "prefect.flows"):
+    if statement.module in _WITH_FLOW:
         return ("flow", "Flow")
     module = Imported(statement.module or "", statement.level)
     return scope.place.modules.public_names(module, scope.place)

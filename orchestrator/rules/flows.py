@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from orchestrator.annotations import cast_misfit, described
-from orchestrator.discovery import NO_FUNCTION, UNDEFINED_NAME
+from orchestrator.discovery import ENDS_EARLY, NO_FUNCTION, UNDEFINED_NAME
 from orchestrator.model import FlowMetadata, Parameter
 from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule, grouped, in_words, reported, suggestion
@@ -89,6 +89,16 @@ def no_function(facts: Facts) -> Iterator[Finding]:
     return _of_file(facts, NO_FUNCTION)
 
 
+def ends_early(facts: Facts) -> Iterator[Finding]:
+    """A file ends with `raise` before its flows are reached.
+
+    Importing it fails, and Prefect sees none of the flows below. Remove the statement, or put it behind a condition.
+    Until then the deployments of the file's flows, and of the flows that need it, are left as they are, and all other
+    flows go on.
+    """
+    return _of_file(facts, ENDS_EARLY)
+
+
 def _of_file(facts: Facts, code: str, remedy: str = "") -> Iterator[Finding]:
     """The faults of whole files, with the flows that need the file.
 
@@ -101,7 +111,7 @@ def _of_file(facts: Facts, code: str, remedy: str = "") -> Iterator[Finding]:
         blocked = [flow for flow in facts.flows if finding.file_path in (flow.path, *flow.closure)]
         others = [flow for flow in blocked if flow.path != finding.file_path]
         text = f"{remedy or finding.remedy} {_who_needs_it(others)}" if others else finding.remedy
-        named = re.search(r"(?:The name|made of) (.+?)(?: is not|, which)", finding.message)
+        named = re.search(r"(?:The name|made of|ends with) (.+?)(?: is not|, which|, above)", finding.message)
         span = columns_of(facts.repository, finding.file_path, finding.line_number, named[1] if named else "")
         entrypoints = tuple(flow.entrypoint for flow in blocked)
         yield replace(finding, remedy=text, flows=entrypoints, span=finding.span or span)
@@ -462,5 +472,14 @@ RULES: tuple[Rule, ...] = (
         instance_method,
         example="class Sales:\n    @flow\n    def etl(self): ...",
         better="class Sales:\n    @staticmethod\n    @flow\n    def etl(): ...",
+    ),
+    Rule(
+        ENDS_EARLY,
+        "File ends above its flows",
+        "error",
+        ends_early,
+        example='raise SystemExit("moved to flows/sales.py")\n\n@flow\ndef etl(): ...',
+        better="@flow\ndef etl(): ...",
+        ignorable=False,
     ),
 )

@@ -267,6 +267,10 @@ class TestWhatFailsOnImport:
             ("x = make_flwo('x')", [("undefined", "make_flwo", 2)]),
             ("x = flow(name=names.of('x'))(print)", [("undefined", "names", 2)]),
             ("x = flow(3)", [("no-function", "3", 2)]),
+            ("from prefect import flwo as fl\n@fl\ndef a(): ...", [("not-in-prefect", "flwo", 2)]),
+            ("from prefect.flows import floww\n@floww\ndef a(): ...", [("not-in-prefect", "floww", 2)]),
+            ("raise OSError(1)\n@flow\ndef a(): ...", [("raises", "raise OSError(1)", 2)]),
+            ("if x:\n    raise A\nelse:\n    raise B\n@flow\ndef a(): ...", [("raises", "raise", 2)]),
         ],
     )
     def test_is_noted(self, tmp_path: Path, source: str, doubts: list[tuple[str, str, int]]) -> None:
@@ -289,6 +293,13 @@ class TestWhatFailsOnImport:
             "x = open(__file__), len([y for y in range(3)]), (lambda z: z())(print)",
             "x = [job() for job in [flow]]",
             "x = __import__('os').getcwd()",
+            "from prefect import flows, Flow, task, tags",
+            "from other import flwo\n@flwo\ndef a(): ...",
+            "from .prefect import flwo\n@flwo\ndef a(): ...",
+            "raise ImportError('moved')",
+            "@flow\ndef a(): ...\nraise SystemExit",
+            "if x:\n    raise A\n@flow\ndef a(): ...",
+            "def later():\n    raise A\n@flow\ndef a(): ...",
         ],
     )
     def test_what_may_be_right_is_not_doubted(self, tmp_path: Path, source: str) -> None:

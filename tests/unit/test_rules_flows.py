@@ -199,7 +199,11 @@ class TestBrokenFiles:
 
     @pytest.mark.parametrize(
         ("source", "code", "part"),
-        [("@flwo\ndef etl(): ...", "FLW012", "flwo"), ("@flow('daily')\ndef etl(): ...", "FLW013", "'daily'")],
+        [
+            ("@flwo\ndef etl(): ...", "FLW012", "flwo"),
+            ("@flow('daily')\ndef etl(): ...", "FLW013", "'daily'"),
+            ("from prefect import flwo as fl\n\n@fl\ndef etl(): ...", "FLW012", "flwo"),
+        ],
     )
     def test_what_fails_on_import(self, tmp_path: Path, source: str, code: str, part: str) -> None:
         files = {"flows/etl.py": f"{HEAD}{source}\n\n@flow\ndef other(): ...\n", **self.needing("a", what="flows.etl")}
@@ -207,6 +211,16 @@ class TestBrokenFiles:
         assert (fault.file_path, fault.severity, fault.skips) == ("flows/etl.py", "error", True)
         assert marked(tmp_path, fault) == part
         assert set(fault.flows) == {"flows/etl.py:other", "flows/a.py:a"}
+
+    def test_flw015(self, tmp_path: Path) -> None:
+        files = {
+            "flows/etl.py": f"{HEAD}raise OSError\n\n@flow\ndef other(): ...\n",
+            **self.needing("a", what="flows.etl"),
+        }
+        (fault,) = faults_of(tmp_path, files, "FLW015")
+        assert (fault.location, fault.severity, fault.skips) == ("flows/etl.py:3", "error", True)
+        assert marked(tmp_path, fault) == "raise OSError"
+        assert fault.flows == ("flows/a.py:a",)
 
     def test_a_deployment_of_such_a_file_is_left_out_alone(self, tmp_path: Path) -> None:
         files = {

@@ -23,7 +23,7 @@ COMMON := --env $(ENVIRONMENT) $(ON_SERVER) $(ARGS)
 
 .PHONY: help install bootstrap down run-distributed discover-flows validate-flows build-deployments \
         deploy-python deploy-all deploy-dev deploy-staging deploy-prod clean-deployments \
-        validate-deployments test-deployments check-ui test check bench docs format clean
+        validate-deployments test-deployments check-ui test soak check bench docs format clean
 
 help: ## List all targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-22s %s\n", $$1, $$2}' Makefile
@@ -94,6 +94,9 @@ check-ui: install ## Are the deployments on the server, in sync and ready?
 
 test: install ## Run all tests that this machine can run
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: install ## 50 rounds of faults on a real server (ARGS="--rounds 5 --seed 7")
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 check: install ## Lint, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

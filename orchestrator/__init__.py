@@ -10,6 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ below does it
+    from orchestrator.builder import DeploymentBuilder as DeploymentBuilder
+    from orchestrator.code_deployments import DEPLOYMENT_CONFIGS as DEPLOYMENT_CONFIGS
+    from orchestrator.code_deployments import FlowDeployment as FlowDeployment
+    from orchestrator.code_deployments import deploy_all_flows as deploy_all_flows
     from orchestrator.config import ConfigurationManager as ConfigurationManager
     from orchestrator.config import DeploymentTemplate as DeploymentTemplate
     from orchestrator.config import EnvironmentConfig as EnvironmentConfig
@@ -45,6 +49,10 @@ _HOME_OF = {
     "WorkPoolConfig": "config",
     "ResourceLimits": "config",
     "DeploymentTemplate": "config",
+    "DeploymentBuilder": "builder",
+    "FlowDeployment": "code_deployments",
+    "DEPLOYMENT_CONFIGS": "code_deployments",
+    "deploy_all_flows": "code_deployments",
     "FlowSubmission": "submission",
     "flow_submitter": "submission",
     "trigger_subflow": "submission",

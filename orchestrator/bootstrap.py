@@ -9,7 +9,7 @@ it works here, it works there. On a running system every step finds its work don
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -17,9 +17,9 @@ from typing import Protocol, TypeVar
 import anyio
 import httpx
 
-from orchestrator import live, pipeline
+from orchestrator import live, pipeline, pools
 from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig, WorkPoolConfig
-from orchestrator.desired import DEFAULT_QUEUE, Selection
+from orchestrator.desired import Selection
 from orchestrator.errors import (
     ConfigurationError,
     LocalProcessError,
@@ -29,12 +29,16 @@ from orchestrator.errors import (
     RunFailed,
     ServerUnreachable,
 )
+from orchestrator.holds import held_back
 from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder, server_key, worker_key
 from orchestrator.masking import shown_url
-from orchestrator.model import BootstrapResult, Desired, Plan, RunReport, Step
-from orchestrator.pipeline import Settings
+from orchestrator.model import BootstrapResult, Hold, Plan, ResourceChange, Resources, RunReport, Step
+from orchestrator.pipeline import Asked
+from orchestrator.recording import desired_digest
+from orchestrator.resources import apply_resources, plan_resources, resources_of
 from orchestrator.runs import end_lost_runs, find_deployment, follow, latest_completed, run_url, start_run, ui_url
-from orchestrator.server import PoolState, PrefectServer, active_api_url, open_server
+from orchestrator.server import PrefectServer, active_api_url, open_server
+from orchestrator.terms import terms_of
 
 SERVER_START_SECONDS = 120.0  # the first start creates the database: 15 s on a small machine, longer on a busy one
 WORKER_START_SECONDS = 90.0
@@ -97,19 +101,19 @@ async def bootstrap(request: Request, progress: Progress) -> BootstrapResult:
         ServerUnreachable, PortTaken, LocalProcessError: there is no server, and none could be started.
         RefusedError, RunFailed: the sync was refused, or failed altogether.
     """
-    settings, desired = await progress.step("configuration", _read(request))
+    asked = await progress.step("configuration", _read(request))
+    settings = asked.settings
     api_url = await progress.step("address", _address(settings.environment, request.api_url))
     state = LocalState(settings.root)
     await progress.step("server", _ensure_server(api_url, state))
     async with open_server(api_url) as server:
-        for kind, pool in settings.environment.work_pools.items():
-            await progress.step(f"work pool ({kind})", ensure_pool(server, pool))
-        await progress.step("task limits", ensure_limits(server, settings.environment))
+        await progress.step("pools and limits", ensure_resources(server, resources_of(settings.environment)))
         for pool in settings.environment.work_pools.values():
             if pool.local_worker:
                 await progress.step("worker", _ensure_worker(server, pool, state, api_url))
-        plan = await progress.step("deployer", _register_deployer(desired, settings, api_url))
-        sync = await progress.step("sync", _sync(server, plan, settings.environment, progress))
+        plan = await progress.step("deployer", _register_deployer(asked, api_url))
+        hold = await held_back(server, plan.owner, desired_digest(asked.desired, settings.root))
+        sync = await progress.step("sync", _sync(server, plan, settings.environment, progress, hold))
         run = await progress.step("run", _run(server, request, progress)) if request.run else None
     return BootstrapResult(
         environment=request.environment,
@@ -118,7 +122,7 @@ async def bootstrap(request: Request, progress: Progress) -> BootstrapResult:
         steps=tuple(progress.steps),
         sync=sync,
         run=run,
-        problems=desired.problems,
+        problems=asked.desired.problems,
     )
 
 
@@ -127,7 +131,7 @@ async def bootstrap(request: Request, progress: Progress) -> BootstrapResult:
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def _read(request: Request) -> tuple[str, bool, tuple[Settings, Desired]]:
+async def _read(request: Request) -> tuple[str, bool, Asked]:
     settings = pipeline.load_settings(request.root, request.environment)
     discovery = pipeline.discover_flows(settings.root, settings.project, settings.declarations)
     validation = pipeline.validate(settings, discovery)
@@ -145,7 +149,7 @@ async def _read(request: Request) -> tuple[str, bool, tuple[Settings, Desired]]:
             remedy="Name one there: work_pools: {python: {name: my-pool, type: process, local_worker: true}}.",
         )
     found = f"{len(discovery.flows)} flows, {len(desired.deployments)} deployments in {request.environment}"
-    return found, False, (settings, desired)
+    return found, False, Asked(settings=settings, discovery=discovery, desired=desired)
 
 
 async def _address(environment: EnvironmentConfig, given: str | None) -> tuple[str, bool, str]:
@@ -225,59 +229,41 @@ async def _until_healthy(api_url: str, process: LocalProcess, state: LocalState)
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def ensure_pool(server: PrefectServer, pool: WorkPoolConfig) -> tuple[str, bool, None]:
-    """Create a pool and its queues where missing; say how an existing one differs and leave it alone.
+async def ensure_resources(server: PrefectServer, wanted: Resources) -> tuple[str, bool, None]:
+    """Create what is missing of pools, queues and limits, and set what differs.
 
     Raises:
-        ConfigurationError: a pool of that name has another type.
+        ConfigurationError: a pool of one of the names has another type. Nothing was changed.
+        OrchestratorError: the server refused something.
     """
-    found = await server.read_pool(pool.name)
-    if found is None:
-        await server.create_pool(pool)
-        if DEFAULT_QUEUE in pool.queues:  # a new pool brings it along
-            await server.update_queue(pool.name, DEFAULT_QUEUE, pool.queues[DEFAULT_QUEUE])
-    elif found.type != pool.type:
+    changes = plan_resources(wanted, await pools.read_resources(server, wanted))
+    _refuse_conflicts(changes)
+    results = await apply_resources(changes, pools.ResourceDoor(server))
+    failed = [result for result in results if result.status not in ("applied", "unchanged")]
+    if failed:
+        raise OrchestratorError(" ".join(str(result.error) for result in failed), location=failed[0].label)
+    words = [_outcome(change) for change in changes]
+    return "; ".join(words) or "none asked for", any(change.writes for change in changes), None
+
+
+def _refuse_conflicts(changes: Sequence[ResourceChange]) -> None:
+    conflicts = [change for change in changes if change.action == "conflict" and change.resource == "work pool"]
+    if conflicts:
+        reasons = "; ".join(reason for change in conflicts for reason in change.reasons)
         raise ConfigurationError(
-            f"The work pool {pool.name!r} has the type {found.type!r}; this environment wants {pool.type!r}.",
-            location=f"work pool {pool.name}",
+            f"{reasons[0].upper()}{reasons[1:]}.",
+            location=f"{conflicts[0].resource} {conflicts[0].name}",
             remedy="Give the pool another name in the environment's file, or delete the one on the server.",
         )
-    present: Mapping[str, Mapping[str, object]] = found.queues if found else {DEFAULT_QUEUE: {}}
-    missing = [name for name in pool.queues if name not in present]
-    for name in missing:
-        await server.create_queue(pool.name, name, pool.queues[name])
-    words = [f"{pool.name}: {'created' if found is None else 'there'}"]
-    words += [f"queues created: {', '.join(missing)}"] if missing else []
-    if found is not None and found.concurrency_limit != pool.concurrency_limit:
-        words.append(f"limit left at {found.concurrency_limit} (the file says {pool.concurrency_limit})")
-    if found is not None:
-        words += _queue_differences(pool, found)
-    return "; ".join(words), found is None or bool(missing), None
 
 
-def _queue_differences(pool: WorkPoolConfig, found: PoolState) -> Iterator[str]:
-    """How the queues that are there differ from the file; where the file is silent, the server decides."""
-    for name, queue in pool.queues.items():
-        for field in ("priority", "concurrency_limit"):
-            written, live_value = getattr(queue, field), found.queues.get(name, {}).get(field)
-            if name in found.queues and written is not None and written != live_value:
-                yield f"queue {name}: {field.replace('_', ' ')} left at {live_value} (the file says {written})"
-
-
-async def ensure_limits(server: PrefectServer, environment: EnvironmentConfig) -> tuple[str, bool, None]:
-    """Create missing tag limits; say how existing ones differ and leave them alone."""
-    live_limits = await server.read_tag_limits()
-    words, changed = [], False
-    for tag, slots in environment.concurrency_limits.items():
-        if tag not in live_limits:
-            await server.create_tag_limit(tag, slots)
-            changed = True
-            words.append(f"{tag}: {slots} created")
-        elif live_limits[tag] != slots:
-            words.append(f"{tag}: left at {live_limits[tag]} (the file says {slots})")
-        else:
-            words.append(f"{tag}: {slots}")
-    return ", ".join(words) or "none asked for", changed, None
+def _outcome(change: ResourceChange) -> str:
+    """What was done, in words: `database: slots 1 → 3`."""
+    if change.action == "update":
+        return f"{change.name}: " + ", ".join(
+            f"{diff.path.replace('_', ' ')} {diff.before} → {diff.after}" for diff in change.fields
+        )
+    return f"{change.name}: {'created' if change.action == 'create' else 'there'}"
 
 
 async def _ensure_worker(
@@ -289,7 +275,7 @@ async def _ensure_worker(
     from here we know better: it lives as long as its process.
     """
     own = state.running("worker", worker_key(pool.name, api_url))
-    online = await server.online_workers(pool.name)
+    online = await pools.online_workers(server, pool.name)
     alive = sorted(name for name in online if not state.is_ours(name) or (own is not None and name == own.name))
     if alive:
         return f"online: {', '.join(alive)}", False, None
@@ -308,7 +294,7 @@ async def _until_online(server: PrefectServer, pool: WorkPoolConfig, process: Lo
     try:
         with anyio.move_on_after(WORKER_START_SECONDS):
             while process.find() is not None:
-                if process.name in await server.online_workers(pool.name):
+                if process.name in await pools.online_workers(server, pool.name):
                     return
                 await anyio.sleep(0.5)
         raise LocalProcessError(
@@ -324,22 +310,23 @@ async def _until_online(server: PrefectServer, pool: WorkPoolConfig, process: Lo
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def _register_deployer(desired: Desired, settings: Settings, api_url: str) -> tuple[str, bool, Plan]:
+async def _register_deployer(asked: Asked, api_url: str) -> tuple[str, bool, Plan]:
     """Put the deployer's own deployment on the server; returns the plan for everything else."""
-    path = f"{DEPLOYER_FLOW}/{settings.environment.deployer_name}"
+    environment, desired = asked.settings.environment, asked.desired
+    path = f"{DEPLOYER_FLOW}/{environment.deployer_name}"
     own = Selection(only=(path,))
-    policy = settings.environment.policy
-    plan = await live.plan_changes(desired, policy, api_url=api_url, selection=own)
-    result = await live.apply_changes(plan, api_url=api_url)
+    plan = await live.plan_changes(desired, environment.policy, api_url=api_url, selection=own)
+    terms = terms_of(asked, "bootstrap", selection=own, verifies=False)
+    result = await live.apply_changes(plan, api_url=api_url, terms=terms)
     if result.failed:
         raise OrchestratorError(str(result.failed[0].error), location=path)
     words = {"create": "created", "update": "updated", "unchanged": "up to date"}[plan.changes[0].action]
-    rest = await live.plan_changes(desired, policy, api_url=api_url)
+    rest = await live.plan_changes(desired, environment.policy, api_url=api_url)
     return f"{path} {words}", plan.has_changes, rest
 
 
 async def _sync(
-    server: PrefectServer, plan: Plan, environment: EnvironmentConfig, progress: Progress
+    server: PrefectServer, plan: Plan, environment: EnvironmentConfig, progress: Progress, hold: Hold | None
 ) -> tuple[str, bool, RunReport | None]:
     """Run deploy-everything in apply mode, unless there is nothing for it to do.
 
@@ -353,6 +340,8 @@ async def _sync(
     left_out = f"; left out: {broken} with faults, see below" if broken else ""
     if not plan.has_changes and not plan.summary["conflict"]:
         return f"everything else is as the repository says{left_out}" if broken else NOTHING_TO_SYNC, False, None
+    if hold is not None:
+        return f"left at revision {hold.revision}, to which {hold.by or 'somebody'} went back{left_out}", False, None
     path = f"{DEPLOYER_FLOW}/{environment.deployer_name}"
     report = await run_and_follow(server, path, {"mode": "apply"}, progress)
     if report.succeeded or report.state_name == "Degraded":

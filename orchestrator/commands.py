@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 from cyclopts import Parameter
@@ -15,27 +16,47 @@ from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
 
-from orchestrator import fault_report, live, pipeline, report
+from orchestrator import fault_report, live, pipeline, plan_report, report
 from orchestrator.bootstrap import Progress, Request, run_and_follow
 from orchestrator.bootstrap import bootstrap as bring_up
+from orchestrator.confirmation import ask
 from orchestrator.desired import Selection
 from orchestrator.errors import ConfigurationError, RefusedError, RunFailed
 from orchestrator.local import LocalProcess, LocalState
-from orchestrator.model import BootstrapResult, DeploymentResult, Desired, Kind, Plan, RunReport, Step
-from orchestrator.pipeline import Settings
+from orchestrator.model import DEFAULT_ENVIRONMENT, BootstrapResult, DeploymentResult, Kind, Plan, RunReport, Step
+from orchestrator.pipeline import Asked
 from orchestrator.plan import check_deletes
+from orchestrator.revision_report import hold_line
 from orchestrator.server import open_server
 from orchestrator.terminal import (
     EXIT_CHANGES_PENDING,
     EXIT_DEGRADED,
     EXIT_FAILED,
+    ApiUrl,
     Common,
     Doing,
+    Env,
     OnServer,
+    Root,
     Terminal,
 )
+from orchestrator.terms import Terms, cleaning_terms, terms_of
 
 Patterns = tuple[str, ...]
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForReview:
+    """Options of `plan`, which writes for a pull request as well."""
+
+    root: Root = Path()
+    output: Annotated[
+        Literal["text", "json", "markdown"],
+        Parameter(help="json: one document on standard output. markdown: for a comment on a pull request."),
+    ] = "text"
+    env: Env = DEFAULT_ENVIRONMENT
+    api_url: ApiUrl = None
 
 
 @Parameter(name="*")
@@ -60,7 +81,7 @@ class Scope:
 
 def plan(
     *,
-    server: OnServer = OnServer(),  # noqa: B008 - frozen
+    server: ForReview = ForReview(),
     scope: Scope = Scope(),
     out: Path | None = None,
     detailed_exitcode: bool = False,
@@ -72,14 +93,17 @@ def plan(
         detailed_exitcode: Exit with 3 if there are changes.
     """
     terminal = Terminal(server.output)
-    settings, desired = read_repository(server, terminal)
-    api_url = pipeline.server_address(settings.environment, server.api_url, writes=False)
-    found = anyio.run(_plan, settings, desired, api_url, scope)
-    _say_where(terminal, settings, found.api_url)
-    document = report.plan_json(found)
+    asked = read_repository(server, terminal)
+    api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=False)
+    found = anyio.run(_plan, asked, api_url, scope)
+    _say_where(terminal, found)
+    document = plan_report.plan_json(found)
     if out is not None:
         out.write_text(json.dumps({**document, "scope": dataclasses.asdict(scope)}, indent=2), encoding="utf-8")
-    terminal.show(Group(fault_report.problems_text(found.problems), report.plan_text(found)), document)
+    if server.output == "markdown":
+        terminal.lines(plan_report.plan_markdown(found, with_links=False, longest=plan_report.LONGEST_COMMENT))
+    else:
+        terminal.show(Group(fault_report.problems_text(found.problems), plan_report.plan_text(found)), document)
     if _is_broken(found):
         return EXIT_DEGRADED
     return EXIT_CHANGES_PENDING if detailed_exitcode and found.has_changes else 0
@@ -87,12 +111,15 @@ def plan(
 
 def apply(
     *,
-    server: OnServer = OnServer(),  # noqa: B008
+    server: OnServer = OnServer(),  # noqa: B008 - frozen
     scope: Scope = Scope(),
     reviewed: Annotated[Path | None, Parameter(name="--plan")] = None,
     yes: bool = False,
     prune: Annotated[bool | None, Parameter(negative="--no-prune")] = None,
     allow_delete: bool = False,
+    atomic: bool = False,
+    wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
+    verify: Annotated[bool, Parameter(negative="--no-verify")] = True,
 ) -> int:
     """Change what differs between the repository and the server.
 
@@ -101,40 +128,61 @@ def apply(
         yes: Do not ask.
         prune: Delete what nothing asks for any more; default: the environment's policy.
         allow_delete: Delete even more than the environment's policy allows at a time.
+        atomic: After a failure set everything back to what it was.
+        wait: Wait for another apply to the environment to end; --no-wait says who is at it, and ends.
+        verify: Read back what was written, and wait until active schedules have runs.
     """
     terminal = Terminal(server.output)
-    settings, desired = read_repository(server, terminal)
-    api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
-    settings = _with_prune(settings, prune)
+    asked = _with_prune(read_repository(server, terminal), prune)
+    policy = asked.settings.environment.policy
+    api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=True)
     review = None if reviewed is None else _read_review(reviewed)
-    found = anyio.run(_plan, settings, desired, api_url, review.scope if review else scope)
-    _say_where(terminal, settings, found.api_url)
+    scope = review.scope if review else scope
+    found = anyio.run(_plan, asked, api_url, scope)
+    _say_where(terminal, found)
     if review is not None:
         review.check(found)
     if not allow_delete:
-        check_deletes(found, settings.environment.policy)
-    if found.has_changes and not yes and review is None:
-        _ask(terminal, report.plan_text(found), "Apply this plan?")
-    result = anyio.run(_apply, found, api_url)
+        check_deletes(found, policy)
+    asks = found.has_changes and not yes and review is None
+    if asks:
+        ask(terminal, plan_report.plan_text(found), "Apply this plan?")
+    result = _carry_out(
+        terminal,
+        found,
+        api_url,
+        terms_of(
+            asked,
+            "command line",
+            selection=scope.selection,
+            adopt=scope.adopt,
+            is_reviewed=asks or review is not None,
+            is_atomic=atomic,
+            waits=wait,
+            verifies=verify,
+        ),
+    )
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))
     return EXIT_DEGRADED if result.status == "degraded" else 0
 
 
-def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008
+def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008 - frozen
     """Compare the live server with the repository: in sync, ready, and what is wrong."""
     terminal = Terminal(server.output)
-    settings, desired = read_repository(server, terminal)
-    api_url = pipeline.server_address(settings.environment, server.api_url, writes=False)
-    found = anyio.run(live.read_status, desired, settings.environment.policy, api_url)
-    text = Group(fault_report.problems_text(desired.problems), report.status_text(found))
-    terminal.show(text, report.status_json(found))
-    healthy = all(item.in_sync and item.ready for item in found.deployments)
-    whole = not any(problem.severity == "error" for problem in desired.problems)
+    asked = read_repository(server, terminal)
+    environment, problems = asked.settings.environment, asked.desired.problems
+    api_url = pipeline.server_address(environment, server.api_url, writes=False)
+    found = anyio.run(live.read_status, asked.desired, environment.policy, api_url)
+    hold = hold_line(found.hold) if found.hold else ""
+    text = Group(fault_report.problems_text(problems), report.status_text(found, hold=hold))
+    terminal.show(text, report.status_json(found, hold=hold))
+    healthy = all(item.in_sync and item.ready for item in found.deployments) and not found.resources
+    whole = not any(problem.severity == "error" for problem in problems)
     return 0 if healthy and whole else EXIT_FAILED
 
 
-def clean(pattern: str, *, server: OnServer = OnServer(), yes: bool = False) -> int:  # noqa: B008
+def clean(pattern: str, *, server: OnServer = OnServer(), yes: bool = False) -> int:  # noqa: B008 - frozen
     """Delete deployments of ours that match a pattern.
 
     Args:
@@ -148,28 +196,28 @@ def clean(pattern: str, *, server: OnServer = OnServer(), yes: bool = False) -> 
     ours, foreign = anyio.run(live.find_deployments, owner, pattern, api_url)
     if ours and not yes:
         names = "\n".join(f"- {item.config.deployment_path}" for item in ours)
-        _ask(terminal, Text(names), f"Delete these {len(ours)} deployments?")
-    result = anyio.run(live.delete_deployments, ours, foreign, pattern, api_url)
+        ask(terminal, Text(names), f"Delete these {len(ours)} deployments?")
+    terms = cleaning_terms(settings, "command line", pattern)
+    delete = partial(live.delete_deployments, owner, ours, foreign, pattern, api_url=api_url, terms=terms)
+    result = anyio.run(delete)
     terminal.show(report.cleanup_text(result), report.cleanup_json(result))
     return EXIT_DEGRADED if result.failed else 0
 
 
-def read_repository(server: OnServer, terminal: Terminal) -> tuple[Settings, Desired]:
+def read_repository(server: OnServer | ForReview, terminal: Terminal) -> Asked:
     """Every stage before the server: configuration, discovery, validation, desired state."""
     with terminal.working("reading the repository"):
-        settings = pipeline.load_settings(server.root, server.env)
-        discovery = pipeline.discover_flows(settings.root, settings.project, settings.declarations)
-        validation = pipeline.validate(settings, discovery)
-        return settings, pipeline.work_out(settings, discovery, validation)
+        return pipeline.read_repository(server.root, server.env)
 
 
-async def _plan(settings: Settings, desired: Desired, api_url: str | None, scope: Scope) -> Plan:
-    policy = settings.environment.policy
-    return await live.plan_changes(desired, policy, api_url=api_url, selection=scope.selection, adopt=scope.adopt)
+async def _plan(asked: Asked, api_url: str | None, scope: Scope) -> Plan:
+    policy = asked.settings.environment.policy
+    return await live.plan_changes(asked.desired, policy, api_url=api_url, selection=scope.selection, adopt=scope.adopt)
 
 
-async def _apply(found: Plan, api_url: str | None) -> DeploymentResult:
-    return await live.apply_changes(found, api_url=api_url)
+def _carry_out(terminal: Terminal, found: Plan, api_url: str | None, terms: Terms) -> DeploymentResult:
+    with terminal.working("applying") as doing:
+        return anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,34 +253,21 @@ def _read_review(file: Path) -> Review:
         ) from error
 
 
-def _with_prune(settings: Settings, prune: bool | None) -> Settings:
+def _with_prune(asked: Asked, prune: bool | None) -> Asked:
     if prune is None:
-        return settings
-    policy = settings.environment.policy.model_copy(update={"prune": prune})
-    return dataclasses.replace(settings, environment=settings.environment.model_copy(update={"policy": policy}))
+        return asked
+    environment = asked.settings.environment
+    policy = environment.policy.model_copy(update={"prune": prune})
+    environment = environment.model_copy(update={"policy": policy})
+    return dataclasses.replace(asked, settings=dataclasses.replace(asked.settings, environment=environment))
 
 
-def _say_where(terminal: Terminal, settings: Settings, api_url: str) -> None:
-    terminal.tell(Text(f"environment {settings.environment.name} on {api_url}", style="dim"))
+def _say_where(terminal: Terminal, found: Plan) -> None:
+    terminal.tell(Text(f"environment {found.environment} on {found.api_url}", style="dim"))
 
 
 def _is_broken(found: Plan) -> bool:
     return bool(found.summary["conflict"]) or any(problem.severity == "error" for problem in found.problems)
-
-
-def _ask(terminal: Terminal, about: RenderableType, question: str) -> None:
-    """Ask a person; where nobody can answer, refuse.
-
-    Raises:
-        RefusedError: the answer was no, or nobody is there.
-    """
-    terminal.progress.print(about)
-    if terminal.is_json or not terminal.out.is_terminal:
-        raise RefusedError(
-            "This writes to the server, and nobody can be asked here.", remedy="Add --yes if it is meant."
-        )
-    if terminal.out.input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise RefusedError("Not confirmed; nothing was changed.")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -242,7 +277,7 @@ def _ask(terminal: Terminal, about: RenderableType, question: str) -> None:
 
 def bootstrap(
     *,
-    server: OnServer = OnServer(),  # noqa: B008
+    server: OnServer = OnServer(),  # noqa: B008 - frozen
     run: str | None = None,
     again: bool = False,
 ) -> int:
@@ -317,7 +352,7 @@ def _step_line(step: Step) -> Text:
 def run(
     deployment: str,
     *,
-    server: OnServer = OnServer(),  # noqa: B008
+    server: OnServer = OnServer(),  # noqa: B008 - frozen
     parameter: tuple[str, ...] = (),
 ) -> int:
     """Run one deployment, follow it, and show what its child runs did.
@@ -354,7 +389,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def down(*, common: Common = Common()) -> int:  # noqa: B008
+def down(*, common: Common = Common()) -> int:  # noqa: B008 - frozen
     """Stop the server and the worker that bootstrap started, and only those."""
     terminal = Terminal(common.output)
     state = LocalState(common.root.resolve())

@@ -41,7 +41,7 @@ class QueueConfig(Section):
 
 
 class WorkPoolConfig(Section):
-    """A work pool: created when missing; differences to an existing one are said and left alone."""
+    """A work pool. Created when missing; of an existing one what is written here is set and the rest left alone."""
 
     name: NonEmpty
     type: NonEmpty
@@ -50,6 +50,19 @@ class WorkPoolConfig(Section):
     queues: dict[str, QueueConfig] = Field(default_factory=dict)
     local_worker: StrictBool = False  # bootstrap starts a process worker on this machine when none is online
 
+
+class GlobalLimitConfig(Section):
+    """A global concurrency limit; a plain number is its `limit`."""
+
+    limit: Positive
+    slot_decay_per_second: Annotated[float, Field(ge=0)] | None = None
+
+
+def _as_limit(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else {"limit": value}
+
+
+GlobalLimit = Annotated[GlobalLimitConfig, BeforeValidator(_as_limit)]
 
 _A_SIZE = matching(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|K|M|G|T)?", "a size", "Write a number and a unit: 512Mi or 2Gi.")
 _A_SHARE = matching(r"\d+(\.\d+)?m?", "a number of CPUs", "Write cores or thousandths of one: 2, 0.5 or 500m.")
@@ -67,6 +80,8 @@ class ResourceLimits(Section):
 
 def _as_moment(value: Any) -> Any:
     """A date or time (YAML makes them of what looks like one) in the form in which the server echoes it."""
+    if isinstance(value, str) and "{{" in value:
+        return value  # a placeholder of Prefect's
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
@@ -107,6 +122,7 @@ class ScheduleSection(Section):
     active: StrictBool = True
     parameters: dict[str, Any] = Field(default_factory=dict)
     slug: NonEmpty | None = None
+    replaces: NonEmpty | None = None  # the slug that it had before
 
     @model_validator(mode="after")
     def _exactly_one_rule(self) -> ScheduleSection:
@@ -118,7 +134,7 @@ class ScheduleSection(Section):
 
     def to_schedule(self) -> ScheduleConfig:
         """The noun that later stages take, with the time zone that the server fills in."""
-        values = {name: getattr(self, name) for name in ScheduleConfig.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in ScheduleConfig.__dataclass_fields__ if name != "placeholders"}
         interval = self.interval.total_seconds() if self.interval else None
         timezone = self.timezone or (None if self.cron else "UTC")
         return ScheduleConfig(**{**values, "interval": interval, "timezone": timezone})
@@ -161,6 +177,7 @@ class Policy(Section):
     prune: StrictBool = True  # delete what we own and no longer want
     delete_limit: Annotated[StrictInt, Field(ge=0)] = 10  # more deletes than this AND ...
     delete_share: Annotated[float, Field(ge=0, le=1)] = 0.3  # ... this share of all that we own need --allow-delete
+    keep_revisions: Annotated[StrictInt, Field(ge=2)] = 20  # recorded applies to go back to; older ones are deleted
 
 
 class DeployerConfig(Section):
@@ -193,6 +210,7 @@ class EnvironmentConfig(Section):
     docker_registry: str | None = None
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] | None = None
     concurrency_limits: dict[str, Positive] = Field(default_factory=dict)  # task tag → slots
+    global_concurrency_limits: dict[str, GlobalLimit] = Field(default_factory=dict)  # name → slots
     templates: dict[Kind, DeploymentTemplate] = Field(default_factory=dict)
     select: tuple[str, ...] = ("*",)  # which declared deployments belong here, by pattern on flow/deployment
     deployments: dict[str, DeploymentOverride] = Field(default_factory=dict)  # pattern → overrides
@@ -321,7 +339,8 @@ def _environment_from(
     environment, found = as_far_as_known(EnvironmentConfig, known, *documents)
     if environment is None:
         environment = EnvironmentConfig(name=env, work_pools=dict(_pools_in(known)))
-    faults += [*found, *_local_workers(environment, documents), *_placeholder_faults(environment, documents)]
+    faults += [*found, *_local_workers(environment, documents), *_resource_faults(environment, documents)]
+    faults += _placeholder_faults(environment, documents)
     environment._written = _Written(tuple(documents))
     return environment, tuple(faults)
 
@@ -354,6 +373,60 @@ def _local_workers(environment: EnvironmentConfig, documents: Sequence[YamlDocum
             location = ("work_pools", kind, "type")
             message = f"work_pools.{kind}.type: local_worker needs a pool of type process."
             remedy = "Write `type: process`, or remove `local_worker`."
+            yield fault("CFG003", message, written_in(location, documents), location, remedy)
+
+
+_NOT_IN_NAMES = "/%&<>"  # Prefect's own rule; a task tag with one of these it answers with 500 and no reason
+_PREFECTS_OWN = ("tag:", "deployment:")  # how the server names the limits of tags and deployments among the global ones
+
+
+def _resource_faults(environment: EnvironmentConfig, documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
+    """Pools, queues and limits that no server can have as they are written."""
+    for location, name in _resource_names(environment):
+        if any(character in name for character in _NOT_IN_NAMES):
+            message = f"{'.'.join(location)}: a name may not hold {' '.join(_NOT_IN_NAMES)}."
+            yield fault("CFG003", message, written_in(location, documents), location, "Choose another name.")
+    for name in environment.global_concurrency_limits:
+        if name.startswith(_PREFECTS_OWN):
+            location = ("global_concurrency_limits", name)
+            message = f"{'.'.join(location)}: names that start with {' or '.join(_PREFECTS_OWN)} are Prefect's own."
+            remedy = "Write limits of task tags under concurrency_limits, those of deployments with the deployment."
+            yield fault("CFG003", message, written_in(location, documents), location, remedy)
+    yield from _unlike_pools(environment, documents)
+    yield from _equal_priorities(environment, documents)
+
+
+def _resource_names(environment: EnvironmentConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    for kind, pool in environment.work_pools.items():
+        yield ("work_pools", kind, "name"), pool.name
+        yield from ((("work_pools", kind, "queues", name), name) for name in pool.queues)
+    yield from ((("concurrency_limits", name), name) for name in environment.concurrency_limits)
+    yield from ((("global_concurrency_limits", name), name) for name in environment.global_concurrency_limits)
+
+
+def _unlike_pools(environment: EnvironmentConfig, documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
+    """One pool for both kinds, described in two ways."""
+    first: dict[str, Kind] = {}
+    for kind, pool in environment.work_pools.items():
+        other = environment.work_pools[first.setdefault(pool.name, kind)]
+        for key in ("type", "description", "concurrency_limit"):
+            if getattr(pool, key) != getattr(other, key):
+                location = ("work_pools", kind, key)
+                message = f"work_pools.{kind}.{key}: work_pools.{first[pool.name]} says otherwise of the same pool."
+                remedy = "Write the same in both, or give one of the pools another name."
+                yield fault("CFG003", message, written_in(location, documents), location, remedy)
+
+
+def _equal_priorities(environment: EnvironmentConfig, documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
+    """Queues of one pool with one priority: the server moves one of them down, and a plan would never come to rest."""
+    holders: dict[tuple[str, int], str] = {}
+    for kind, pool in environment.work_pools.items():
+        for name, queue in pool.queues.items():
+            if queue.priority is None or holders.setdefault((pool.name, queue.priority), name) == name:
+                continue
+            location = ("work_pools", kind, "queues", name, "priority")
+            message = f"{'.'.join(location)}: the queue {holders[pool.name, queue.priority]} has it already."
+            remedy = "Give each queue of a pool a priority of its own, or leave it out."
             yield fault("CFG003", message, written_in(location, documents), location, remedy)
 
 

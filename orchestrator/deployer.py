@@ -22,7 +22,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from orchestrator import live, pipeline
-from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig, Policy
+from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig
 from orchestrator.desired import Selection
 from orchestrator.errors import (
     ConfigurationError,
@@ -33,11 +33,16 @@ from orchestrator.errors import (
 )
 from orchestrator.fault_report import error_line, problem_line
 from orchestrator.masking import shown_url
-from orchestrator.model import DEFAULT_ENVIRONMENT, DeploymentResult, Plan
+from orchestrator.model import DEFAULT_ENVIRONMENT, DeploymentResult, Hold, Plan, Trigger
+from orchestrator.pipeline import Asked
 from orchestrator.plan import check_deletes
-from orchestrator.report import counts, headline, plan_markdown, result_markdown
+from orchestrator.plan_report import counts, headline, plan_markdown
+from orchestrator.recording import desired_digest
+from orchestrator.report import result_markdown
+from orchestrator.revision_report import hold_line
 from orchestrator.runs import rename_run
 from orchestrator.server import open_server
+from orchestrator.terms import Terms, terms_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +68,21 @@ async def deploy_everything(
         only: Patterns on flow/deployment, such as `sub-etl-job/*`. Empty means everything.
     """
     try:
-        plan, policy = await _plan(environment, only)
+        selection = Selection(only=only)
+        asked = await _read(environment)
+        plan = await _plan(asked, selection)
         if mode == "plan":
             return _planned(plan)
-        check_deletes(plan, policy)
-        return _applied(await _apply(plan))
+        if plan.has_changes and (hold := await _held_back(asked)):
+            return Completed(name="Held", message=hold_line(hold))
+        check_deletes(plan, asked.settings.environment.policy)
+        return _applied(await _apply(plan, _terms(asked, selection)))
     except OrchestratorError as error:
         return Failed(name=_name_of(error), message=error_line(error))
 
 
-async def _plan(environment: str, only: tuple[str, ...]) -> tuple[Plan, Policy]:
+async def _read(environment: str) -> Asked:
+    """Every stage before the server."""
     settings = load_settings(Path.cwd(), environment)
     await _require_right_server(settings.environment)
     discovery = discover_flows(settings.root, settings.project, settings.declarations)
@@ -80,18 +90,38 @@ async def _plan(environment: str, only: tuple[str, ...]) -> tuple[Plan, Policy]:
     for problem in (*validation.errors, *validation.warnings):
         logger.warning(problem_line(problem))
     desired = work_out(settings, discovery, validation)
-    plan = await plan_changes(desired, settings.environment.policy, selection=Selection(only=only))
+    return Asked(settings=settings, discovery=discovery, desired=desired)
+
+
+async def _plan(asked: Asked, selection: Selection) -> Plan:
+    environment = asked.settings.environment.name
+    plan = await plan_changes(asked.desired, asked.settings.environment.policy, selection=selection)
     await acreate_markdown_artifact(
         key=_artifact_key("plan", environment),
         markdown=plan_markdown(plan),
         description=f"What differs between the repository and the environment {environment}.",
     )
     await _rename_run(headline(environment, plan.summary))
-    return plan, settings.environment.policy
+    return plan
 
 
-async def _apply(plan: Plan) -> DeploymentResult:
-    result = await apply_changes(plan)
+async def _held_back(asked: Asked) -> Hold | None:
+    """What keeps a scheduled run from undoing a rollback. Who starts a run by hand means it."""
+    run = _own_run()
+    if run is None or not run.auto_scheduled:
+        return None
+    return await live.hold_on(pipeline.owner_of(asked.settings), desired_digest(asked.desired, asked.settings.root))
+
+
+def _terms(asked: Asked, selection: Selection) -> Terms:
+    run = _own_run()
+    trigger: Trigger = "schedule" if run is not None and run.auto_scheduled else "run"
+    name = f"flow run {run.name}" if run is not None else None
+    return terms_of(asked, trigger, run_name=name, selection=selection)
+
+
+async def _apply(plan: Plan, terms: Terms) -> DeploymentResult:
+    result = await apply_changes(plan, terms=terms)
     await acreate_markdown_artifact(
         key=_artifact_key("deployments", plan.environment),
         markdown=result_markdown(result),
@@ -115,6 +145,12 @@ def _applied(result: DeploymentResult) -> State[Any]:
     message = headline(result.environment, result.summary)
     if result.status == "degraded":
         reasons = [f"{item.label}: {item.error}" for item in result.failed]
+        reasons += [
+            f"{place}: {finding.message}"
+            for place, found in result.findings.items()
+            for finding in found
+            if finding.severity == "error"
+        ]
         reasons += [problem_line(problem) for problem in result.problems if problem.severity == "error"]
         return Failed(name="Degraded", message="\n".join([message, *reasons]))
     return Completed(name="NoChanges" if result.status == "no-changes" else "Completed", message=message)

@@ -36,9 +36,12 @@ from orchestrator.model import (
     ScheduleConfig,
     ValidationError,
 )
+from orchestrator.placeholders import has_placeholder
+from orchestrator.resource_limits import limit_variables
 
 DEPLOYER_ENTRYPOINT = "orchestrator.deployer.deploy_everything"  # a module path: it works from any folder
 SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
+IN_IMAGE = "/opt/prefect"  # the folder in which `prefect deploy` expects the code of an image that it does not build
 DEFAULT_QUEUE = "default"  # the server files a deployment without a queue under its pool's default queue
 
 
@@ -101,6 +104,7 @@ def desired_state(
     undeclared = [flow for flow in usual if flow.entrypoint not in mentioned and not flow.needs_instance]
     unreadable = [each.file_path for each in problems if each.skips and each.file_path and not each.declaration]
     broken = [flow.path for flow in discovery.flows if not flow.is_valid]  # the fault may lie in what they import
+    nameless = [flow.path for item, flow in selected if item.location in faulty and flow and has_placeholder(item.name)]
     return Desired(
         owner=owner,
         deployments=(
@@ -109,9 +113,29 @@ def desired_state(
             *builder.deployer(),
         ),
         skipped_paths=tuple(left_out),
-        skipped_files=tuple(dict.fromkeys([*unreadable, *broken])),
+        skipped_files=tuple(dict.fromkeys([*unreadable, *broken, *nameless])),
         problems=tuple(problems),
     )
+
+
+def from_template(
+    *,
+    root: Path,
+    project: str,
+    environment: EnvironmentConfig,
+    flow: FlowMetadata,
+    kind: Kind,
+    schemas: Mapping[str, Mapping[str, Any]],
+) -> DeploymentConfig:
+    """The deployment that `environment` makes of one flow, whether or not a prefect.yaml mentions the flow.
+
+    Args:
+        root, project, environment, schemas: as for `desired_state`.
+        flow: the flow.
+        kind: which template to use; an environment without one gives the defaults of a template.
+    """
+    builder = _Builder(root, Owner(project=project, environment=environment.name), environment, schemas)
+    return builder.of_kind(flow, kind, environment.templates.get(kind) or DeploymentTemplate())
 
 
 def select(desired: Desired, selection: Selection) -> Desired:
@@ -151,12 +175,12 @@ class _Builder:
             deployment_type=kind,
             origin="declared",
             source=item.location,
-            entrypoint=_relative_to(item.folder, item.entrypoint or flow.entrypoint),
+            entrypoint=item.written_entrypoint or _relative_to(item.folder, item.entrypoint or flow.entrypoint),
             work_pool=item.work_pool or self._pool(kind),
             work_queue=item.work_queue,
             parameters={**self._default_parameters(flow), **item.parameters},
             job_variables=item.job_variables,
-            pull_steps=self._pull_steps(item.folder) if item.pull_steps is None else item.pull_steps,
+            pull_steps=self._default_pull(item) if item.pull_steps is None else item.pull_steps,
             schedules=item.schedules,
             paused=bool(item.paused),
             tags=item.tags,
@@ -166,6 +190,7 @@ class _Builder:
             concurrency_options=item.concurrency_options,
             enforce_parameter_schema=item.enforce_parameter_schema is not False,
             parameter_schema=self.schemas.get(flow.entrypoint, {}),
+            triggers=item.triggers,
         )
         return self._finished(config)
 
@@ -179,7 +204,11 @@ class _Builder:
         for kind, template in self.environment.templates.items():
             if kind == "docker" and flow.dockerfile_path is None:
                 continue
-            yield self._finished(self._from_template(flow, kind, template))
+            yield self.of_kind(flow, kind, template)
+
+    def of_kind(self, flow: FlowMetadata, kind: Kind, template: DeploymentTemplate) -> DeploymentConfig:
+        """The deployment that one template gives to a flow."""
+        return self._finished(self._from_template(flow, kind, template))
 
     def _from_template(self, flow: FlowMetadata, kind: Kind, template: DeploymentTemplate) -> DeploymentConfig:
         written = fill(template.model_dump(), template_values(self.environment, flow, kind, self.owner.project))
@@ -246,8 +275,13 @@ class _Builder:
         for pattern, override in self.environment.deployments.items():
             if fnmatchcase(config.deployment_path, pattern):
                 config = _overridden(config, override)
-        limits = _limit_variables(self._pool_type(config.work_pool), self.environment)
+        limits = self._limit_variables(config.work_pool)
         return self._owned(replace(config, job_variables=merge(limits, config.job_variables)))
+
+    def _limit_variables(self, pool: str | None) -> dict[str, Any]:
+        environment, limits = self.environment, self.environment.resource_limits
+        policy = environment.image_pull_policy
+        return limit_variables(self._pool_type(pool), memory=limits.memory, cpu=limits.cpu, image_pull_policy=policy)
 
     def _owned(self, config: DeploymentConfig) -> DeploymentConfig:
         """With the owner's mark, last: the deployments list of the UI shows one tag and a count."""
@@ -272,6 +306,12 @@ class _Builder:
     def _default_parameters(self, flow: FlowMetadata) -> dict[str, Any]:
         known = {parameter.name for parameter in flow.parameters}
         return {name: value for name, value in self.environment.default_parameters.items() if name in known}
+
+    def _default_pull(self, item: Declaration) -> tuple[Mapping[str, Any], ...]:
+        """Where the runs of a deployment without pull steps find their code; in an image that is not the checkout."""
+        if item.job_variables.get("image"):
+            return ({SET_DIRECTORY: {"directory": IN_IMAGE}},)
+        return self._pull_steps(item.folder)
 
     def _pull_steps(self, folder: str) -> tuple[Mapping[str, Any], ...]:
         """What `prefect deploy` writes where a prefect.yaml has no pull section: work in the checkout's folder."""
@@ -310,19 +350,3 @@ def _overridden(config: DeploymentConfig, override: DeploymentOverride) -> Deplo
     if "schedules" in written:
         written["schedules"] = tuple(rule.to_schedule() for rule in override.schedules or ())
     return replace(config, **written)
-
-
-def _limit_variables(pool_type: str | None, environment: EnvironmentConfig) -> dict[str, Any]:
-    """Resource limits as the job variables of a pool type; a process has none."""
-    limits = environment.resource_limits
-    if pool_type != "docker":
-        return {}
-    variables: dict[str, Any] = {}
-    if limits.memory:
-        variables["mem_limit"] = limits.memory.removesuffix("i").lower()
-    if limits.cpu:
-        cores = float(limits.cpu[:-1]) / 1000 if limits.cpu.endswith("m") else float(limits.cpu)
-        variables["container_create_kwargs"] = {"nano_cpus": int(cores * 1_000_000_000)}
-    if environment.image_pull_policy:
-        variables["image_pull_policy"] = environment.image_pull_policy
-    return variables

@@ -4,11 +4,13 @@
     ├── ConfigurationError         2: what a person wrote is wrong; carries every fault found, not just the first
     │   └── ServerMismatch         2: two settings name different Prefect servers
     ├── ServerError                1: the Prefect server refused or broke a request
-    │   └── ServerUnreachable      1: it did not answer at all
+    │   ├── ServerUnreachable      1: it did not answer at all
+    │   └── ServerBusy             1: it answered that it cannot do it now; the same request may work later
     ├── LocalProcessError          1: a server or worker of ours could not be started or stopped
     │   └── PortTaken              1: something that is no Prefect server holds the address
     ├── RunFailed                  1: a flow run that we started or waited for did not complete
     └── RefusedError               5: a safety rule forbids it
+        └── LockedError            5: somebody else applies to the environment
 
 Work that was done in part is no error but a result (exit code 4, "degraded").
 
@@ -80,6 +82,14 @@ class ServerUnreachable(ServerError):
     """Nothing answers at the Prefect server's address."""
 
 
+class ServerBusy(ServerError):
+    """The server answered that it cannot do it now. `retry_after`: the seconds that it asks for, 0 if it names none."""
+
+    def __init__(self, message: str, *, location: str = "", remedy: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(message, location=location, remedy=remedy)
+        self.retry_after = retry_after
+
+
 class LocalProcessError(OrchestratorError):
     """A background process of ours (server, worker) could not be started or stopped."""
 
@@ -96,3 +106,7 @@ class RefusedError(OrchestratorError):
     """A safety rule forbids what was asked."""
 
     exit_code = 5
+
+
+class LockedError(RefusedError):
+    """Somebody else holds the lock of the environment, or took it from us."""

@@ -39,14 +39,15 @@ def schema_of(entrypoint: str) -> dict[str, Any]:
     """
     try:
         return {
-            "schema": parameter_schema(
-                load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
-            ).model_dump_for_openapi()
+            "schema": parameter_schema(load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)).model_dump(
+                exclude_unset=True
+            )
         }
     except BaseException as error:  # a flow's module may raise anything, SystemExit included
         reason = _described(error.__cause__ or error)
     try:  # Prefect's reading that leaves out what fails
-        return {"schema": parameter_schema_from_entrypoint(entrypoint).model_dump_for_openapi(), "warning": reason}
+        schema = parameter_schema_from_entrypoint(entrypoint).model_dump(exclude_unset=True)
+        return {"schema": schema, "warning": reason}
     except BaseException:  # as above
         return {"error": reason}
 

@@ -1,17 +1,19 @@
 """The one door to git: runs it so that neither the repository's nor the user's settings change what it does.
 
-Only reading commands, without hooks, pager, fsmonitor or external diff; git may refresh what its index knows of file
-times. Names come as bytes, divided by zero
-bytes (`-z`), so that every file name survives.
+Reading commands, without hooks, pager, fsmonitor or external diff; git may refresh what its index knows of file times,
+and keeps a note about the worktree of `checked_out` while it is there. Names come as bytes, divided by zero bytes
+(`-z`), so that every file name survives.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from orchestrator.errors import ConfigurationError
 
@@ -64,6 +66,62 @@ def changed_files(root: Path, revision: str) -> ChangedFiles:
     statuses = list(zip(entries[::2], entries[1::2], strict=True))
     present = {name.rstrip("/") for name in new} | {name for status, name in statuses if status != "D"}
     return ChangedFiles(frozenset(present), frozenset(name for status, name in statuses if status == "D") - present)
+
+
+def commit_of(root: Path) -> str | None:
+    """The full hash of the commit that a folder is at; None where there is no git, no repository or no commit yet."""
+    try:
+        found = _run(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except ConfigurationError:
+        return None
+    return found.stdout.decode("ascii").strip() if found.returncode == 0 else None
+
+
+def is_dirty(root: Path, files: Collection[str] | None = None) -> bool:
+    """Whether a folder differs from its commit; False where there is no commit to differ from.
+
+    Args:
+        root: the folder; the whole of a git repository or a part of it.
+        files: the new and changed files that count, relative to the folder; None: all. A file that is missing from the
+            disk counts always: nothing that was read can name it.
+    """
+    if commit_of(root) is None:
+        return False
+    found = changed_files(root, "HEAD")
+    if found.deleted or files is None:
+        return bool(found.deleted or found.changed)
+    folders = tuple(f"{name.rstrip('/')}/" for name in found.changed)  # a changed submodule stands for what is in it
+    return any(file in found.changed or file.startswith(folders) for file in files)
+
+
+@contextmanager
+def checked_out(root: Path, commit: str) -> Iterator[Path]:
+    """A folder as it was at a commit, in a temporary worktree (git-worktree(1)) that is gone after the block.
+
+    Args:
+        root: the folder; the whole of a git repository or a part of it.
+        commit: whatever git takes for one.
+
+    Yields:
+        The same folder in the worktree. Its name is that of `root`: a project may be named after it.
+
+    Raises:
+        ConfigurationError: there is no git, no repository, or no such commit here.
+    """
+    commit = _commit(root, commit)
+    top = Path(_line(_git(root, "rev-parse", "--show-toplevel")))
+    inside = _line(_git(root, "rev-parse", "--show-prefix"))
+    with TemporaryDirectory(prefix="orchestrator-") as temporary:
+        tree = Path(temporary).resolve() / (top.name or "root")
+        try:
+            _git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+            yield tree / inside
+        finally:
+            _run(root, "worktree", "remove", "--force", "--force", str(tree))
+
+
+def _line(output: bytes) -> str:
+    return os.fsdecode(output.removesuffix(b"\n"))
 
 
 def _commit(root: Path, revision: str) -> str:

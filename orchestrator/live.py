@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 
 from orchestrator.apply import apply_plan
+from orchestrator.automations import read_triggers, write_triggers
 from orchestrator.config import Policy
 from orchestrator.desired import Selection
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import RefusedError, ServerError
+from orchestrator.facts import misfits, read_facts
+from orchestrator.holds import held_back, read_hold, release_hold, set_hold
+from orchestrator.lock import environment_lock
 from orchestrator.model import (
     Change,
     CleanupResult,
@@ -17,15 +23,41 @@ from orchestrator.model import (
     DeploymentStatus,
     Desired,
     EnvironmentStatus,
+    Finding,
+    Hold,
     LiveDeployment,
     Owner,
     Plan,
+    Resources,
+    Revision,
 )
 from orchestrator.pipeline import narrowed
-from orchestrator.plan import make_plan
-from orchestrator.server import open_server
+from orchestrator.plan import (
+    kind_of,
+    make_plan,
+    out_of_sync,
+    refreshed,
+    touching,
+    with_causes,
+    with_findings,
+    with_runs,
+)
+from orchestrator.pools import ResourceDoor, read_resources
+from orchestrator.preflight import findings
+from orchestrator.resources import apply_resources, plan_resources, resources_in, undo
+from orchestrator.revisions import RevisionStore, record_apply
+from orchestrator.runs import touched_runs
+from orchestrator.server import PrefectServer, open_server
+from orchestrator.templating import resolve
+from orchestrator.terms import Terms
+from orchestrator.verify import pool_findings, verify, waits_for_runs, why_not_ready
+from orchestrator.writers import Writers
 
-SCHEDULER_TIME = timedelta(minutes=2)
+logger = logging.getLogger(__name__)
+
+# ---------------------------------------------------------------------------------------------------------
+# Plan
+# ---------------------------------------------------------------------------------------------------------
 
 
 async def plan_changes(
@@ -39,66 +71,218 @@ async def plan_changes(
     """Read the server and compare; nothing is written.
 
     Args:
-        desired: what the environment should have.
+        desired: what the environment should have; placeholders in it are filled from the server.
         policy: the environment's.
         api_url: the server; None: the one that Prefect's settings name.
         selection: what to plan; None: everything.
         adopt: patterns of unowned deployments to take over.
+
+    Returns:
+        The plan; where it changes anything, with what speaks against it, who moved, and which runs it concerns.
 
     Raises:
         ServerUnreachable, ServerError: the server did not answer.
     """
     chosen = selection or Selection()
     async with open_server(api_url) as server:
-        live = await server.read_deployments()
-        return make_plan(
-            narrowed(desired, chosen), live, api_url=server.api_url, policy=policy, selection=chosen, adopt=adopt
+        wanted = narrowed(await resolve(desired, server), chosen)
+        resources = wanted.resources if chosen.is_everything else _needed(wanted)
+        plan = make_plan(
+            wanted,
+            await _read_live(server),
+            api_url=server.api_url,
+            policy=policy,
+            selection=chosen,
+            adopt=adopt,
+            resources=plan_resources(resources, await read_resources(server, resources)),
+        )
+        return await _explained(plan, resources, server)
+
+
+async def _read_live(server: PrefectServer) -> tuple[LiveDeployment, ...]:
+    return await read_triggers(server, await server.read_deployments())
+
+
+def _needed(desired: Desired) -> Resources:
+    """The pools and queues that a part of the deployments runs in."""
+    pools = {config.work_pool for config in desired.deployments}
+    resources = desired.resources
+    return Resources(
+        pools=tuple(pool for pool in resources.pools if pool.name in pools),
+        queues=tuple(queue for queue in resources.queues if queue.pool in pools),
+    )
+
+
+async def _explained(plan: Plan, resources: Resources, server: PrefectServer) -> Plan:
+    """What a reader of a plan wants to know beyond the differences; nothing is asked where nothing changes."""
+    if not plan.has_changes:
+        return plan
+    plan = with_causes(plan, await RevisionStore(server, plan.owner).latest())
+    plan = with_runs(plan, await touched_runs(server, touching(plan)))
+    facts = await read_facts(server, plan.changes, resources)
+    return with_findings(plan, {change.deployment: findings(change, facts, misfits) for change in plan.changes})
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Apply
+# ---------------------------------------------------------------------------------------------------------
+
+
+async def apply_changes(
+    plan: Plan,
+    *,
+    api_url: str | None = None,
+    terms: Terms | None = None,
+    tell: Callable[[str], None] = logger.info,
+) -> DeploymentResult:
+    """Carry out a plan, alone in its environment, and record it. A plan without changes writes nothing at all.
+
+    Args:
+        plan: what to do.
+        api_url: the server; None: the one that Prefect's settings name.
+        terms: how; None: as usual.
+        tell: is told, in words, whom we wait for.
+
+    Returns:
+        What became of each change; what fails is in it, nothing is raised for it.
+
+    Raises:
+        LockedError: somebody else applies, and the terms are not to wait.
+        RefusedError: the plan was reviewed, and the server has moved since.
+        ServerUnreachable, ServerError: the server did not answer before anything was written.
+    """
+    terms = terms or Terms()
+    async with open_server(api_url) as server:
+        if not plan.has_changes:
+            return await apply_plan(plan, server)
+        async with environment_lock(server, plan.owner, terms.holder, wait=terms.waits, tell=tell) as lock:
+            now = await _still_the_same(plan, terms, server)
+            await _settle_hold(terms, plan.owner, server)
+            writers = Writers(before=lock.require)
+            result = await _recorded(now, await _carry_out(now, terms, server, writers), terms, server, writers)
+        if terms.verifies:
+            found = await verify(now, result, server, read=partial(_read_live, server))
+            result = replace(result, findings={**result.findings, **found})
+        return result
+
+
+async def _still_the_same(plan: Plan, terms: Terms, server: PrefectServer) -> Plan:
+    """The plan against the server as it is now: until the lock was ours, others may have applied.
+
+    Raises:
+        RefusedError: a person has looked at the plan, and by now it would do something else.
+    """
+    wanted = resources_in(plan.resources)
+    resources = plan_resources(wanted, await read_resources(server, wanted))
+    now = refreshed(plan, await _read_live(server), adopt=terms.adopt, resources=resources)
+    if terms.is_reviewed and now.checksum != plan.checksum:
+        raise RefusedError(
+            "The server has moved since this plan was made; nothing was changed.",
+            location=plan.owner.tag,
+            remedy="Plan again, and look at it again.",
+        )
+    return now
+
+
+async def _carry_out(plan: Plan, terms: Terms, server: PrefectServer, writers: Writers) -> DeploymentResult:
+    """Pools, queues and limits first, since deployments need them."""
+    door = ResourceDoor(server)
+    resources = await apply_resources(plan.resources, door)
+    broken = [item.label for item in resources if item.status in ("failed", "skipped")]
+    if broken and terms.is_atomic:
+        obstacle = Finding(message=f"not tried: --atomic, and {broken[0]} failed")
+        plan = with_findings(plan, {change.deployment: (obstacle,) for change in plan.changes})
+    triggers = partial(write_triggers, server)
+    result = await apply_plan(plan, server, atomic=terms.is_atomic, writers=writers, write_triggers=triggers)
+    if terms.is_atomic and (broken or result.failed):
+        resources = await undo(plan.resources, resources, door)
+    return replace(result, resources=resources)
+
+
+async def _recorded(
+    plan: Plan, result: DeploymentResult, terms: Terms, server: PrefectServer, writers: Writers
+) -> DeploymentResult:
+    """The result with its revision. That it could not be recorded is a finding: the changes are made."""
+    store = RevisionStore(server, plan.owner)
+
+    async def record() -> Revision | None:
+        return await record_apply(
+            store,
+            plan,
+            result,
+            terms.provenance,
+            before=await store.latest(),
+            digest=terms.desired_digest,
+            selection=terms.selection,
+            keep=terms.keep_revisions,
         )
 
+    try:
+        with server.writing():
+            revision = await writers.attempt(record)
+    except ServerError as error:
+        unrecorded = {plan.owner.tag: (Finding(message=error.message, remedy=error.remedy),)}
+        return replace(result, findings=unrecorded)
+    return replace(result, revision=revision.number if revision else None)
 
-async def apply_changes(plan: Plan, *, api_url: str | None = None) -> DeploymentResult:
-    """Carry out a plan; what fails is in the result, nothing is raised for it."""
+
+async def _settle_hold(terms: Terms, owner: Owner, server: PrefectServer) -> None:
+    """An apply of all that the repository asks for ends what a rollback has begun; one of a part does not."""
+    if terms.hold is not None:
+        await set_hold(server, terms.hold)
+    elif terms.concerns_all:
+        await release_hold(server, owner)
+
+
+async def hold_on(owner: Owner, digest: str, *, api_url: str | None = None) -> Hold | None:
+    """The hold that keeps scheduled sync from applying what the repository asks for; one that is over is lifted."""
     async with open_server(api_url) as server:
-        return await apply_plan(plan, server)
+        return await held_back(server, owner, digest)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Status
+# ---------------------------------------------------------------------------------------------------------
 
 
 async def read_status(desired: Desired, policy: Policy, api_url: str | None) -> EnvironmentStatus:
-    """How each deployment of an environment stands on the server."""
+    """How each deployment of an environment stands on the server, and what they need around them."""
     async with open_server(api_url) as server:
-        live = await server.read_deployments()
-        plan = make_plan(desired, live, api_url=server.api_url, policy=policy)
-        pools = {item.config.work_pool for item in live if item.config.work_pool and item.owner == desired.owner}
-        workers = {pool: await server.online_workers(pool) for pool in sorted(pools)}
-        scheduled = await server.deployments_with_scheduled_runs()
-    statuses = tuple(_status(change, workers, scheduled) for change in plan.changes)
-    return EnvironmentStatus(environment=desired.owner.environment, api_url=plan.api_url, deployments=statuses)
+        wanted = await resolve(desired, server)
+        live = await _read_live(server)
+        resources = plan_resources(wanted.resources, await read_resources(server, wanted.resources))
+        plan = make_plan(wanted, live, api_url=server.api_url, policy=policy, resources=resources)
+        if plan.has_changes:
+            plan = with_causes(plan, await RevisionStore(server, plan.owner).latest())
+        ours = [item for item in live if item.owner == desired.owner]
+        pools = await pool_findings([item.config.work_pool for item in ours if item.config.work_pool], server)
+        scheduled = await server.deployments_with_scheduled_runs([item.id for item in ours if waits_for_runs(item)])
+        hold = await read_hold(server, desired.owner)
+    return EnvironmentStatus(
+        environment=desired.owner.environment,
+        api_url=plan.api_url,
+        deployments=tuple(_status(change, pools, scheduled) for change in plan.changes),
+        resources=tuple(change for change in plan.resources if change.action != "unchanged"),
+        hold=hold,
+    )
 
 
-def _status(change: Change, workers: Mapping[str, frozenset[str]], scheduled: frozenset[str]) -> DeploymentStatus:
-    unready = tuple(_why_not_ready(change.live, workers, scheduled)) if change.live else ("not on the server",)
-    differences = change.reasons if change.action != "unchanged" and change.live else ()
+def _status(change: Change, pools: Mapping[str, Finding], scheduled: frozenset[str]) -> DeploymentStatus:
+    unready: tuple[str, ...] = ("not on the server",)
+    if change.live:
+        found = why_not_ready(change.live, pools, scheduled)
+        unready = tuple(f"{finding.message}: {finding.remedy}" for finding in found)
     return DeploymentStatus(
         deployment=change.deployment,
         in_sync=change.action == "unchanged",
         ready=not unready,
-        problems=(*differences, *unready, *change.kept),
+        problems=(*out_of_sync(change), *(unready if change.live else ()), *change.kept),
     )
 
 
-def _why_not_ready(
-    live: LiveDeployment, workers: Mapping[str, frozenset[str]], scheduled: frozenset[str]
-) -> Iterator[str]:
-    pool = live.config.work_pool
-    if pool and not workers.get(pool):
-        yield f"no worker is online in the pool {pool}: start one with `prefect worker start --pool {pool}`"
-    waits = any(schedule.active for schedule in live.config.schedules) and not live.config.paused
-    if waits and live.id not in scheduled and _is_settled(live):
-        yield "its schedule is active, but no run is scheduled: does the server's scheduler run? (its log says)"
-
-
-def _is_settled(live: LiveDeployment) -> bool:
-    """Whether the server's scheduler, which looks once a minute, has had its time since the last change."""
-    return datetime.now(UTC) - datetime.fromisoformat(live.changed_at) > SCHEDULER_TIME
+# ---------------------------------------------------------------------------------------------------------
+# Delete by name
+# ---------------------------------------------------------------------------------------------------------
 
 
 async def find_deployments(
@@ -113,16 +297,40 @@ async def find_deployments(
 
 
 async def delete_deployments(
-    deployments: Sequence[LiveDeployment], foreign: Sequence[str], pattern: str, api_url: str | None
+    owner: Owner,
+    deployments: Sequence[LiveDeployment],
+    foreign: Sequence[str],
+    pattern: str,
+    *,
+    api_url: str | None,
+    terms: Terms,
 ) -> CleanupResult:
-    """Delete deployments one by one; a failure does not stop the others."""
-    deleted, failed = [], {}
-    async with open_server(api_url) as server:
-        for item in deployments:
-            path = item.config.deployment_path
-            try:
-                await server.delete_deployment(item.id)
-                deleted.append(path)
-            except OrchestratorError as error:
-                failed[path] = str(error)
-    return CleanupResult(pattern=pattern, deleted=tuple(deleted), foreign=tuple(foreign), failed=failed)
+    """Delete deployments of ours, as an apply: alone in the environment, recorded, one failure does not stop the rest.
+
+    Args:
+        owner: whose they are.
+        deployments: which.
+        foreign: what the pattern meets besides, which is not ours.
+        pattern: as it was given.
+        api_url: the server.
+        terms: as for an apply; its selection must take nothing but these.
+    """
+    reasons = (f"it matches {pattern}",)
+    changes = tuple(
+        Change(
+            action="delete",
+            deployment=item.config.deployment_path,
+            kind=kind_of(item.config),
+            reasons=reasons,
+            live=item,
+        )
+        for item in deployments
+    )
+    plan = Plan(owner=owner, api_url=api_url or "", changes=changes)
+    result = await apply_changes(plan, api_url=api_url, terms=terms)
+    return CleanupResult(
+        pattern=pattern,
+        deleted=tuple(item.deployment for item in result.results if item.status == "applied"),
+        foreign=tuple(foreign),
+        failed={item.deployment: item.error or item.status for item in result.results if item.status != "applied"},
+    )

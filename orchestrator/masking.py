@@ -80,7 +80,48 @@ def without_secrets(text: str, config: DeploymentConfig) -> str:
     fields = ("parameters", "job_variables", "pull_steps")
     for secret in sorted({each for name in fields for each in _secrets(name, getattr(config, name))}, key=len)[::-1]:
         text = text.replace(secret, HIDDEN)
-    return str(masked("", text))
+    return str(masked("", concealed(text, config.concealed)))
+
+
+def concealed(value: Any, texts: Sequence[str]) -> Any:
+    """A value without texts that must not be shown whatever their form: they came from a block or the environment.
+
+    Args:
+        value: a plain value; mappings and lists are entered.
+        texts: what to hide, wherever it stands. What is very short is hidden only where it stands alone: it would
+            cut words.
+    """
+    if not texts or value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {concealed(key, texts): concealed(inner, texts) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [concealed(inner, texts) for inner in value]
+    if str(value) in texts:
+        return HIDDEN if str(value) else value
+    return _without_texts(value, texts) if isinstance(value, str) else value
+
+
+def _without_texts(text: str, secrets: Sequence[str]) -> str:
+    """A text without others, as they are or as JSON writes them; the longest first: one may be part of another."""
+    forms = {form for secret in secrets if len(secret) > 3 for form in (secret, json.dumps(secret)[1:-1])}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, HIDDEN)
+    return text
+
+
+def hidden_beside(value: Any, other: Any, texts: Sequence[str]) -> Any:
+    """A value without what stands where `other`, the value that takes its place, has a text that must not be shown.
+
+    A block's text that has changed is on the server in its old form, which nobody knows any more.
+    """
+    if concealed(other, texts) == other or value is None:
+        return value
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        return {key: hidden_beside(inner, other.get(key), texts) for key, inner in value.items()}
+    if isinstance(value, list) and isinstance(other, list):
+        return [inner if inner in other else HIDDEN for inner in value]
+    return HIDDEN
 
 
 def _secrets(path: str, value: Any) -> Iterator[str]:

@@ -187,6 +187,8 @@ class ScheduleConfig:
     active: bool = True
     parameters: Mapping[str, Any] = field(default_factory=dict)
     slug: str | None = None
+    replaces: str | None = field(default=None, compare=False)  # the slug that it had before
+    placeholders: Mapping[str, str] = field(default_factory=dict, compare=False)  # `active`, `day_or` as {{ … }}
 
     @property
     def rule(self) -> str:
@@ -217,6 +219,7 @@ class Declaration:
     line_number: int
     folder: str  # of the prefect.yaml, "." for the root: entrypoints and pull steps start there
     entrypoint: str | None = None  # relative to the root, or a dotted module path
+    written_entrypoint: str | None = field(default=None, compare=False)  # as the file says it, relative to `folder`
     flow_name: str | None = None
     description: str | None = None
     version: str | None = None
@@ -616,6 +619,17 @@ class RecordedState:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Hold:
+    """Scheduled sync waits: somebody went back to an older revision."""
+
+    owner: Owner
+    revision: int  # the one that was gone back to
+    desired_digest: str  # of the repository then; empty where it had faults and could not be worked out
+    by: str = ""
+    at: str = ""  # ISO 8601, UTC
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CleanupResult:
     """What deleting by pattern did: deleted, left because they are not ours, failed with the reason."""
 
@@ -642,6 +656,8 @@ class EnvironmentStatus:
     environment: str
     api_url: str
     deployments: tuple[DeploymentStatus, ...] = ()
+    resources: tuple[ResourceChange, ...] = ()  # pools, queues and limits that are not as the environment says
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

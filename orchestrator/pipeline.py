@@ -48,6 +48,7 @@ from orchestrator.model import (
 from orchestrator.prefect_yaml import prefect_files, read_prefect_files
 from orchestrator.project import ProjectConfig, require_folders
 from orchestrator.repository import Repository
+from orchestrator.resources import resources_of
 from orchestrator.rules import Facts
 from orchestrator.schemas import Subject, read_schemas
 from orchestrator.validation import not_silenced
@@ -72,6 +73,31 @@ class Settings:
     @property
     def errors(self) -> tuple[ValidationError, ...]:
         return tuple(problem for problem in self.problems if problem.severity == "error")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What a repository asks for in one environment, and what that was worked out from."""
+
+    settings: Settings
+    discovery: Discovery
+    desired: Desired
+
+
+def read_repository(root: Path, env: str) -> Asked:
+    """Every stage before the server.
+
+    Args:
+        root: the repository.
+        env: the environment.
+
+    Raises:
+        ConfigurationError: with every fault that forbids an apply.
+    """
+    settings = load_settings(root, env)
+    discovery = discover_flows(settings.root, settings.project, settings.declarations)
+    desired = work_out(settings, discovery, validate(settings, discovery))
+    return Asked(settings=settings, discovery=discovery, desired=desired)
 
 
 def load_settings(root: Path, env: str) -> Settings:
@@ -250,8 +276,14 @@ def _facts(repository: Repository, settings: Settings, discovery: Discovery, ins
     )
 
 
-def work_out(settings: Settings, discovery: Discovery, validation: ValidationResult) -> Desired:
+def work_out(
+    settings: Settings, discovery: Discovery, validation: ValidationResult, *, checkout: Path | None = None
+) -> Desired:
     """What the environment should have.
+
+    Args:
+        settings, discovery, validation: what the stages before found.
+        checkout: the folder that workers run from, which pull steps name; None: the one that was read.
 
     Raises:
         ConfigurationError: a fault forbids any apply (two flows of one name, an unknown parameter, …).
@@ -269,8 +301,8 @@ def work_out(settings: Settings, discovery: Discovery, validation: ValidationRes
     schemas, met = read_schemas(settings.root, subjects, cache_file=cache_file)
     repository = Repository(settings.root)
     warnings = not_silenced(met, project_ignores(settings.project, repository), repository)
-    return desired_state(
-        root=settings.root,
+    found = desired_state(
+        root=checkout or settings.root,
         project=settings.project.project,
         environment=settings.environment,
         discovery=discovery,
@@ -279,6 +311,7 @@ def work_out(settings: Settings, discovery: Discovery, validation: ValidationRes
         folders=settings.project.flows,
         problems=(*validation.errors, *validation.warnings, *warnings),
     )
+    return replace(found, resources=resources_of(settings.environment))
 
 
 def without_faulty_flows(discovery: Discovery, validation: ValidationResult) -> Discovery:

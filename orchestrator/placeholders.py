@@ -1,4 +1,4 @@
-"""`{{ placeholders }}` of a prefect.yaml that nothing can fill.
+"""`{{ placeholders }}` of a prefect.yaml: where they stand, those of the environment, and those that nothing can fill.
 
 Prefect's templating is no Jinja (`prefect.utilities.templating`): a placeholder is a dotted name, and one without a
 value is dropped in silence. It is filled from blocks, variables, environment variables and the outputs of build, push
@@ -9,6 +9,7 @@ variable, and a step of one's own may give anything: only what surely stays empt
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 from orchestrator.yaml_source import Location
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([\w.\-\[\]$]+)\s*\}\}")
+ENVIRONMENT = "$"
 _FILLED = ("prefect.blocks.", "prefect.variables.", "ctx.", "$")
 
 _TEXTS = frozenset({"stdout", "stderr"})
@@ -33,6 +35,43 @@ OUTPUTS: Mapping[str, frozenset[str]] = {
     "prefect_docker.deployments.steps.push_docker_image": _IMAGE,
 }
 """What the steps of Prefect and its Docker collection give, as their documentation says."""
+
+
+def has_placeholder(value: Any) -> bool:
+    """Whether a value is a text that holds a placeholder."""
+    return isinstance(value, str) and _PLACEHOLDER.search(value) is not None
+
+
+def texts_of(value: Any, place: Location = ()) -> Iterator[tuple[Location, str]]:
+    """Every text in a value that holds placeholders, with its place; keys of mappings are none."""
+    if isinstance(value, str):
+        if has_placeholder(value):
+            yield place, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from texts_of(inner, (*place, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from texts_of(inner, (*place, index))
+
+
+def names_in(text: str) -> tuple[tuple[str, str], ...]:
+    """The placeholders of a text: as it holds them (`{{ $HOME }}`), and their names (`$HOME`)."""
+    return tuple(dict.fromkeys((found[0], found[1]) for found in _PLACEHOLDER.finditer(text)))
+
+
+def environment_value(name: str) -> str | None:
+    """What the environment gives for a placeholder. Like Prefect, it is asked with and without the dollar."""
+    return os.environ.get(name.lstrip(ENVIRONMENT))
+
+
+def with_environment(text: str | None) -> str | None:
+    """A text with the environment variables that are set; every other placeholder stays."""
+    for whole, name in names_in(text or ""):
+        value = environment_value(name)
+        if text is not None and value is not None:
+            text = text.replace(whole, value)
+    return text
 
 
 @dataclass(frozen=True, slots=True)

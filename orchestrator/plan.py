@@ -1,69 +1,41 @@
 """Desired × live → Plan: what has to happen to each deployment, and why.
 
-A pure function of two sets of values: nothing is read, nothing is written. The rules that keep people's work safe
-live here: only what carries our mark is changed or deleted, nobody's paused deployment is resumed, what a broken
-file asks for is left alone, and a plan that would delete much is refused.
+Pure functions of values: nothing is read, nothing is written. The rules that keep people's work safe live here: only
+what carries our mark is changed or deleted, nobody's paused deployment is resumed, what a broken file asks for is left
+alone, and a plan that would delete much is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.config import DEPLOYER_FLOW, Policy
 from orchestrator.desired import Selection
+from orchestrator.differences import changed_fields, differences
 from orchestrator.errors import RefusedError
-from orchestrator.masking import masked
+from orchestrator.masking import without_secrets
 from orchestrator.model import (
+    Cause,
     Change,
     DeploymentConfig,
     Desired,
     FieldDiff,
+    Finding,
     Kind,
     LiveDeployment,
     Owner,
     Plan,
-    ScheduleConfig,
+    RecordedState,
+    ResourceChange,
+    TouchedRuns,
 )
 
-COMPARED_FIELDS = (
-    "entrypoint",
-    "path",
-    "work_pool",
-    "work_queue",
-    "parameters",
-    "job_variables",
-    "pull_steps",
-    "tags",
-    "description",
-    "version",
-    "concurrency_limit",
-    "concurrency_options",
-    "enforce_parameter_schema",
-    "parameter_schema",
-)
-SCHEDULE_RULE = ("cron", "interval", "rrule", "timezone", "day_or", "parameters")
-NO_SCHEMA = {"type": "object", "properties": {}}  # what the server keeps for a deployment without a parameter schema
-_RRULE_START = re.compile(r"^DTSTART:\d{8}T\d{6}\n")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SchedulePair:
-    """One schedule as it is and as it should be; None on one side: to be created or deleted."""
-
-    live: ScheduleConfig | None
-    live_id: str | None
-    desired: ScheduleConfig | None
-
-    @property
-    def differs(self) -> bool:
-        """Whether anything has to be written."""
-        return bool(_schedule_differences(self)[0])
+TAKEN_OVER = "taken over on request: it belonged to nobody"
 
 
 def make_plan(
@@ -74,6 +46,7 @@ def make_plan(
     policy: Policy,
     selection: Selection | None = None,
     adopt: Sequence[str] = (),
+    resources: Sequence[ResourceChange] = (),
 ) -> Plan:
     """Compare and decide.
 
@@ -84,6 +57,7 @@ def make_plan(
         policy: whether to prune.
         selection: what the command is about: nothing outside of it is deleted.
         adopt: patterns of unowned deployments to take over instead of reporting a conflict.
+        resources: what is to happen to pools, queues and limits.
 
     Returns:
         The plan: creates and updates, then deletes, the deployer's own deployment last.
@@ -96,8 +70,50 @@ def make_plan(
     left_over = [item for item in live if item.config.deployment_path not in paths]
     unwanted = [_removal(item, desired, policy) for item in left_over if _is_unwanted(item, desired, selection)]
     changes = tuple(sorted([*wanted, *unwanted], key=_order))
-    plan = Plan(owner=desired.owner, api_url=api_url, changes=changes, problems=desired.problems)
+    plan = Plan(
+        owner=desired.owner, api_url=api_url, changes=changes, resources=tuple(resources), problems=desired.problems
+    )
     return replace(plan, checksum=checksum(plan))
+
+
+def refreshed(
+    plan: Plan,
+    live: Sequence[LiveDeployment],
+    *,
+    adopt: Sequence[str] = (),
+    resources: Sequence[ResourceChange] | None = None,
+) -> Plan:
+    """The same intentions against the server as it is now.
+
+    Between a plan and its apply somebody may have changed the server; under the lock each change is worked out anew.
+    What was to be deleted and is gone, or belongs to somebody else now, is left out. Nothing new is deleted. Findings
+    and runs are taken over from the plan, causes are not: see `with_causes`.
+
+    Args:
+        plan: what was planned.
+        live: every deployment of the server, read just now.
+        adopt: as for `make_plan`.
+        resources: as for `make_plan`; None: those of the plan.
+
+    Returns:
+        The plan for now. Its checksum is that of `plan` if nothing has moved that it writes.
+    """
+    by_path = {item.config.deployment_path: item for item in live}
+    changes = [_refreshed(change, by_path.get(change.deployment), plan.owner, adopt) for change in plan.changes]
+    now = replace(
+        plan,
+        changes=tuple(sorted((change for change in changes if change is not None), key=_order)),
+        resources=plan.resources if resources is None else tuple(resources),
+        last_revision=None,
+    )
+    return replace(now, checksum=checksum(now))
+
+
+def _refreshed(change: Change, live: LiveDeployment | None, owner: Owner, adopt: Sequence[str]) -> Change | None:
+    if change.desired is None:
+        return replace(change, live=live) if live is not None and live.owner == owner else None
+    now = _change(change.desired, live, owner, adopt)
+    return replace(now, findings=change.findings, runs=change.runs)
 
 
 def check_deletes(plan: Plan, policy: Policy) -> None:
@@ -121,16 +137,28 @@ def check_deletes(plan: Plan, policy: Policy) -> None:
 
 
 def checksum(plan: Plan) -> str:
-    """A digest of what a plan would do, and to what: equal plans do equal things."""
-    essence = [_essence(change) for change in plan.changes if change.writes]
-    text = json.dumps(_comparable([plan.owner.tag, plan.api_url, essence]), sort_keys=True)
+    """A digest of what a plan would do, and to what: equal plans do equal things to equal things.
+
+    It covers the whole state of the server that a change was based on: a change that looks the same but would now
+    overwrite something else has another checksum.
+    """
+    changes = [_essence(change) for change in plan.changes if change.writes]
+    resources = [asdict(change) for change in plan.resources if change.writes]
+    text = json.dumps([plan.owner.tag, plan.api_url, changes, resources], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _essence(change: Change) -> list[Any]:
-    desired = asdict(change.desired) if change.desired else None
-    fields = [diff.path for diff in change.fields]
-    return [change.action, change.deployment, desired, fields, change.live.id if change.live else None]
+    live = change.live
+    there = [live.id, live.schedule_ids, live.owner and live.owner.tag, _plain(live.config)] if live else None
+    return [change.action, change.deployment, _plain(change.desired), there]
+
+
+def _plain(config: DeploymentConfig | None) -> dict[str, Any] | None:
+    """A deployment without what says where it comes from: a declaration may move within its file."""
+    if config is None:
+        return None
+    return {name: value for name, value in asdict(config).items() if name not in ("source", "concealed")}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -235,127 +263,117 @@ def _is_deployer(change: Change) -> bool:
     return change.deployment.startswith(f"{DEPLOYER_FLOW}/")
 
 
-def _reasons(fields: Sequence[FieldDiff]) -> Iterator[str]:
-    names = dict.fromkeys(re.split(r"[.\[]", diff.path)[0] for diff in fields)
-    if "version" in names:
-        yield "its code changed"
-    others = [name.replace("_", " ") for name in names if name != "version"]
-    if others:
-        yield f"{', '.join(others)} differ"
-
-
 # ---------------------------------------------------------------------------------------------------------
-# Differences
+# More about a plan: who moved, which runs it touches, what speaks against it
 # ---------------------------------------------------------------------------------------------------------
 
 
-def differences(config: DeploymentConfig, live: LiveDeployment) -> tuple[tuple[FieldDiff, ...], tuple[str, ...]]:
-    """What an update would change, and what a person changed that stays.
+def with_causes(plan: Plan, last: RecordedState | None) -> Plan:
+    """Tell who moved since the last apply: the repository, or somebody on the server.
+
+    Args:
+        plan: the plan.
+        last: what was recorded at the last apply; None where there is no record.
 
     Returns:
-        The field differences, and the kept overrides in words.
+        The plan with the same actions, a cause for each difference of a recorded deployment, and reasons that say so.
     """
-    fields = [
-        found for name in COMPARED_FIELDS for found in diff(_field(live.config, name), _field(config, name), name)
-    ]
-    kept: list[str] = []
-    if config.paused and not live.config.paused:
-        fields.append(FieldDiff(path="paused", before=False, after=True))
-    elif live.config.paused and not config.paused:
-        kept.append("paused: somebody paused it")
-    for pair in pair_schedules(config.schedules, live):
-        found, overrides = _schedule_differences(pair)
-        fields += found
-        kept += overrides
-    return tuple(fields), tuple(kept)
+    if last is None:
+        return plan
+    recorded = {config.deployment_path: config for config in last.deployments}
+    number = last.revision.number
+    changes = tuple(_with_cause(change, recorded.get(change.deployment), number) for change in plan.changes)
+    return replace(plan, changes=changes, last_revision=number)
 
 
-def diff(before: Any, after: Any, path: str) -> Iterator[FieldDiff]:
-    """Every difference between two plain values; mappings are entered, lists are one value."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in sorted({*before, *after}, key=str):
-            yield from diff(before.get(key), after.get(key), f"{path}.{key}")
-    elif not _equal(before, after):
-        yield FieldDiff(path=path, before=masked(path, before), after=masked(path, after))
+def _with_cause(change: Change, last: DeploymentConfig | None, revision: int) -> Change:
+    if last is None or change.desired is None or (change.action == "unchanged" and not change.kept):
+        return change
+    if change.live is None:
+        return replace(change, reasons=(f"somebody deleted it from the server after revision {revision}",))
+    if change.action == "conflict":
+        lost = f"it was ours at revision {revision}: somebody deployed it anew or took its tag away"
+        return replace(change, reasons=(*change.reasons, *((lost,) if change.live.owner is None else ())))
+    fields, kept = differences(change.desired, change.live, last)
+    taken = (TAKEN_OVER,) if change.action == "adopt" else ()
+    return replace(change, fields=fields, kept=kept, reasons=(*taken, *_reasons(fields)))
 
 
-def _equal(one: Any, other: Any) -> bool:
-    """Equality of plain values; unlike Python's, it tells True from 1."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+def with_runs(plan: Plan, runs: Mapping[str, TouchedRuns]) -> Plan:
+    """Say which runs each change concerns; `runs` is by the deployment's id."""
+    return replace(plan, changes=tuple(_with_runs(change, runs) for change in plan.changes))
 
 
-def _field(config: DeploymentConfig, name: str) -> Any:
-    value = _comparable(getattr(config, name))
-    return value or NO_SCHEMA if name == "parameter_schema" else value
+def _with_runs(change: Change, runs: Mapping[str, TouchedRuns]) -> Change:
+    touched = runs.get(change.live.id) if change.live and change.writes else None
+    return change if touched is None else replace(change, runs=touched)
 
 
-def _comparable(value: Any) -> Any:
-    """JSON's view of a value: the server makes no difference between tuples and lists, nor between 1 and 1.0."""
-    return json.loads(json.dumps(value, default=str)) if isinstance(value, Mapping | tuple | list) else value
+def touching(plan: Plan) -> tuple[str, ...]:
+    """The ids of the deployments whose runs a plan concerns: those that are on the server and are written."""
+    return tuple(change.live.id for change in plan.changes if change.live and change.writes)
 
 
-def pair_schedules(desired: Sequence[ScheduleConfig], live: LiveDeployment) -> tuple[SchedulePair, ...]:
-    """Match desired schedules with live ones: by slug, then what is the same, then by rule, then in order.
-
-    The order is the weakest sign: the server gives schedules in no order that means anything.
-    """
-    left = list(zip(live.config.schedules, live.schedule_ids, strict=True))
-    unpaired = list(desired)
-    pairs: list[SchedulePair] = []
-    for same in (_same_slug, _same_schedule, _same_rule, _both_without_slug):
-        for wanted in list(unpaired):
-            found = next((item for item in left if same(wanted, item[0])), None)
-            if found is not None:
-                left.remove(found)
-                unpaired.remove(wanted)
-                pairs.append(SchedulePair(live=found[0], live_id=found[1], desired=wanted))
-    pairs += [SchedulePair(live=None, live_id=None, desired=wanted) for wanted in unpaired]
-    return (*pairs, *(SchedulePair(live=item, live_id=id_, desired=None) for item, id_ in left))
+def with_findings(plan: Plan, findings: Mapping[str, tuple[Finding, ...]]) -> Plan:
+    """Add what speaks against changes; `findings` is by `flow/deployment`."""
+    return replace(plan, changes=tuple(_with_findings(change, findings) for change in plan.changes))
 
 
-def _same_slug(one: ScheduleConfig, other: ScheduleConfig) -> bool:
-    return one.slug is not None and one.slug == other.slug
+def _with_findings(change: Change, findings: Mapping[str, tuple[Finding, ...]]) -> Change:
+    found = findings.get(change.deployment, ())
+    config = change.desired or (change.live.config if change.live else None)
+    if config is not None:
+        found = tuple(
+            replace(each, message=without_secrets(each.message, config), remedy=without_secrets(each.remedy, config))
+            for each in found
+        )
+    return replace(change, findings=(*change.findings, *found)) if found else change
 
 
-def _same_schedule(wanted: ScheduleConfig, live: ScheduleConfig) -> bool:
-    return _same_rule(wanted, live) and wanted.active == live.active and wanted.parameters == live.parameters
+def out_of_sync(change: Change) -> tuple[str, ...]:
+    """Why a deployment is not as the repository says, and what to do: for `status`."""
+    if change.action == "unchanged":
+        return ()
+    if change.action == "create":
+        return (f"not on the server ({'; '.join(change.reasons)}): `orchestrator apply` creates it",)
+    if change.action == "conflict":
+        return change.reasons
+    if change.action == "delete":
+        return (f"{'; '.join(change.reasons)}: `orchestrator apply` deletes it",)
+    drifted = [diff.path for diff in change.fields if diff.cause in ("server", "both")]
+    moved = [diff.path for diff in change.fields if diff.cause not in ("server", "both")]
+    words = [f"somebody changed {_listed(drifted)} on the server: `orchestrator apply` sets it back"] if drifted else []
+    if moved:
+        words.append(f"{_listed(moved)} not as the repository says: `orchestrator apply` changes that")
+    return tuple(words)
 
 
-def _same_rule(wanted: ScheduleConfig, live: ScheduleConfig) -> bool:
-    return wanted.slug == live.slug and wanted.rule == _as_written(live, wanted).rule
+def _listed(paths: Sequence[str]) -> str:
+    shown = ", ".join(paths[:5])
+    return f"{shown} and {len(paths) - 5} more" if len(paths) > 5 else shown
 
 
-def _as_written(live: ScheduleConfig, wanted: ScheduleConfig) -> ScheduleConfig:
-    """A live schedule without the start that the server puts before an rrule which names none."""
-    if wanted.rrule is None or live.rrule is None or "DTSTART" in wanted.rrule.upper():
-        return live
-    return replace(live, rrule=_RRULE_START.sub("", live.rrule))
+def _reasons(fields: Sequence[FieldDiff]) -> Iterator[str]:
+    """Why there is an update, in words; where it is known who moved, each side on its own."""
+    words: dict[Cause, str] = {
+        "repository": "the repository changed",
+        "server": "somebody changed the server",
+        "both": "changed on both sides",
+    }
+    for cause, told in words.items():
+        names = _named([diff for diff in fields if diff.cause == cause])
+        if names:
+            yield f"{told}: {', '.join(names)}"
+    names = _named([diff for diff in fields if not diff.cause])
+    if "code" in names:
+        yield "its code changed"
+    others = [name for name in names if name != "code"]
+    if others:
+        alone = len(others) == 1 and not others[0].endswith("s")
+        yield f"{', '.join(others)} {'differs' if alone else 'differ'}"
 
 
-def _both_without_slug(one: ScheduleConfig, other: ScheduleConfig) -> bool:
-    return one.slug is None and other.slug is None
-
-
-def _schedule_differences(pair: SchedulePair) -> tuple[list[FieldDiff], list[str]]:
-    wanted, live = pair.desired, pair.live
-    if wanted is None or live is None:
-        known = wanted or live
-        assert known is not None  # a pair has at least one side
-        path = f"schedules[{known.label}]"
-        return [FieldDiff(path=path, before=live and live.rule, after=wanted and wanted.rule)], []
-    path, live = f"schedules[{wanted.label}]", _as_written(live, wanted)
-    fields = [
-        found
-        for name in SCHEDULE_RULE
-        for found in diff(_comparable(getattr(live, name)), _comparable(getattr(wanted, name)), f"{path}.{name}")
-    ]
-    if wanted.anchor_date is not None:
-        fields += diff(live.anchor_date, wanted.anchor_date, f"{path}.anchor_date")
-    if live.active and not wanted.active:
-        fields.append(FieldDiff(path=f"{path}.active", before=True, after=False))
-    kept = [f"{path}.active: somebody switched it off"] if wanted.active and not live.active else []
-    return fields, kept
+def _named(fields: Sequence[FieldDiff]) -> list[str]:
+    """Fields as people call them: a version that the server has not got means other code."""
+    is_ours = all(diff.cause in ("", "repository") for diff in fields)
+    return ["code" if name == "version" and is_ours else name.replace("_", " ") for name in changed_fields(fields)]

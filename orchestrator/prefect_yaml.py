@@ -7,24 +7,28 @@ line.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import ValidationError as PydanticError
 
 from orchestrator.config import ScheduleSection, without_anchors
 from orchestrator.errors import ConfigurationError
 from orchestrator.faults import faulty
 from orchestrator.gitignore import Patterns
-from orchestrator.model import Declaration, ValidationError
-from orchestrator.placeholders import Outputs, Unfillable, unfillable
+from orchestrator.model import Declaration, ScheduleConfig, ValidationError
+from orchestrator.placeholders import Outputs, Unfillable, has_placeholder, unfillable, with_environment
 from orchestrator.repository import Repository
 from orchestrator.strict import Section, WrongValue, as_far_as_known, fault, matching
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 Step = dict[str, Any]
+
+SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 
 def _as_list(value: Any) -> Any:
@@ -32,6 +36,25 @@ def _as_list(value: Any) -> Any:
     if isinstance(value, str | dict):
         return [value] if value else None
     return value
+
+
+def _as_tags(value: Any) -> Any:
+    """Prefect makes text of every tag and drops the blank ones; a text alone is a placeholder for a list of them."""
+    values = _as_list(value)
+    if not isinstance(values, list) or any(isinstance(each, list | dict) for each in values):
+        return values
+    return [str(each) for each in values if str(each).strip()]
+
+
+_TRUTH = TypeAdapter(bool)
+
+
+def _as_switch(value: Any) -> Any:
+    """True, false, or a placeholder for one; nothing is true, as Prefect takes it."""
+    try:
+        return value if has_placeholder(value) else value is None or _TRUTH.validate_python(value)
+    except PydanticError:
+        raise WrongValue("must be true or false", "Write `true` or `false`, without quotes.") from None
 
 
 def _none_if_empty(value: Any) -> Any:
@@ -60,15 +83,41 @@ class PoolSection(Section):
 class LimitSection(Section):
     """`concurrency_limit` of a deployment; a plain number is its `limit`."""
 
-    limit: StrictInt | None = Field(default=None, gt=0)
+    limit: int | None = Field(default=None, gt=0)
     collision_strategy: Annotated[str | None, _STRATEGY] = None
-    grace_period_seconds: StrictInt | None = Field(default=None, ge=0)
+    grace_period_seconds: int | None = Field(default=None, ge=0)
 
 
 class DeclaredSchedule(ScheduleSection):
-    """One schedule of a deployment."""
+    """One schedule of a deployment. Its switches may be placeholders, and its rrule may be JSON with a time zone."""
 
-    replaces: str | None = None
+    active: Annotated[Any, BeforeValidator(_as_switch)] = True
+    day_or: Annotated[Any, BeforeValidator(_as_switch)] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_rrule(cls, data: Any) -> Any:
+        return {**data, **_read_rrule(data)} if isinstance(data, Mapping) else data
+
+    def to_schedule(self) -> ScheduleConfig:
+        schedule = super().to_schedule()
+        held = {name: value for name in ("active", "day_or") if isinstance(value := getattr(self, name), str)}
+        active, day_or = ("active" in held or self.active, "day_or" in held or self.day_or)
+        return replace(schedule, active=active, day_or=day_or, placeholders=held)
+
+
+def _read_rrule(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule and the time zone of an rrule that is written as JSON; a time zone beside it counts."""
+    written = data.get("rrule")
+    if not isinstance(written, str) or not written.lstrip().startswith("{") or has_placeholder(written):
+        return {}
+    try:
+        found = json.loads(written)
+    except ValueError:
+        return {}
+    if not isinstance(found.get("rrule"), str):
+        raise WrongValue("an rrule that is JSON has a text under `rrule`", 'Write {"rrule": "FREQ=DAILY"}.')
+    return {"rrule": found["rrule"], "timezone": data.get("timezone") or found.get("timezone")}
 
 
 class DeploymentSection(Section):
@@ -77,16 +126,16 @@ class DeploymentSection(Section):
     name: Annotated[str, Field(min_length=1)] | None
     version: Version | None = None
     version_type: str | None = None
-    tags: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
+    tags: Annotated[list[str] | None, BeforeValidator(_as_tags)] = None
     description: str | None = None
     schedule: Annotated[DeclaredSchedule | None, BeforeValidator(_none_if_empty)] = None
     schedules: list[DeclaredSchedule] | None = None
-    paused: StrictBool | None = None
+    paused: bool | None = None
     concurrency_limit: Annotated[LimitSection | None, BeforeValidator(_as_limit)] = None
     flow_name: str | None = None
     entrypoint: str | None = None
     parameters: dict[str, Any] | None = None
-    enforce_parameter_schema: StrictBool | None = None
+    enforce_parameter_schema: bool | None = None
     build: Steps = None
     push: Steps = None
     pull: Steps = None
@@ -105,6 +154,8 @@ class DeploymentSection(Section):
             return self
         if self.name is None:
             raise WrongValue("the deployment has no name yet", "Write one under `name`.")
+        if self.schedule is not None and "schedules" in self.model_fields_set:
+            raise WrongValue("it has both `schedule` and `schedules`", "Move the one under `schedule` to `schedules`.")
         if not (self.entrypoint or self.flow_name):
             raise WrongValue(
                 "a deployment needs an entrypoint (path/to/file.py:function) or a flow_name",
@@ -215,6 +266,8 @@ def _declarations(root: Path, content: PrefectFile, document: YamlDocument) -> I
         if section.name is None:
             continue
         pull = section.pull if section.pull is not None else content.pull
+        if pull is None:
+            pull = _pull_of_image(section.build or content.build or [], (root / home).resolve().name)
         places = {_declared_place(place, section): line for place, line in lines[index].items()}
         yield _declaration(
             section, section.name, pull, document.path, places, _folder_of(root, home, section.entrypoint)
@@ -232,12 +285,10 @@ def _lines_by_deployment(document: YamlDocument) -> dict[int, dict[Location, int
 
 
 def _declared_place(place: Location, section: DeploymentSection) -> Location:
-    """Where a Declaration has what the file holds at `place`: `schedule` comes before `schedules` in one list."""
+    """Where a Declaration has what the file holds at `place`: the one under `schedule` is the first of `schedules`."""
     match place:
-        case ("schedule", *rest):
+        case ("schedule", *rest) if section.schedule is not None:
             return ("schedules", 0, *rest)
-        case ("schedules", int(index), *rest) if section.schedule is not None:
-            return ("schedules", index + 1, *rest)
     return place
 
 
@@ -261,18 +312,20 @@ def _declaration(
 ) -> Declaration:
     pool = section.work_pool or PoolSection()
     limit = section.concurrency_limit or LimitSection()
+    entrypoint = with_environment(section.entrypoint)
     return Declaration(
-        name=name,
+        name=with_environment(name) or name,
         file_path=path,
         line_number=lines[()],
         folder=folder.as_posix(),
-        entrypoint=_rooted(folder, section.entrypoint),
-        flow_name=section.flow_name,
+        entrypoint=_rooted(folder, entrypoint),
+        written_entrypoint=entrypoint,
+        flow_name=with_environment(section.flow_name),
         description=section.description,
         version=section.version,
         tags=tuple(section.tags or ()),
         parameters=section.parameters or {},
-        work_pool=pool.name,
+        work_pool=with_environment(pool.name),
         work_queue=pool.work_queue_name,
         job_variables=pool.job_variables,
         schedules=tuple(rule.to_schedule() for rule in [section.schedule, *(section.schedules or [])] if rule),
@@ -281,8 +334,25 @@ def _declaration(
         concurrency_options=limit.model_dump(exclude={"limit"}, exclude_none=True),
         enforce_parameter_schema=section.enforce_parameter_schema,
         pull_steps=None if pull is None else tuple(pull),
+        triggers=tuple(section.triggers or ()),
         lines=lines,
     )
+
+
+_BUILD_IMAGE = "prefect_docker.deployments.steps.build_docker_image"
+
+
+def _pull_of_image(build: list[Step], folder: str) -> list[Step] | None:
+    """How the code gets into a run whose image the file builds, where it does not say: as `prefect deploy` has it.
+
+    An image that Prefect writes the Dockerfile for holds the folder below /opt/prefect; any other holds its code where
+    its own Dockerfile puts it, and nothing is pulled.
+    """
+    step = next((step[_BUILD_IMAGE] for step in build if step.get(_BUILD_IMAGE)), None)
+    if step is None:
+        return None
+    is_written_by_prefect = isinstance(step, Mapping) and step.get("dockerfile") == "auto"
+    return [{SET_DIRECTORY: {"directory": f"/opt/prefect/{folder}"}}] if is_written_by_prefect else []
 
 
 def _rooted(folder: Path, entrypoint: str | None) -> str | None:
@@ -301,7 +371,7 @@ def _unused(content: PrefectFile, document: YamlDocument) -> Iterator[Validation
     for index, section in enumerate(content.deployments or []):
         if section.is_blank:
             yield _blank(index, document)
-        for key in ("build", "push", "triggers", "sla"):
+        for key in ("build", "push", "sla"):
             if getattr(section, key):
                 yield _not_used(key, document, ("deployments", index, key))
 
@@ -316,15 +386,18 @@ def _blank(index: int, document: YamlDocument) -> ValidationError:
     )
 
 
+_WITH_IMAGES = (" yet: it comes with images", "Run it with `prefect deploy` until then.")
+_WHY_NOT_USED = {
+    "build": _WITH_IMAGES,
+    "push": _WITH_IMAGES,
+    "sla": (": only Prefect Cloud has service levels", "Remove it, or use `prefect deploy` with Prefect Cloud."),
+}
+
+
 def _not_used(key: str, document: YamlDocument, place: tuple[str | int, ...]) -> ValidationError:
-    found = fault("CFG006", f"{key!r} is read, but not carried out yet.", document, place)
-    return ValidationError(
-        code=found.code,
-        message=found.message,
-        file_path=found.file_path,
-        line_number=found.line_number,
-        remediation="Run it with `prefect deploy` until then.",
-        severity="warning",
+    why, remedy = _WHY_NOT_USED[key]
+    return replace(
+        fault("CFG006", f"{key!r} is read, but not carried out{why}.", document, place, remedy), severity="warning"
     )
 
 

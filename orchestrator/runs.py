@@ -42,10 +42,13 @@ from prefect.states import Crashed
 
 from orchestrator.errors import ConfigurationError, OrchestratorError
 from orchestrator.faults import did_you_mean
-from orchestrator.model import RunReport
+from orchestrator.model import RunReport, TouchedRuns
 from orchestrator.server import PAGE, PrefectServer, our_errors
 
 POLL_SECONDS = 1.0
+MOST_PAGES = 10  # of runs that a plan looks at: enough to say what it touches, and a plan stays quick
+WAITING = ("SCHEDULED",)
+UNDER_WAY = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 
 # What a state that people wait in means, where its name does not tell.
 WAITS = {
@@ -88,6 +91,60 @@ async def start_run(server: PrefectServer, deployment: DeploymentResponse, param
     with our_errors(server.api_url):
         run = await server.client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters))
     return str(run.id)
+
+
+async def touched_runs(server: PrefectServer, ids: Sequence[str]) -> dict[str, TouchedRuns]:
+    """The runs of some deployments that have not ended: what an update or a delete of them concerns.
+
+    Args:
+        server: where they are.
+        ids: the deployments.
+
+    Returns:
+        For each of the deployments its runs. No more than some thousand runs are looked at, the earliest first; where
+        that cut something off, `is_more` says so.
+
+    Raises:
+        ServerUnreachable, ServerError: the server did not answer.
+    """
+    found: dict[str, TouchedRuns] = {}
+    chunks = [list(ids[start : start + PAGE]) for start in range(0, len(ids), PAGE)]
+    for chunk in chunks:
+        rows, is_more = await _runs_under_way(server, chunk, most_pages=max(1, MOST_PAGES // len(chunks)))
+        of_each: dict[str, list[Mapping[str, Any]]] = {id_: [] for id_ in chunk}
+        for row in rows:
+            of_each[row["deployment_id"]].append(row)
+        found |= {id_: _touched(runs, is_more=is_more) for id_, runs in of_each.items()}
+    return found
+
+
+async def _runs_under_way(
+    server: PrefectServer, ids: Sequence[str], *, most_pages: int
+) -> tuple[Sequence[Mapping[str, Any]], bool]:
+    """Runs of deployments that have not ended, those that began first; and whether there are more."""
+    rows: dict[str, Mapping[str, Any]] = {}  # by id: equal times may come in another order on the next page
+    query = {
+        "deployments": {"id": {"any_": list(ids)}},
+        "flow_runs": {"state": {"type": {"any_": [*UNDER_WAY, *WAITING]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+    }
+    for number in range(most_pages):
+        page = await server.request("POST", "/flow_runs/filter", json={**query, "limit": PAGE, "offset": number * PAGE})
+        rows |= {row["id"]: row for row in page}
+        if len(page) < PAGE:
+            return list(rows.values()), False
+    return list(rows.values()), True
+
+
+def _touched(rows: Sequence[Mapping[str, Any]], *, is_more: bool) -> TouchedRuns:
+    waiting = [row for row in rows if row["state_type"] in WAITING]
+    starts = sorted(str(row["expected_start_time"]) for row in waiting if row["expected_start_time"])
+    return TouchedRuns(
+        scheduled=len(waiting),
+        running=len(rows) - len(waiting),
+        next_start=starts[0] if starts else None,
+        is_more=is_more,
+    )
 
 
 async def rename_run(server: PrefectServer, run_id: UUID, name: str) -> None:

@@ -25,6 +25,7 @@ from orchestrator.model import FlowMetadata, ValidationError
 Schema = Mapping[str, Any]
 
 TIME_LIMIT_SECONDS = 120.0  # for one flow
+FORM = "2"  # of the answers in the cache: another one makes them worthless
 _SIMPLE_TYPES = {
     "str": "string",
     "int": "integer",
@@ -46,7 +47,7 @@ class Subject:
     @property
     def key(self) -> str:
         """The name of the answer in the cache."""
-        parts = (self.entrypoint, self.digest, version("prefect"), sys.version)
+        parts = (FORM, self.entrypoint, self.digest, version("prefect"), sys.version)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -102,7 +103,7 @@ def static_schema(flow: FlowMetadata | None) -> dict[str, Any]:
             described |= _default_of(parameter.default)
         properties[parameter.name] = described
     required = [parameter.name for parameter in parameters if parameter.required or parameter.variadic]
-    schema = {"title": "Parameters", "type": "object", "properties": properties, "definitions": {}}
+    schema = {"title": "Parameters", "type": "object", "properties": properties}
     return {**schema, "required": required} if required else schema
 
 

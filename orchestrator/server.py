@@ -1,31 +1,33 @@
-"""The only door to the Prefect API for deployments, work pools, workers and limits.
+"""The door to the Prefect API for deployments; `pools` is the one for what they need around them.
 
 Everything goes through Prefect's own client (its connections, authentication, TLS and retries); its errors become
 ours here. Lists are read in pages, since the server cuts them at 200 without a word. Facts about what the endpoints
 do to schedules and paused flags: docs/decisions/0004-gentle-writes.md.
+
+Every write may be repeated when its answer was lost: what is created is looked for before it is created again, what
+is gone counts as deleted, and changing twice is changing once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from orchestrator.config import QueueConfig, WorkPoolConfig
-from orchestrator.errors import ConfigurationError, ServerError, ServerUnreachable
+from orchestrator.errors import ConfigurationError, ServerBusy, ServerError, ServerUnreachable
 from orchestrator.masking import shown_url
 from orchestrator.model import DeploymentConfig, LiveDeployment, Owner, ScheduleConfig
 
 PAGE = 200  # rows: the server's own maximum
+BUSY = (408, 429, 502, 503, 504)  # status codes of a server, or of a proxy before it, that may do it later
+RACE = "Data integrity conflict"  # what the server says when two requests create the same thing at a time
+LOST_TOKEN = "Invalid CSRF token"  # to a write after a restart; Prefect's client has fetched a new one by then
 
 _UPDATABLE = (
     "description",
@@ -42,16 +44,6 @@ _RENAMED = {
     "work_queue": "work_queue_name",
     "parameter_schema": "parameter_openapi_schema",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolState:
-    """A work pool as the server has it."""
-
-    name: str
-    type: str
-    concurrency_limit: int | None
-    queues: Mapping[str, Mapping[str, Any]]
 
 
 @asynccontextmanager
@@ -86,6 +78,7 @@ class PrefectServer:
     def __init__(self, client: PrefectClient) -> None:
         self.client = client
         self._flow_ids: dict[str, str] = {}
+        self._unanswered: set[tuple[str, ...]] = set()  # what may have been created without our being told
 
     @property
     def api_url(self) -> str:
@@ -101,9 +94,10 @@ class PrefectServer:
             ServerUnreachable, ServerError: the server did not answer, or not with deployments.
         """
         # Flows come second: one that somebody adds meanwhile would be missing for its deployment. A deployment whose
-        # flow is gone by then is gone too.
+        # flow is gone by then is gone too. A server may have any number of flows that never had a deployment.
         rows = await self.pages("/deployments/filter", {"sort": "CREATED_DESC"})
-        flows = {flow["id"]: flow["name"] for flow in await self.pages("/flows/filter", {"sort": "NAME_ASC"})}
+        deployed = {"flows": {"deployment": {"is_null_": False}}, "sort": "NAME_ASC"}
+        flows = {flow["id"]: flow["name"] for flow in await self.pages("/flows/filter", deployed)}
         self._flow_ids = {name: id_ for id_, name in flows.items()}
         found = {row["id"]: _live(row, flows[row["flow_id"]]) for row in rows if row["flow_id"] in flows}
         return tuple(sorted(found.values(), key=lambda item: item.config.deployment_path))
@@ -119,13 +113,47 @@ class PrefectServer:
             if len(page) < PAGE:
                 return rows
 
-    async def deployments_with_scheduled_runs(self) -> frozenset[str]:
-        """The ids of the deployments that have runs waiting for their time: one request per 200 runs."""
-        waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        runs = await self.pages("/flow_runs/filter", {**waiting, "sort": "EXPECTED_START_TIME_ASC"})
-        return frozenset(run["deployment_id"] for run in runs if run["deployment_id"])
+    async def deployments_with_scheduled_runs(self, ids: Sequence[str]) -> frozenset[str]:
+        """Which of these deployments have runs waiting for their time.
+
+        One that runs every minute has a hundred of them, so each further page leaves out whom the last one named.
+        """
+        found: set[str] = set()
+        for start in range(0, len(ids), PAGE):
+            unknown = set(ids[start : start + PAGE])
+            while unknown:
+                named = await self._next_to_run(unknown)
+                found |= named
+                unknown -= named
+                if not named:
+                    break
+        return frozenset(found)
+
+    async def _next_to_run(self, ids: Collection[str]) -> set[str]:
+        query = {
+            "deployments": {"id": {"any_": sorted(ids)}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+            "sort": "EXPECTED_START_TIME_ASC",
+            "limit": PAGE,
+        }
+        return {run["deployment_id"] for run in await self.request("POST", "/flow_runs/filter", json=query)}
 
     # ----- deployments: writing ------------------------------------------------------------------------
+
+    async def find_deployment(self, flow: str, name: str) -> LiveDeployment | None:
+        """The deployment of this name, None where there is none."""
+        query = {"flows": {"name": {"any_": [flow]}}, "deployments": {"name": {"any_": [name]}}, "limit": 1}
+        rows = await self.request("POST", "/deployments/filter", json=query)
+        return _live(rows[0], flow) if rows else None
+
+    async def read_labels(self, id_: str) -> dict[str, str]:
+        """What a deployment's labels say; none where it is gone."""
+        rows = await self.request("POST", "/deployments/filter", json={"deployments": {"id": {"any_": [id_]}}})
+        return dict(rows[0].get("labels") or {}) if rows else {}
+
+    def writing(self) -> AbstractContextManager[object]:
+        """For the time of the block each request is tried once: whoever writes decides what is repeated, and how."""
+        return temporary_settings(updates={PREFECT_CLIENT_MAX_RETRIES: 0})  # costs 20 ms: not for each request
 
     async def create_deployment(self, config: DeploymentConfig, labels: Mapping[str, str]) -> str:
         """Create a deployment, with its schedules.
@@ -147,7 +175,37 @@ class PrefectServer:
             "labels": dict(labels),
             **_writable(config, (*_UPDATABLE, *_RENAMED, "pull_steps")),
         }
-        return str((await self.request("POST", "/deployments/", json=body))["id"])
+        key = ("deployment", config.deployment_path)
+        if key in self._unanswered:  # to create it again would recreate its schedules, and overwrite somebody else's
+            found = await self.find_deployment(config.flow_name, config.deployment_name)
+            if found is not None and found.owner != Owner.from_tags(config.tags):
+                raise ServerError(
+                    "Somebody else has created a deployment of this name meanwhile.",
+                    location=config.deployment_path,
+                    remedy="Plan again.",
+                )
+            if found is not None:
+                return found.id
+        with self._creating(key):
+            return str((await self._despite_a_race("POST", "/deployments/", json=body))["id"])
+
+    async def _despite_a_race(self, method: Any, route: Any, **arguments: Any) -> Any:
+        """A request that creates what is missing: work queues, scheduled runs. Of two at a time that do, one fails."""
+        try:
+            return await self.request(method, route, **arguments)
+        except ServerError as error:
+            if RACE not in error.message:
+                raise
+            return await self.request(method, route, **arguments)  # by now it is there
+
+    @contextmanager
+    def _creating(self, key: tuple[str, ...]) -> Iterator[None]:
+        """Remember what was sent to be created and not answered, so that the next try looks whether it is there."""
+        try:
+            yield
+        except (ServerBusy, ServerUnreachable):
+            self._unanswered.add(key)
+            raise
 
     async def update_deployment(self, id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
         """Change the named fields of a deployment and nothing else: never its schedules, never un-pausing it."""
@@ -161,7 +219,9 @@ class PrefectServer:
         if "concurrency_limit" in fields:
             body["concurrency_limit"] = config.concurrency_limit
         try:
-            await self.request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
+            await self._despite_a_race("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
+        except (ServerBusy, ServerUnreachable):
+            raise
         except ServerError as error:
             await self._require_pool(body.get("work_pool_name"), error)
             raise
@@ -170,12 +230,16 @@ class PrefectServer:
 
     async def _require_pool(self, name: str | None, error: ServerError) -> None:
         """Name a missing pool: to an update the server answers 500 and no reason."""
-        if name and not isinstance(error, ServerUnreachable) and await self.read_pool(name) is None:
+        if name and not await self._has_pool(name):
             raise ServerError(
                 f"There is no work pool {name!r}.",
                 location=f"work pool {name}",
                 remedy="`orchestrator bootstrap` creates those of the environment's file.",
             ) from error
+
+    async def _has_pool(self, name: str) -> bool:
+        body = {"work_pools": {"name": {"any_": [name]}}, "limit": 1}
+        return bool(await self.request("POST", "/work_pools/filter", json=body))
 
     async def _restore_runs(self, id_: str) -> None:
         """Schedule a deployment's coming runs: the server drops them with every update of it or of a schedule.
@@ -184,33 +248,80 @@ class PrefectServer:
         """
         row = await self.request("GET", "/deployments/{id}", path_params={"id": id_})
         if not row["paused"] and any(schedule["active"] for schedule in row["schedules"]):
-            await self.request("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json={})
+            await self.schedule_runs(id_)
+
+    async def schedule_runs(self, id_: str) -> None:
+        """Make a deployment's coming runs, as the scheduler does; ask it for no paused one, it makes them too."""
+        await self._despite_a_race("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json={})
 
     async def pause_deployment(self, id_: str) -> None:
         await self.request("POST", "/deployments/{id}/pause_deployment", path_params={"id": id_})
 
+    async def resume_deployment(self, id_: str) -> None:
+        """Undo a pause of ours; what a person paused is never resumed."""
+        await self.request("POST", "/deployments/{id}/resume_deployment", path_params={"id": id_})
+        await self._restore_runs(id_)
+
+    async def delete_triggers(self, deployment_id: str) -> None:
+        """Delete the automations that were made for a deployment; those that people made to start it stay."""
+        owned = {"resource_id": f"prefect.deployment.{deployment_id}"}
+        await self.request("DELETE", "/automations/owned-by/{resource_id}", path_params=owned)
+
     async def delete_deployment(self, id_: str) -> None:
-        """Delete a deployment; one that is gone already is no error."""
-        try:
+        """Delete a deployment and the automations that it owns; one that is gone already is no error."""
+        await self.delete_triggers(id_)  # first, since the server would keep them, and then nobody knows whose they are
+        with _gone_is_fine():
             await self.request("DELETE", "/deployments/{id}", path_params={"id": id_})
-        except ServerError as error:
-            if not isinstance(error.__cause__, ObjectNotFound) and "404" not in error.message:
-                raise
 
-    async def create_schedule(self, deployment_id: str, schedule: ScheduleConfig) -> None:
-        await self._schedule("POST", "/deployments/{id}/schedules", [_schedule_body(schedule)], id=deployment_id)
+    async def create_schedule(self, deployment_id: str, schedule: ScheduleConfig, known: Collection[str] = ()) -> str:
+        """Add a schedule to a deployment.
 
-    async def update_schedule(self, deployment_id: str, schedule_id: str, schedule: ScheduleConfig) -> None:
-        """Change one schedule's rule and parameters; its `active` flag is only ever switched off."""
+        Args:
+            deployment_id: of the deployment.
+            schedule: what to add.
+            known: ids of the schedules that the deployment has.
+
+        Returns:
+            The id of the new schedule.
+        """
+        key = ("schedule", deployment_id, schedule.label)
+        id_ = await self._find_schedule(deployment_id, schedule, known) if key in self._unanswered else None
+        if id_ is None:
+            with self._creating(key):
+                ids, body = {"id": deployment_id}, [_schedule_body(schedule)]
+                rows = await self.request("POST", "/deployments/{id}/schedules", path_params=ids, json=body)
+                id_ = str(rows[0]["id"])
+        await self._restore_runs(deployment_id)
+        return id_
+
+    async def _find_schedule(self, deployment_id: str, schedule: ScheduleConfig, known: Collection[str]) -> str | None:
+        row = await self.request("GET", "/deployments/{id}", path_params={"id": deployment_id})
+        new = [item for item in row["schedules"] if item["id"] not in known]
+        return next((item["id"] for item in new if _is_as_sent(_schedule(item), schedule)), None)
+
+    async def update_schedule(
+        self, deployment_id: str, schedule_id: str, schedule: ScheduleConfig, *, may_activate: bool = False
+    ) -> None:
+        """Change one schedule's rule and parameters; its `active` flag is only ever switched off.
+
+        Args:
+            deployment_id: of the deployment.
+            schedule_id: of the schedule.
+            schedule: what it is to be.
+            may_activate: to undo: switch it on, too, if `schedule` is active.
+        """
         body = _schedule_body(schedule)  # with its parameters always: a PATCH that is silent about them empties them
-        if schedule.active:
+        if schedule.active and not may_activate:
             del body["active"]
         route = "/deployments/{id}/schedules/{schedule_id}"
         await self._schedule("PATCH", route, body, id=deployment_id, schedule_id=schedule_id)
 
     async def delete_schedule(self, deployment_id: str, schedule_id: str) -> None:
+        """Delete one schedule; one that is gone already is no error."""
         route = "/deployments/{id}/schedules/{schedule_id}"
-        await self._schedule("DELETE", route, None, id=deployment_id, schedule_id=schedule_id)
+        with _gone_is_fine():
+            await self.request("DELETE", route, path_params={"id": deployment_id, "schedule_id": schedule_id})
+        await self._restore_runs(deployment_id)
 
     async def _schedule(self, method: Any, route: Any, body: Any, **ids: str) -> None:
         await self.request(method, route, path_params=ids, json=body)
@@ -220,78 +331,6 @@ class PrefectServer:
         if name not in self._flow_ids:  # POST /flows/ gives the existing flow of that name
             self._flow_ids[name] = (await self.request("POST", "/flows/", json={"name": name}))["id"]
         return self._flow_ids[name]
-
-    # ----- work pools, workers, limits -----------------------------------------------------------------
-
-    async def read_pool(self, name: str) -> PoolState | None:
-        """A work pool with its queues, None where there is none of that name."""
-        with our_errors(self.api_url):
-            try:
-                pool = await self.client.read_work_pool(name)
-            except ObjectNotFound:
-                return None
-            queues = await self.client.read_work_queues(work_pool_name=name, limit=PAGE)
-        return PoolState(
-            name=pool.name,
-            type=pool.type,
-            concurrency_limit=pool.concurrency_limit,
-            queues={
-                queue.name: {"priority": queue.priority, "concurrency_limit": queue.concurrency_limit}
-                for queue in queues
-            },
-        )
-
-    async def create_pool(self, config: WorkPoolConfig) -> None:
-        """Create a work pool with the full job template of its type; queues are not created here.
-
-        A pool that somebody else created in the meantime is as good.
-
-        Raises:
-            ServerError: this installation of Prefect knows no such pool type.
-        """
-        template = await get_default_base_job_template_for_infrastructure_type(config.type)
-        if template is None:
-            raise ServerError(
-                f"Prefect here knows no work pool type {config.type!r}.",
-                location=f"work pool {config.name}",
-                remedy=f"Install the integration that brings it, for example prefect-{config.type}.",
-            )
-        with our_errors(self.api_url), suppress(ObjectAlreadyExists):
-            await self.client.create_work_pool(
-                WorkPoolCreate(
-                    name=config.name,
-                    type=config.type,
-                    description=config.description,
-                    concurrency_limit=config.concurrency_limit,
-                    base_job_template=template,
-                )
-            )
-
-    async def create_queue(self, pool: str, name: str, queue: QueueConfig) -> None:
-        with our_errors(self.api_url):
-            await self.client.create_work_queue(name=name, work_pool_name=pool, **_without_none(queue.model_dump()))
-
-    async def update_queue(self, pool: str, name: str, queue: QueueConfig) -> None:
-        """Set a queue's priority, limit and description where given; what is None stays."""
-        path = {"work_pool_name": pool, "name": name}
-        body = _without_none(queue.model_dump())
-        await self.request("PATCH", "/work_pools/{work_pool_name}/queues/{name}", path_params=path, json=body)
-
-    async def online_workers(self, pool: str) -> frozenset[str]:
-        """The names of the workers that have polled a pool lately."""
-        with our_errors(self.api_url):
-            workers = await self.client.read_workers_for_work_pool(pool, limit=PAGE)
-        return frozenset(worker.name for worker in workers if worker.status == "ONLINE")
-
-    async def read_tag_limits(self) -> dict[str, int]:
-        """Task tag → slots."""
-        with our_errors(self.api_url):
-            limits = await self.client.read_concurrency_limits(limit=PAGE, offset=0)
-        return {limit.tag: limit.concurrency_limit for limit in limits}
-
-    async def create_tag_limit(self, tag: str, slots: int) -> None:
-        with our_errors(self.api_url):
-            await self.client.create_concurrency_limit(tag=tag, concurrency_limit=slots)
 
     async def read_owner(self, deployment_id: Any) -> Owner | None:
         """Who a deployment belongs to."""
@@ -383,6 +422,15 @@ def _schedule(item: Mapping[str, Any]) -> ScheduleConfig:
     )
 
 
+def _is_as_sent(found: ScheduleConfig, sent: ScheduleConfig) -> bool:
+    """Whether a schedule of the server is the one that we sent: it adds an anchor, and a start before an rrule."""
+    if sent.slug is not None or found.slug is not None:
+        return found.slug == sent.slug
+    rules = (found.cron, found.interval, found.parameters) == (sent.cron, sent.interval, dict(sent.parameters))
+    ends = (found.rrule or "").endswith(sent.rrule or "")
+    return rules and ends and (found.timezone, found.active) == (sent.timezone or found.timezone, sent.active)
+
+
 def _schedule_body(schedule: ScheduleConfig) -> dict[str, Any]:
     """A schedule as the API takes it: only what its kind of rule has."""
     names = ("cron", "timezone", "day_or") if schedule.cron is not None else ("rrule", "timezone")
@@ -427,16 +475,24 @@ def _require_json(body: Any, *, location: str) -> None:
 
 
 @contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    """For deleting: what is not there any more is deleted."""
+    try:
+        yield
+    except ServerError as error:
+        cause = error.__cause__
+        answered = isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.NOT_FOUND
+        if not answered and not isinstance(cause, ObjectNotFound):
+            raise
+
+
+@contextmanager
 def our_errors(api_url: str) -> Iterator[None]:
     """Turn what Prefect's client raises into our errors."""
     try:
         yield
     except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
-        detail = _detail(error.response)
-        raise ServerError(
-            f"The server answered {error.response.status_code}{f': {detail}' if detail else ''}.",
-            location=f"{error.request.method} {error.request.url.path}",
-        ) from error
+        raise _answered(error) from error
     except httpx.TransportError as error:
         raise ServerUnreachable(
             f"The Prefect server does not answer ({type(error).__name__}).",
@@ -445,6 +501,24 @@ def our_errors(api_url: str) -> Iterator[None]:
         ) from error
     except (ObjectNotFound, ObjectAlreadyExists) as error:
         raise ServerError(str(error) or type(error).__name__) from error
+
+
+def _answered(error: httpx.HTTPStatusError) -> ServerError:
+    response = error.response
+    detail = _detail(response)
+    message = f"The server answered {response.status_code}{f': {detail}' if detail else ''}."
+    location = f"{error.request.method} {error.request.url.path}"
+    if response.status_code in BUSY or LOST_TOKEN in detail:
+        return ServerBusy(message, location=location, retry_after=_retry_after(response))
+    return ServerError(message, location=location)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds; 0 where the server names none. Its other form, a date, is not used by Prefect."""
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", 0)))
+    except ValueError:
+        return 0.0
 
 
 def _detail(response: httpx.Response) -> str:

@@ -32,6 +32,7 @@ PIPED_WIDTH = 1000  # columns: lines are not folded where a program reads them
 
 Root = Annotated[Path, Parameter(help="The repository.")]
 Env = Annotated[str, Parameter(help="The environment.")]
+ApiUrl = Annotated[str | None, Parameter(help="The server's API; default: the environment's.")]
 
 
 @Parameter(name="*")
@@ -49,7 +50,7 @@ class OnServer(Common):
     """Options of commands about one environment and its server."""
 
     env: Env = DEFAULT_ENVIRONMENT
-    api_url: Annotated[str | None, Parameter(help="The server's API; default: the environment's.")] = None
+    api_url: ApiUrl = None
 
 
 def existing_root(root: Path) -> Path:

@@ -11,6 +11,7 @@ from orchestrator.config import DEPLOYER_FLOW
 from orchestrator.discovery import NO_FUNCTION, UNDEFINED_NAME
 from orchestrator.entrypoints import Resolver, normal_entrypoint, possible_files
 from orchestrator.model import Declaration, DeploymentCall, ValidationError
+from orchestrator.placeholders import ENVIRONMENT, has_placeholder, names_in
 from orchestrator.rules.deployments import Known, known_deployments, template_name, templated
 from orchestrator.rules.flows import BANNED, banned_in
 from orchestrator.rules.places import columns_of
@@ -71,7 +72,12 @@ def _unread(facts: Facts) -> dict[str | None, ValidationError]:
 
 def _unresolved(facts: Facts) -> Iterator[Declaration]:
     resolve = Resolver(facts.flows)
-    return (item for item in facts.declarations if resolve(item) is None)
+    return (item for item in facts.declarations if resolve(item) is None and not _has_open_flow(item))
+
+
+def _has_open_flow(declaration: Declaration) -> bool:
+    """Whether a placeholder stands in for its flow: then nobody knows which one is meant."""
+    return has_placeholder(declaration.entrypoint or declaration.flow_name)
 
 
 def _file_without_flow(declaration: Declaration, facts: Facts) -> str | None:
@@ -271,6 +277,56 @@ def unfillable_placeholder(facts: Facts) -> Iterator[Finding]:
         yield Finding(finding.file_path, finding.line_number, finding.message, finding.remedy, span=span)
 
 
+def open_reference(facts: Facts) -> Iterator[Finding]:
+    """The name of a deployment, or what names its flow, holds a placeholder that nothing fills.
+
+    An entrypoint, a `flow_name` and a work pool's name are read before any server is asked, so they take
+    `{{ $ENVIRONMENT_VARIABLE }}` only; a deployment's name takes blocks and variables, too. Set the variable where the
+    orchestrator runs, or write the value itself. Until then the deployment on the server is left as it is.
+    """
+    for declaration in facts.declarations:
+        for key, value in (("entrypoint", declaration.entrypoint), ("flow_name", declaration.flow_name)):
+            yield from _open_placeholders(facts, declaration, key, value, names_in(value or ""))
+        of_environment = [each for each in names_in(declaration.name) if each[1].startswith(ENVIRONMENT)]
+        yield from _open_placeholders(facts, declaration, "name", declaration.name, of_environment)
+
+
+def _open_placeholders(
+    facts: Facts, declaration: Declaration, key: str, value: str | None, found: Sequence[tuple[str, str]]
+) -> Iterator[Finding]:
+    for whole, name in found:
+        variable = name.lstrip(ENVIRONMENT)
+        reason = f"the environment variable {variable} is not set"
+        remedy = f"Set {variable} where the orchestrator runs, or write the value itself."
+        if "." in name:
+            reason = "only environment variables are known here"
+            remedy = "Write {{ $NAME }} for an environment variable, or the value itself."
+        line = declaration.line(key)
+        message = f"The deployment {declaration.name!r} cannot be used: its {key} holds {whole}, and {reason}."
+        span = columns_of(facts.repository, declaration.file_path, line, whole)
+        where = declaration.location
+        yield Finding(declaration.file_path, line, message, remedy, skips=True, span=span or key, declaration=where)
+
+
+def unfilled_on_server(facts: Facts) -> Iterator[Finding]:
+    """A placeholder of a deployment has no value on this server or in this environment.
+
+    Prefect would deploy without it: a variable that does not exist becomes empty text. Here the one deployment is left
+    out, and stays on the server as it is. Create the block or the variable, set the environment variable, or correct
+    the name. Outputs of build and push steps come with images; until then use `prefect deploy` for such a deployment.
+    """
+    return reported(facts, "DPL016")
+
+
+def wrong_trigger(facts: Facts) -> Iterator[Finding]:
+    """A trigger of a deployment is none that Prefect takes.
+
+    `prefect deploy` would stop in the middle. Correct what the message names; the one deployment is left out until
+    then, and stays on the server as it is.
+    """
+    return reported(facts, "DPL017")
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         "DPL001",
@@ -354,5 +410,50 @@ deployments:
         invalid_name,
         example="deployments:\n  - name: etl/daily\n    entrypoint: flows/etl.py:etl",
         better="deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl",
+    ),
+    Rule(
+        "DPL015",
+        "Name or entrypoint with a placeholder that nothing fills",
+        "error",
+        open_reference,
+        example="""
+deployments:
+  - name: daily
+    entrypoint: "{{ $FILE_THAT_IS_NOT_SET }}:etl"
+""".strip(),
+        better="deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl",
+        ignorable=False,
+    ),
+    Rule(
+        "DPL016",
+        "Placeholder without a value",
+        "error",
+        unfilled_on_server,
+        example='parameters:\n  day: "{{ prefect.variables.dya }}"',
+        better='parameters:\n  day: "{{ prefect.variables.day }}"',
+        ignorable=False,
+    ),
+    Rule(
+        "DPL017",
+        "Trigger that Prefect refuses",
+        "error",
+        wrong_trigger,
+        example="""
+deployments:
+  - name: daily
+    entrypoint: flows/etl.py:etl
+    triggers:
+      - expect: [orders.arrived]
+        within: soon
+""".strip(),
+        better="""
+deployments:
+  - name: daily
+    entrypoint: flows/etl.py:etl
+    triggers:
+      - expect: [orders.arrived]
+        within: 60
+""".strip(),
+        ignorable=False,
     ),
 )

@@ -166,7 +166,8 @@ def missing_parameter(facts: Facts) -> Iterator[Finding]:
         required = [each for each in flow.parameters if each.required or each.variadic]
         for index, schedule in enumerate(() if declaration.paused else declaration.schedules):
             missing = [each for each in required if each.name not in given and each.name not in schedule.parameters]
-            if schedule.active and missing:
+            is_active = schedule.active and "active" not in schedule.placeholders
+            if is_active and missing:
                 names = ", ".join(each.name for each in missing)
                 key = "cron" if schedule.cron else "interval" if schedule.interval else "rrule"
                 line = declaration.line("schedules", index, key)

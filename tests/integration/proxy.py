@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from random import Random
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-Fault = Literal["503", "hang up", "lose the answer"]
-REFUSAL = b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n"
+Fault = Literal[
+    "503",  # come again at once
+    "503 without a time",
+    "503 for a second",
+    "429",
+    "hang up",  # before the server has heard of it
+    "cut the request",  # the server hears half of it
+    "lose the answer",  # the server has done it
+    "cut the answer",  # the client hears half of it
+    "delay",
+]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+REFUSALS = {
+    "503": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
+    "503 without a time": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "503 for a second": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n",
+    "429": b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
+}
+DELAY_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -42,36 +60,60 @@ class Proxy:
         return [request for request in self.seen if request.writes]
 
     async def serve(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection until either side closes it, or a fault does."""
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", port)
+        """Serve one connection until either side closes it, or a fault does. A server that is gone closes it, too."""
+        try:
+            upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
         answers = asyncio.create_task(_copy(upstream_reader, writer))
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.readexactly(_length(head))
+                whole = head + await reader.readexactly(_length(head))
                 method, target, _ = head.decode().split(" ", 2)
                 request = Request(method, urlsplit(target).path)
                 self.seen.append(request)
                 fault = self.judge(request)
-                if fault == "503":
-                    writer.write(REFUSAL)
-                    await writer.drain()
-                if fault in ("503", "hang up"):
-                    return
-                if fault == "lose the answer":
-                    answers.cancel()
-                    await asyncio.wait([answers])
-                upstream.write(head + body)
-                await upstream.drain()
-                if fault == "lose the answer":
-                    await upstream_reader.readuntil(b"\r\n\r\n")  # by then the server has done it
-                    return
+                if fault is None or fault == "delay":
+                    await asyncio.sleep(DELAY_SECONDS if fault else 0)
+                    upstream.write(whole)
+                    await upstream.drain()
+                    continue
+                answers.cancel()
+                await asyncio.wait([answers])
+                await _fail(fault, whole, upstream_reader, upstream, writer)
+                return
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # one of them hung up
         finally:
             answers.cancel()
             writer.close()
             upstream.close()
+
+
+async def _fail(
+    fault: Fault,
+    request: bytes,
+    upstream_reader: asyncio.StreamReader,
+    upstream: asyncio.StreamWriter,
+    writer: asyncio.StreamWriter,
+) -> None:
+    """What happens to a request that fails; the connection is closed after it."""
+    if fault in REFUSALS:
+        writer.write(REFUSALS[fault])
+        await writer.drain()
+    elif fault == "cut the request":
+        upstream.write(request[: len(request) // 2])
+        await upstream.drain()
+    elif fault in ("lose the answer", "cut the answer"):
+        upstream.write(request)
+        await upstream.drain()
+        head = await upstream_reader.readuntil(b"\r\n\r\n")  # by then the server has done it
+        answer = head + await upstream_reader.readexactly(_length(head))
+        if fault == "cut the answer":
+            writer.write(answer[: len(answer) // 2])
+            await writer.drain()
 
 
 @asynccontextmanager
@@ -114,10 +156,34 @@ def first(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda 
     return judge
 
 
+def at_random(
+    random: Random, count: int, share: float, *, when: Callable[[Request], bool] = lambda request: True
+) -> Judge:
+    """Fail some of the requests that match, each in a way of its own, until so many have failed: then all is well.
+
+    Args:
+        random: decides; the same seed fails the same requests in the same way, if they come in the same order.
+        count: how many requests fail.
+        share: how likely each of them is to, from 0 to 1.
+        when: which requests may fail.
+    """
+    left = count
+
+    def judge(request: Request) -> Fault | None:
+        nonlocal left
+        if left and when(request) and random.random() < share:
+            left -= 1
+            return random.choice(FAULTS)
+        return None
+
+    return judge
+
+
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
     writer.close()
 
 

@@ -13,13 +13,24 @@ import pytest
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from orchestrator import live
-from orchestrator.bootstrap import ensure_pool
+from orchestrator.apply import apply_plan
+from orchestrator.bootstrap import ensure_resources
 from orchestrator.cli import run_command
-from orchestrator.config import Policy, ScheduleSection, WorkPoolConfig
+from orchestrator.config import Policy, ScheduleSection
 from orchestrator.errors import ServerUnreachable
-from orchestrator.model import DeploymentConfig, DeploymentResult, Desired, Owner, Plan, ScheduleConfig
+from orchestrator.model import (
+    DeploymentConfig,
+    DeploymentResult,
+    Desired,
+    Owner,
+    Plan,
+    PoolSpec,
+    Resources,
+    ScheduleConfig,
+)
 from orchestrator.server import open_server
 from orchestrator.terminal import EXIT_DEGRADED
+from orchestrator.writers import Writers
 from tests.unit.builders import write_files
 
 from .api import Api, unique
@@ -254,7 +265,7 @@ async def test_what_was_applied_reads_as_unchanged(repository: Repository, case:
 
 async def test_a_docker_deployment_reads_as_unchanged(api: Api, repository: Repository) -> None:
     async with open_server(api.url) as server:
-        await ensure_pool(server, WorkPoolConfig(name=DOCKER_POOL, type="docker"))
+        await ensure_resources(server, Resources(pools=(PoolSpec(name=DOCKER_POOL, type="docker"),)))
     wanted = repository.wants(
         deployment_type="docker",
         work_pool=DOCKER_POOL,
@@ -716,16 +727,22 @@ async def test_what_the_server_refuses_is_named_and_the_others_are_applied(
 
 @contextmanager
 def retries(count: int) -> Iterator[None]:
-    """Prefect's client repeats what failed, by default for a minute; the proxy asks for no pause between."""
+    """How often Prefect's client repeats what failed to be read; by default for a minute."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: count}):
         yield
+
+
+async def apply_impatiently(plan: Plan, api_url: str) -> DeploymentResult:
+    """An apply that does not wait a minute for a server to come back."""
+    async with open_server(api_url) as server:
+        return await apply_plan(plan, server, writers=Writers(patience=0.2))
 
 
 async def test_a_server_that_is_busy_for_a_while_loses_nothing(api: Api, repository: Repository) -> None:
     names = ("a", "b", "c")
     async with proxy_to(api.url) as proxy:
         proxy.judge = first(6, "503")
-        with retries(8):
+        with retries(8):  # of what is read
             result = await repository.through(proxy.api_url).apply(*(repository.wants(name) for name in names))
 
     assert result.status == "completed"
@@ -742,7 +759,7 @@ async def test_a_server_lost_in_the_middle_leaves_a_report_and_the_next_apply_co
         with retries(0):
             plan = await repository.through(proxy.api_url).plan(*wanted)
             proxy.judge = after_writes(3, fault)
-            result = await live.apply_changes(plan, api_url=proxy.api_url)
+            result = await apply_impatiently(plan, proxy.api_url)
 
     assert result.status == "degraded"
     assert statuses(result)["a"] == "applied"
@@ -764,7 +781,7 @@ async def test_after_the_connection_is_lost_nothing_more_is_tried(api: Api, repo
         with retries(0):
             plan = await repository.through(proxy.api_url).plan(*wanted)
             proxy.judge = after_writes(2, "hang up")
-            result = await live.apply_changes(plan, api_url=proxy.api_url)
+            result = await apply_impatiently(plan, proxy.api_url)
 
     assert statuses(result) == {"a": "applied", "b": "failed", "c": "skipped", "d": "skipped"}
     assert "does not answer" in str(result.results[1].error)
@@ -780,8 +797,8 @@ async def test_an_update_cut_between_fields_and_schedules_is_finished_by_the_nex
     async with proxy_to(api.url) as proxy:
         with retries(0):
             plan = await repository.through(proxy.api_url).plan(wanted)
-            proxy.judge = first(1, "hang up", when=lambda request: "/schedules/" in request.path)
-            result = await live.apply_changes(plan, api_url=proxy.api_url)
+            proxy.judge = first(99, "hang up", when=lambda request: "/schedules/" in request.path)
+            result = await apply_impatiently(plan, proxy.api_url)
     half = api.deployment(repository.path())
 
     assert statuses(result) == {"daily": "failed"}

@@ -1,4 +1,4 @@
-"""Work pools, queues and tag limits: made where missing, never changed where a person may have."""
+"""Work pools, queues and limits on a real server: planned, applied, and set back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bootstrap import ensure_limits, ensure_pool
-from orchestrator.config import EnvironmentConfig, WorkPoolConfig
+from orchestrator import pools
+from orchestrator.bootstrap import ensure_resources
+from orchestrator.config import EnvironmentConfig
 from orchestrator.errors import ConfigurationError, OrchestratorError
+from orchestrator.model import LimitSpec, PoolSpec, QueueSpec, ResourceChange, ResourceResult, Resources
+from orchestrator.resources import apply_resources, plan_resources, resources_of, undo
 from orchestrator.server import open_server
 
 from .api import Api, unique
@@ -21,26 +24,42 @@ def api(prefect_server: PrefectServer) -> Api:
     return Api(prefect_server.api_url)
 
 
-def pool(name: str = "", **fields: Any) -> WorkPoolConfig:
-    return WorkPoolConfig(name=name or unique("pool"), **{"type": "process", **fields})
+def wanted(name: str = "", *, limits: dict[str, int] | None = None, **fields: Any) -> Resources:
+    """What an environment with one pool declares."""
+    pool = {"name": name or unique("pool"), "type": "process", **fields}
+    return declared(work_pools={"python": pool}, concurrency_limits=limits or {})
 
 
-async def ensured(api_url: str, config: WorkPoolConfig) -> tuple[str, bool]:
-    """What `ensure_pool` says, and whether it changed anything."""
+def declared(**fields: Any) -> Resources:
+    return resources_of(EnvironmentConfig.model_validate({"name": "development", **fields}))
+
+
+async def planned(api_url: str, resources: Resources) -> tuple[ResourceChange, ...]:
     async with open_server(api_url) as server:
-        words, changed, _ = await ensure_pool(server, config)
-    return words, changed
+        return plan_resources(resources, await pools.read_resources(server, resources))
 
 
-async def limits_ensured(api: Api, limits: dict[str, int]) -> tuple[str, bool]:
-    async with open_server(api.url) as server:
-        environment = EnvironmentConfig(name="development", concurrency_limits=limits)
-        words, changed, _ = await ensure_limits(server, environment)
-    return words, changed
+async def applied(api_url: str, changes: tuple[ResourceChange, ...]) -> tuple[ResourceResult, ...]:
+    async with open_server(api_url) as server:
+        return await apply_resources(changes, pools.ResourceDoor(server))
+
+
+async def settled(api: Api, resources: Resources) -> list[str]:
+    """Apply what differs; returns the actions. A second plan must find nothing more to do."""
+    changes = await planned(api.url, resources)
+    results = await applied(api.url, changes)
+    assert {result.status for result in results} <= {"applied", "unchanged"}, results
+    again = await planned(api.url, resources)
+    assert [change for change in again if change.action != "unchanged"] == []
+    return [change.action for change in changes]
 
 
 def queues(api: Api, pool_name: str) -> dict[str, dict[str, Any]]:
     return {queue["name"]: queue for queue in api.post(f"/work_pools/{pool_name}/queues/filter")}
+
+
+def priorities(api: Api, pool_name: str) -> dict[str, int]:
+    return {name: queue["priority"] for name, queue in queues(api, pool_name).items()}
 
 
 # --- pools -----------------------------------------------------------------------------------------------
@@ -56,67 +75,96 @@ def queues(api: Api, pool_name: str) -> dict[str, dict[str, Any]]:
 async def test_a_missing_pool_is_created_with_the_full_template_of_its_type(
     api: Api, type_: str, variables: set[str]
 ) -> None:
-    wanted = pool(type=type_, concurrency_limit=7, description="For the shop.")
+    resources = wanted(type=type_, concurrency_limit=7, description="For the shop.")
 
-    assert await ensured(api.url, wanted) == (f"{wanted.name}: created", True)
-    row = api.get(f"/work_pools/{wanted.name}")
+    assert await settled(api, resources) == ["create"]
+    row = api.get(f"/work_pools/{resources.pools[0].name}")
     assert (row["type"], row["concurrency_limit"], row["description"]) == (type_, 7, "For the shop.")
     assert variables <= set(row["base_job_template"]["variables"]["properties"])
     assert set(row["base_job_template"]["job_configuration"]) >= {"command", "env"}
 
 
-async def test_a_pool_that_is_there_is_not_written_to(api: Api) -> None:
-    wanted = pool(queues={"tables": {"concurrency_limit": 4}})
-    await ensured(api.url, wanted)
-    before = api.get(f"/work_pools/{wanted.name}"), queues(api, wanted.name)
+async def test_what_is_as_declared_is_not_written_to(api: Api) -> None:
+    tag, name = unique("database"), unique("api-calls")
+    resources = declared(
+        work_pools={"python": {"name": unique("pool"), "type": "process", "queues": {"tables": {"priority": 4}}}},
+        concurrency_limits={tag: 3},
+        global_concurrency_limits={name: {"limit": 5, "slot_decay_per_second": 0.5}},
+    )
+    await settled(api, resources)
 
     async with proxy_to(api.url) as proxy:
-        assert await ensured(proxy.api_url, wanted) == (f"{wanted.name}: there", False)
+        await applied(proxy.api_url, await planned(proxy.api_url, resources))
         assert proxy.writes == []
-    assert (api.get(f"/work_pools/{wanted.name}"), queues(api, wanted.name)) == before
 
 
-async def test_what_a_person_changed_in_a_pool_is_left_and_said(api: Api) -> None:
-    wanted = pool(concurrency_limit=5, queues={"tables": {"concurrency_limit": 4}})
-    await ensured(api.url, wanted)
+async def test_only_what_is_declared_and_differs_is_set_back(api: Api) -> None:
+    resources = wanted(concurrency_limit=5, queues={"tables": {"concurrency_limit": 4}})
+    name = resources.pools[0].name
+    await settled(api, resources)
     template = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
-    api.patch(f"/work_pools/{wanted.name}", concurrency_limit=9, base_job_template=template)
-    api.patch(f"/work_pools/{wanted.name}/queues/tables", concurrency_limit=1)
+    person = {"base_job_template": template, "is_paused": True, "description": "A person's words."}
+    api.patch(f"/work_pools/{name}", concurrency_limit=9, **person)
+    api.patch(f"/work_pools/{name}/queues/tables", concurrency_limit=1, is_paused=True)
 
-    words, changed = await ensured(api.url, wanted)
-    assert "limit left at 9 (the file says 5)" in words
-    assert "queue tables: concurrency limit left at 1 (the file says 4)" in words
-    assert not changed
-    row = api.get(f"/work_pools/{wanted.name}")
-    assert (row["concurrency_limit"], row["base_job_template"]) == (9, template)
-    assert queues(api, wanted.name)["tables"]["concurrency_limit"] == 1
+    assert await settled(api, resources) == ["update", "update"]
+    row, queue = api.get(f"/work_pools/{name}"), queues(api, name)["tables"]
+    assert row["concurrency_limit"] == 5
+    assert {key: row[key] for key in person} == person
+    assert (queue["concurrency_limit"], queue["is_paused"]) == (4, True)
 
 
-async def test_a_pool_of_another_type_is_an_error_and_nothing_is_written(api: Api) -> None:
+async def test_a_pool_of_another_type_is_a_conflict_and_nothing_is_written(api: Api) -> None:
     name = api.ensure_pool(unique("pool"), "docker")
     async with proxy_to(api.url) as proxy:
-        with pytest.raises(ConfigurationError, match=rf"'{name}' has the type 'docker'.* wants 'process'"):
-            await ensured(proxy.api_url, pool(name, queues={"tables": {}}))
+        changes = await planned(proxy.api_url, wanted(name, queues={"tables": {}}))
+        results = await applied(proxy.api_url, changes)
         assert proxy.writes == []
+    assert [change.action for change in changes] == ["conflict", "conflict"]
+    assert [result.status for result in results] == ["skipped", "skipped"]
+    assert results[0].error == f"the pool {name!r} has the type 'docker'; this environment wants 'process'"
 
 
-async def test_an_unknown_pool_type_says_what_to_install(api: Api) -> None:
-    wanted = pool(type="zeppelin")
-    with pytest.raises(OrchestratorError, match=rf"{wanted.name}.*'zeppelin'.*prefect-zeppelin"):
-        await ensured(api.url, wanted)
+async def test_an_unknown_pool_type_fails_and_the_others_go_on(api: Api) -> None:
+    tag = unique("database")
+    resources = wanted(type="zeppelin", limits={tag: 3})
 
-    assert wanted.name not in {row["name"] for row in api.post("/work_pools/filter")}
+    pool, limit = await applied(api.url, await planned(api.url, resources))
+    assert (pool.status, limit.status) == ("failed", "applied")
+    assert "'zeppelin'" in str(pool.error) and "prefect-zeppelin" in str(pool.error)
+    assert resources.pools[0].name not in {row["name"] for row in api.post("/work_pools/filter")}
+
+
+async def test_a_pool_that_somebody_creates_meanwhile_is_as_good(api: Api) -> None:
+    resources = wanted(concurrency_limit=2)
+    changes = await planned(api.url, resources)
+    name = api.ensure_pool(resources.pools[0].name)
+
+    (result,) = await applied(api.url, changes)
+    assert (result.status, result.action) == ("applied", "update")
+    assert api.get(f"/work_pools/{name}")["concurrency_limit"] == 2
+
+
+async def test_a_pool_of_another_type_that_somebody_creates_meanwhile_is_left(api: Api) -> None:
+    resources = wanted(concurrency_limit=2)
+    changes = await planned(api.url, resources)
+    name = api.ensure_pool(resources.pools[0].name, "docker")
+
+    (result,) = await applied(api.url, changes)
+    assert result.status == "failed" and "'docker'" in str(result.error)
+    assert api.get(f"/work_pools/{name}")["concurrency_limit"] is None
 
 
 # --- queues ----------------------------------------------------------------------------------------------
 
 
 async def test_queues_are_created_with_their_limits_and_priorities(api: Api) -> None:
-    wanted = pool(queues={"urgent": {"priority": 1}, "tables": {"priority": 7, "concurrency_limit": 4}, "plain": {}})
+    resources = wanted(
+        queues={"plain": {}, "tables": {"priority": 7, "concurrency_limit": 4}, "urgent": {"priority": 1}}
+    )
 
-    words, changed = await ensured(api.url, wanted)
-    found = queues(api, wanted.name)
-    assert (words, changed) == (f"{wanted.name}: created; queues created: urgent, tables, plain", True)
+    assert await settled(api, resources) == ["create"] * 4
+    found = queues(api, resources.pools[0].name)
     assert set(found) == {"default", "urgent", "tables", "plain"}
     assert found["urgent"]["priority"] == 1
     assert (found["tables"]["priority"], found["tables"]["concurrency_limit"]) == (7, 4)
@@ -124,39 +172,215 @@ async def test_queues_are_created_with_their_limits_and_priorities(api: Api) -> 
 
 
 async def test_a_new_pools_default_queue_gets_its_limit(api: Api) -> None:
-    wanted = pool(queues={"default": {"concurrency_limit": 2}})
-    await ensured(api.url, wanted)
+    resources = wanted(queues={"default": {"concurrency_limit": 2}})
+    await settled(api, resources)
 
-    assert queues(api, wanted.name)["default"]["concurrency_limit"] == 2
+    assert queues(api, resources.pools[0].name)["default"]["concurrency_limit"] == 2
 
 
 async def test_a_queue_missing_in_an_old_pool_is_created(api: Api) -> None:
-    old = pool()
-    await ensured(api.url, old)
+    name = wanted().pools[0].name
+    await settled(api, wanted(name))
 
-    words, changed = await ensured(api.url, pool(old.name, queues={"tables": {"concurrency_limit": 3}}))
-    assert (words, changed) == (f"{old.name}: there; queues created: tables", True)
-    assert queues(api, old.name)["tables"]["concurrency_limit"] == 3
-
-
-# --- tag limits ------------------------------------------------------------------------------------------
+    assert await settled(api, wanted(name, queues={"tables": {"concurrency_limit": 3}})) == ["unchanged", "create"]
+    assert queues(api, name)["tables"]["concurrency_limit"] == 3
 
 
-async def test_limits_are_created_once(api: Api) -> None:
+async def test_names_with_characters_of_addresses(api: Api) -> None:
+    name, tag = unique("pool #1?"), unique("a b#c?")
+    await settled(api, wanted(name, concurrency_limit=1, queues={"q #1?": {"concurrency_limit": 1}}, limits={tag: 1}))
+
+    changed = wanted(name, concurrency_limit=2, queues={"q #1?": {"concurrency_limit": 2}}, limits={tag: 2})
+    assert await settled(api, changed) == ["update"] * 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
+        ({"a": 5, "b": 3}, {"a": 2, "b": 3}),  # `a` comes before `default`, which stands at 1 or 2, and pushes
+        ({"a": 1, "b": 2, "c": 3}, {"c": 1, "a": 2, "b": 3}),
+        ({"a": 1}, {"new": 1, "a": 2}),
+        ({"b": 1, "c": 2, "a": 3}, {"a": 1, "c": 2}),
+    ],
+)
+async def test_priorities_come_to_rest_in_one_apply(api: Api, before: dict[str, int], after: dict[str, int]) -> None:
+    name = unique("pool")
+    await settled(api, wanted(name, queues={queue: {"priority": value} for queue, value in before.items()}))
+
+    await settled(api, wanted(name, queues={queue: {"priority": value} for queue, value in after.items()}))
+    assert after.items() <= priorities(api, name).items()
+
+
+# --- limits ----------------------------------------------------------------------------------------------
+
+
+async def test_tag_limits_are_created_and_set(api: Api) -> None:
     tag = unique("database")
 
-    assert await limits_ensured(api, {tag: 3}) == (f"{tag}: 3 created", True)
-    assert await limits_ensured(api, {tag: 3}) == (f"{tag}: 3", False)
-    assert api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 3
+    assert await settled(api, declared(concurrency_limits={tag: 3})) == ["create"]
+    assert await settled(api, declared(concurrency_limits={tag: 2})) == ["update"]
+    assert api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 2
 
 
-async def test_a_limit_that_a_person_changed_is_left_and_said(api: Api) -> None:
-    tag = unique("database")
+async def test_global_limits_are_created_and_set_and_what_is_not_declared_is_left(api: Api) -> None:
+    name = unique("api-calls")
+
+    assert await settled(api, declared(global_concurrency_limits={name: 3})) == ["create"]
+    api.patch(f"/v2/concurrency_limits/{name}", slot_decay_per_second=0.25)
+    assert await settled(api, declared(global_concurrency_limits={name: 4})) == ["update"]
+    row = api.get(f"/v2/concurrency_limits/{name}")
+    assert (row["limit"], row["slot_decay_per_second"]) == (4, 0.25)
+
+    wanted_rate = declared(global_concurrency_limits={name: {"limit": 4, "slot_decay_per_second": 2}})
+    assert await settled(api, wanted_rate) == ["update"]
+    assert api.get(f"/v2/concurrency_limits/{name}")["slot_decay_per_second"] == 2
+
+
+async def test_a_tag_and_a_global_limit_of_one_name_are_two(api: Api) -> None:
+    name = unique("database")
+    resources = declared(concurrency_limits={name: 3}, global_concurrency_limits={name: 5})
+
+    assert await settled(api, resources) == ["create", "create"]
+    assert api.get(f"/concurrency_limits/tag/{name}")["concurrency_limit"] == 3
+    assert api.get(f"/v2/concurrency_limits/{name}")["limit"] == 5
+
+
+async def test_more_limits_and_queues_than_a_page_holds(api: Api) -> None:
+    prefix, name = unique("many"), unique("pool")
+    # Global limits come first in the server's order: its own list of tag limits loses as many tags.
+    shared = {f"{prefix}-{number:03}": 1 for number in range(120)}
+    tags = {f"{prefix}-{number:03}": 1 for number in range(120)}
+    many = {f"q-{number:03}": {} for number in range(230)}
+    resources = declared(
+        work_pools={"python": {"name": name, "type": "process", "queues": many}},
+        concurrency_limits=tags,
+        global_concurrency_limits=shared,
+    )
+
+    assert await settled(api, resources) == ["create"] * (1 + 230 + 240)
+    api.call("DELETE", f"/work_pools/{name}")
+    for each in tags:
+        api.call("DELETE", f"/concurrency_limits/tag/{each}")
+        api.call("DELETE", f"/v2/concurrency_limits/{each}")
+
+
+# --- what is read ----------------------------------------------------------------------------------------
+
+
+async def test_of_what_nothing_is_declared_nothing_is_read(api: Api) -> None:
+    async with proxy_to(api.url) as proxy:
+        before = len(proxy.seen)
+        assert await planned(proxy.api_url, Resources()) == ()
+        assert await planned(proxy.api_url, wanted())
+        paths = [request.path.removeprefix("/api") for request in proxy.seen[before:]]
+    assert [path for path in paths if "version" not in path and "csrf" not in path] == ["/work_pools/filter"]
+
+
+# --- setting back ----------------------------------------------------------------------------------------
+
+
+async def test_what_was_applied_is_set_back(api: Api) -> None:
+    old, new, tag, fresh = unique("pool"), unique("pool"), unique("tag"), unique("tag")
+    await settled(api, wanted(old, concurrency_limit=5, queues={"a": {"priority": 1}, "b": {"priority": 2}}))
     api.post("/concurrency_limits/", tag=tag, concurrency_limit=1)
+    before = priorities(api, old)
+    resources = declared(
+        work_pools={
+            "python": {
+                "name": old,
+                "type": "process",
+                "concurrency_limit": 6,
+                "description": "New words.",
+                "queues": {"b": {"priority": 1}, "a": {"priority": 2}, "c": {"priority": 3}},
+            },
+            "docker": {"name": new, "type": "docker", "queues": {"default": {"concurrency_limit": 1}, "x": {}}},
+        },
+        concurrency_limits={tag: 2, fresh: 3},
+        global_concurrency_limits={fresh: 4},
+    )
+    changes = await planned(api.url, resources)
 
-    assert await limits_ensured(api, {tag: 3}) == (f"{tag}: left at 1 (the file says 3)", False)
+    async with open_server(api.url) as server:
+        door = pools.ResourceDoor(server)
+        results = await apply_resources(changes, door)
+        restored = await undo(changes, results, door)
+    assert {result.status for result in results} == {"applied"}
+    assert {result.status for result in restored} == {"restored"}
+    row = api.get(f"/work_pools/{old}")
+    assert (row["concurrency_limit"], row["description"]) == (5, None)
+    assert {name: value for name, value in priorities(api, old).items() if name != "default"} == {
+        name: value for name, value in before.items() if name != "default"
+    }
+    assert new not in {row["name"] for row in api.post("/work_pools/filter")}
     assert api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 1
+    names = {row["name"] for row in api.post("/v2/concurrency_limits/filter")}
+    assert not names & {fresh, f"tag:{fresh}"}
 
 
-async def test_no_limits_are_none_asked_for(api: Api) -> None:
-    assert await limits_ensured(api, {}) == ("none asked for", False)
+async def test_a_new_pool_that_deployments_have_come_into_stays(api: Api) -> None:
+    resources = wanted(queues={"x": {}})
+    changes = await planned(api.url, resources)
+    async with open_server(api.url) as server:
+        door = pools.ResourceDoor(server)
+        results = await apply_resources(changes, door)
+        flow = unique("flow")
+        api.deploy(f"{flow}/daily", work_pool_name=resources.pools[0].name)
+        pool, _ = await undo(changes, results, door)
+    assert pool.status == "applied" and "has deployments (1)" in str(pool.error)
+    assert api.deployment(f"{flow}/daily")["work_pool_name"] == resources.pools[0].name
+    api.delete_deployments_of(flow)
+
+
+async def test_what_somebody_else_created_meanwhile_stays(api: Api) -> None:
+    resources = wanted()
+    changes = await planned(api.url, resources)
+    name = api.ensure_pool(resources.pools[0].name)
+    async with open_server(api.url) as server:
+        door = pools.ResourceDoor(server)
+        await undo(changes, await apply_resources(changes, door), door)
+    assert api.get(f"/work_pools/{name}")
+
+
+# --- bootstrap -------------------------------------------------------------------------------------------
+
+
+async def test_bootstrap_says_what_it_did(api: Api) -> None:
+    tag = unique("database")
+    resources = wanted(concurrency_limit=1, limits={tag: 3})
+    name = resources.pools[0].name
+    async with open_server(api.url) as server:
+        assert await ensure_resources(server, resources) == (f"{name}: created; {tag}: created", True, None)
+        assert await ensure_resources(server, resources) == (f"{name}: there; {tag}: there", False, None)
+        api.patch(f"/work_pools/{name}", concurrency_limit=9)
+        words, changed, _ = await ensure_resources(server, resources)
+        assert (words, changed) == (f"{name}: concurrency limit 9 → 1; {tag}: there", True)
+        assert await ensure_resources(server, Resources()) == ("none asked for", False, None)
+
+
+async def test_bootstrap_stops_at_a_pool_of_another_type_before_it_writes(api: Api) -> None:
+    name = api.ensure_pool(unique("pool"), "docker")
+    async with proxy_to(api.url) as proxy, open_server(proxy.api_url) as server:
+        with pytest.raises(ConfigurationError, match=rf"'{name}' has the type 'docker'.* wants 'process'"):
+            await ensure_resources(server, wanted(name, queues={"tables": {}}, limits={unique("tag"): 1}))
+        assert proxy.writes == []
+
+
+async def test_bootstrap_stops_at_an_unknown_type(api: Api) -> None:
+    resources = wanted(type="zeppelin")
+    async with open_server(api.url) as server:
+        with pytest.raises(OrchestratorError, match=rf"{resources.pools[0].name}.*'zeppelin'.*prefect-zeppelin"):
+            await ensure_resources(server, resources)
+
+
+def test_the_specs_are_what_the_environment_says() -> None:
+    resources = declared(
+        work_pools={"python": {"name": "p", "type": "process", "queues": {"q": {"priority": 2}}}},
+        concurrency_limits={"t": 1},
+        global_concurrency_limits={"g": 2},
+    )
+    assert resources == Resources(
+        pools=(PoolSpec(name="p", type="process"),),
+        queues=(QueueSpec(pool="p", name="q", priority=2),),
+        limits=(LimitSpec(scope="tag", name="t", slots=1), LimitSpec(scope="global", name="g", slots=2)),
+    )

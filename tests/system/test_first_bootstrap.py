@@ -18,7 +18,7 @@ def test_it_shows_each_step_and_the_way_to_the_ui(first_bootstrap: tuple[System,
     system, answer = first_bootstrap
 
     assert answer.code == 0, answer.text
-    for step in ("server", "work pool (python)", "task limits", "worker", "deployer", "sync", "run"):
+    for step in ("server", "pools and limits", "worker", "deployer", "sync", "run"):
         assert f"+ {step} " in answer.out
     assert "environment development" in answer.out
     assert ".orchestrator/logs/server-" in answer.out

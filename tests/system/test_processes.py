@@ -80,7 +80,7 @@ def test_ctrl_c_later_says_what_runs_and_down_stops_exactly_that(fresh: System) 
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = start_bootstrap(fresh)
 
-    output = interrupt_when(process, "+ task limits")
+    output = interrupt_when(process, "+ pools and limits")
     started = processes(fresh)
     down = fresh.run("down")
     again = fresh.run("down")

@@ -207,14 +207,14 @@ def test_a_pool_of_another_type_under_the_same_name_is_not_touched(system: Syste
     assert system.get("/work_pools/taken")["type"] == "docker"
 
 
-def test_a_limit_that_a_person_changed_is_left_and_said(system: System) -> None:
+def test_a_declared_limit_that_a_person_changed_is_set_back_and_said(system: System) -> None:
     system.patch("/work_pools/development-process-pool", concurrency_limit=11)
 
     answer = system.run("bootstrap")
-    system.patch("/work_pools/development-process-pool", concurrency_limit=10)
 
     assert answer.code == 0, answer.text
-    assert "limit left at 11 (the file says 10)" in answer.out
+    assert "concurrency limit 11 → 10" in answer.out
+    assert system.get("/work_pools/development-process-pool")["concurrency_limit"] == 10
 
 
 def test_another_server_in_the_shell_must_be_settled(system: System) -> None:

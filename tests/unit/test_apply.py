@@ -2,53 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from orchestrator.apply import apply_plan
 from orchestrator.config import Policy
-from orchestrator.errors import ServerError, ServerUnreachable
-from orchestrator.model import DeploymentConfig, DeploymentResult, Desired, LiveDeployment, Plan, ScheduleConfig
-from orchestrator.plan import make_plan
+from orchestrator.errors import LockedError, ServerBusy, ServerError, ServerUnreachable
+from orchestrator.model import (
+    DeploymentConfig,
+    DeploymentResult,
+    Desired,
+    Finding,
+    LiveDeployment,
+    Owner,
+    Plan,
+    ScheduleConfig,
+)
+from orchestrator.plan import make_plan, with_findings
+from orchestrator.writers import Writers
 from tests.unit.builders import API_URL, OWNER, cron, deployment, live, problem
 
 
 @dataclass
 class Notebook:
-    """A DeploymentWriter that writes down what it is told; `fails` names the calls that raise, by subject."""
+    """A DeploymentWriter that writes down what it is told, and does it to the deployments that it holds.
 
+    `fails` names the calls that raise, by subject; `once` those that raise the first time only.
+    """
+
+    there: dict[str, LiveDeployment] = field(default_factory=dict)  # by id
     fails: Mapping[str, Exception] = field(default_factory=dict)
+    once: dict[str, Exception] = field(default_factory=dict)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @classmethod
+    def holding(cls, *deployments: LiveDeployment, **fields: Any) -> Notebook:
+        return cls(there={item.id: item for item in deployments}, **fields)
 
     def _write(self, call: str, subject: str, *details: Any) -> None:
         self.calls.append((call, subject, *details))
+        if subject in self.once:
+            raise self.once.pop(subject)
         if subject in self.fails:
             raise self.fails[subject]
 
+    def _set(self, id_: str, **fields: Any) -> None:
+        if id_ in self.there:
+            item = self.there[id_]
+            self.there[id_] = replace(item, config=replace(item.config, **fields))
+
+    def _schedules(self, id_: str) -> dict[str, ScheduleConfig]:
+        item = self.there.get(id_)
+        return dict(zip(item.schedule_ids, item.config.schedules, strict=True)) if item else {}
+
+    def _set_schedules(self, id_: str, schedules: Mapping[str, ScheduleConfig]) -> None:
+        if id_ in self.there:
+            self._set(id_, schedules=tuple(schedules.values()))
+            self.there[id_] = replace(self.there[id_], schedule_ids=tuple(schedules))
+
+    def writing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def find_deployment(self, flow: str, name: str) -> LiveDeployment | None:
+        return next((item for item in self.there.values() if item.config.deployment_path == f"{flow}/{name}"), None)
+
+    async def read_labels(self, id_: str) -> Mapping[str, str]:
+        return {"of": id_}
+
     async def create_deployment(self, config: DeploymentConfig, labels: Mapping[str, str]) -> str:
         self._write("create", config.deployment_path, dict(labels))
-        return f"id-of-{config.deployment_path}"
+        item = live(config, owner=Owner.from_tags(config.tags))
+        self.there[item.id] = item
+        return item.id
 
     async def update_deployment(self, id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
         self._write("update", id_, fields)
+        self._set(id_, **{name: getattr(config, name) for name in fields})
 
     async def pause_deployment(self, id_: str) -> None:
         self._write("pause", id_)
+        self._set(id_, paused=True)
+
+    async def resume_deployment(self, id_: str) -> None:
+        self._write("resume", id_)
+        self._set(id_, paused=False)
 
     async def delete_deployment(self, id_: str) -> None:
         self._write("delete", id_)
+        self.there.pop(id_, None)
 
-    async def create_schedule(self, deployment_id: str, schedule: ScheduleConfig) -> None:
+    async def create_schedule(self, deployment_id: str, schedule: ScheduleConfig, known: Collection[str] = ()) -> str:
         self._write("create schedule", deployment_id, schedule.label)
+        id_ = f"new-{schedule.label}"
+        self._set_schedules(deployment_id, {**self._schedules(deployment_id), id_: schedule})
+        return id_
 
-    async def update_schedule(self, deployment_id: str, schedule_id: str, schedule: ScheduleConfig) -> None:
+    async def update_schedule(
+        self, deployment_id: str, schedule_id: str, schedule: ScheduleConfig, *, may_activate: bool = False
+    ) -> None:
         self._write("update schedule", deployment_id, schedule_id, schedule.label)
+        there = self._schedules(deployment_id)
+        if schedule_id in there and not may_activate:
+            schedule = replace(schedule, active=schedule.active and there[schedule_id].active)
+        self._set_schedules(deployment_id, {**there, schedule_id: schedule})
 
     async def delete_schedule(self, deployment_id: str, schedule_id: str) -> None:
         self._write("delete schedule", deployment_id, schedule_id)
+        schedules = self._schedules(deployment_id)
+        schedules.pop(schedule_id, None)
+        self._set_schedules(deployment_id, schedules)
+
+
+class Clock:
+    """Time that passes only when somebody waits."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def writers(**more: Any) -> Writers:
+    clock = Clock()
+    return Writers(clock=clock, sleep=clock.sleep, **more)
 
 
 def plan_of(wanted: Sequence[DeploymentConfig], there: Sequence[LiveDeployment] = (), **more: Any) -> Plan:
@@ -148,9 +233,10 @@ class TestFailures:
 
     async def test_a_server_that_is_gone_is_not_asked_again(self) -> None:
         notebook = Notebook(fails={"b/x": ServerUnreachable("It does not answer.")})
-        result = await apply_plan(plan_of([deployment(f"{name}/x") for name in "abcd"]), notebook)
+        plan = plan_of([deployment(f"{name}/x") for name in "abcd"])
+        result = await apply_plan(plan, notebook, writers=writers())
         assert outcomes(result) == [("a/x", "applied"), ("b/x", "failed"), ("c/x", "skipped"), ("d/x", "skipped")]
-        assert [call[1] for call in notebook.calls] == ["a/x", "b/x"]
+        assert {call[1] for call in notebook.calls} == {"a/x", "b/x"}
         assert result.results[2].error == "not tried: the server did not answer any more"
 
     async def test_a_half_written_update_is_failed(self) -> None:
@@ -170,6 +256,182 @@ class TestFailures:
     async def test_an_error_that_is_not_ours_is_not_hidden(self) -> None:
         with pytest.raises(AttributeError):
             await apply_plan(plan_of([deployment()]), object())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("fault", [ServerBusy("The server answered 503."), ServerUnreachable("No answer.")])
+    async def test_that_pass_are_tried_again(self, fault: Exception) -> None:
+        notebook = Notebook(once={"b/x": fault})
+        result = await apply_plan(plan_of([deployment(f"{name}/x") for name in "abc"]), notebook, writers=writers())
+        assert result.status == "completed"
+        assert [call[1] for call in notebook.calls] == ["a/x", "b/x", "b/x", "c/x"]
+
+    async def test_a_server_that_is_busy_for_good_is_gone(self) -> None:
+        notebook = Notebook(fails={"b/x": ServerBusy("The server answered 503.")})
+        plan = plan_of([deployment(f"{name}/x") for name in "abc"])
+        result = await apply_plan(plan, notebook, writers=writers())
+        assert outcomes(result) == [("a/x", "applied"), ("b/x", "failed"), ("c/x", "skipped")]
+
+    async def test_a_lost_lock_stops_what_is_not_written_yet(self) -> None:
+        notebook = Notebook()
+
+        async def still_ours() -> None:
+            if len(notebook.calls) == 2:
+                raise LockedError("The lock was taken from us.")
+
+        plan = plan_of([deployment(f"{name}/x") for name in "abcd"])
+        result = await apply_plan(plan, notebook, writers=writers(before=still_ours))
+        assert outcomes(result) == [("a/x", "applied"), ("b/x", "applied"), ("c/x", "failed"), ("d/x", "skipped")]
+        assert result.results[3].error == "not tried: The lock was taken from us."
+        assert len(notebook.calls) == 2
+
+    async def test_what_preflight_found_keeps_its_change_from_being_made(self) -> None:
+        obstacle = Finding(message="There is no work pool 'x'.", remedy="Create it.")
+        hint = Finding(message="No worker is online.", severity="warning")
+        plan = with_findings(plan_of([deployment("a/x"), deployment("b/x")]), {"a/x": (obstacle,), "b/x": (hint,)})
+        notebook = Notebook()
+        result = await apply_plan(plan, notebook)
+        assert outcomes(result) == [("a/x", "skipped"), ("b/x", "applied")]
+        assert result.results[0].error == "There is no work pool 'x'. Create it."
+        assert (result.status, [call[1] for call in notebook.calls]) == ("degraded", ["b/x"])
+
+
+class TestTriggers:
+    async def test_are_written_for_what_is_new_and_for_what_differs(self) -> None:
+        given: list[tuple[str, Any]] = []
+
+        async def write(id_: str, config: DeploymentConfig) -> None:
+            given.append((id_, config.triggers))
+
+        fires = ({"type": "event"},)
+        wanted = [deployment("a/new", triggers=fires), deployment("b/other"), deployment("c/changed", triggers=fires)]
+        there = [live(deployment("c/changed")), live(deployment("d/same", triggers=fires))]
+        notebook = Notebook.holding(*there)
+        plan = plan_of([*wanted, deployment("d/same", triggers=fires)], there)
+        await apply_plan(plan, notebook, write_triggers=write)
+        assert given == [("id-of-a/new", fires), ("id-of-c/changed", fires)]
+        assert [call[:2] for call in notebook.calls] == [("create", "a/new"), ("create", "b/other")]
+
+
+NO = ServerError("The server answered 422.")
+EARLY, LATE, GOES = cron("0 1 * * *", slug="early"), cron("0 2 * * *", slug="late"), cron("0 3 * * *", slug="goes")
+
+
+class TestAtomic:
+    async def test_does_all_when_all_goes_well(self) -> None:
+        there = [live(deployment("a/old")), live(deployment("b/x", description="old"))]
+        notebook = Notebook.holding(*there)
+        result = await apply_plan(plan_of([deployment("b/x"), deployment("c/new")], there), notebook, atomic=True)
+        assert result.status == "completed"
+        assert [call[:2] for call in notebook.calls] == [
+            ("update", "id-of-b/x"),
+            ("create", "c/new"),
+            ("delete", "id-of-a/old"),
+        ]
+
+    async def test_deletes_schedules_and_then_deployments_last(self) -> None:
+        there = [live(deployment("a/x", schedules=(EARLY, GOES))), live(deployment("b/old"))]
+        notebook = Notebook.holding(*there)
+        await apply_plan(plan_of([deployment("a/x", schedules=(EARLY, LATE)), deployment("z/new")], there), notebook)
+        usual = [call[0] for call in notebook.calls]
+        notebook = Notebook.holding(*there)
+        plan = plan_of([deployment("a/x", schedules=(EARLY, LATE)), deployment("z/new")], there)
+        await apply_plan(plan, notebook, atomic=True)
+        assert usual == ["create schedule", "delete schedule", "create", "delete"]
+        assert [call[0] for call in notebook.calls] == ["create schedule", "create", "delete schedule", "delete"]
+
+    async def test_sets_everything_back_after_a_failure(self) -> None:
+        off = replace(LATE, active=True)
+        there = [
+            live(deployment("a/x", schedules=(EARLY, off, GOES), description="old", tags=("t", OWNER.tag))),
+            live(deployment("b/pause")),
+            live(deployment("old/x", paused=True)),
+        ]
+        wanted = [
+            deployment("a/x", schedules=(EARLY, replace(off, active=False), cron(slug="new")), description="new"),
+            deployment("b/pause", paused=True),
+            deployment("c/new"),
+            deployment("z/bad"),
+        ]
+        notebook = Notebook.holding(*there, fails={"z/bad": NO})
+        result = await apply_plan(plan_of(wanted, there), notebook, atomic=True)
+
+        assert notebook.there == {item.id: item for item in there}
+        assert outcomes(result) == [
+            ("a/x", "restored"),
+            ("b/pause", "restored"),
+            ("c/new", "restored"),
+            ("z/bad", "failed"),
+            ("old/x", "skipped"),
+        ]
+        assert result.results[0].error == "it was made and then set back: --atomic, and z/bad failed"
+        assert "The server answered 422." in (result.results[3].error or "")
+        assert (result.status, sum(result.summary.values())) == ("degraded", 0)
+
+    async def test_sets_back_what_was_written_of_the_change_that_failed(self) -> None:
+        there = live(deployment("a/x", description="old", schedules=(EARLY,)))
+        wanted = deployment("a/x", description="new", paused=True, schedules=(EARLY, LATE))
+        notebook = Notebook.holding(there)
+
+        async def refused(*_: Any, **__: Any) -> str:
+            raise NO
+
+        notebook.create_schedule = refused  # type: ignore[method-assign]
+        result = await apply_plan(plan_of([wanted], [there]), notebook, atomic=True)
+        assert notebook.there == {there.id: there}
+        assert outcomes(result) == [("a/x", "failed")]
+        assert "was set back" in (result.results[0].error or "")
+
+    async def test_creates_again_what_it_deleted_with_its_labels(self) -> None:
+        there = [live(deployment("a/old", paused=True, schedules=(EARLY,))), live(deployment("b/stuck"))]
+        notebook = Notebook.holding(*there, fails={"id-of-b/stuck": NO})
+        result = await apply_plan(plan_of([], there), notebook, atomic=True)
+        assert notebook.there == {item.id: item for item in there}
+        assert notebook.calls[-1] == ("create", "a/old", {"of": "id-of-a/old"})
+        assert outcomes(result) == [("a/old", "restored"), ("b/stuck", "failed")]
+        assert "new id" in (result.results[0].error or "")
+
+    async def test_says_what_could_not_be_set_back(self) -> None:
+        there = live(deployment("a/x", description="old"))
+        notebook = Notebook.holding(there, fails={"z/bad": NO})
+        plan = plan_of([deployment("a/x", description="new"), deployment("b/new"), deployment("z/bad")], [there])
+        notebook.delete_deployment = notebook_refuses  # type: ignore[method-assign]
+        result = await apply_plan(plan, notebook, atomic=True)
+        assert outcomes(result) == [("a/x", "restored"), ("b/new", "failed"), ("z/bad", "failed")]
+        assert "What was written of it (create) could not be set back" in (result.results[1].error or "")
+
+    async def test_writes_nothing_where_something_is_in_the_way_from_the_start(self) -> None:
+        notebook = Notebook()
+        plan = plan_of([deployment("a/x"), deployment("b/x")], [live(deployment("b/x"), owner=None)])
+        result = await apply_plan(plan, notebook, atomic=True)
+        assert outcomes(result) == [("a/x", "skipped"), ("b/x", "skipped")]
+        assert result.results[0].error == "not tried: --atomic, and b/x cannot be done"
+        assert notebook.calls == []
+
+    async def test_does_not_take_back_what_is_not_ours(self) -> None:
+        """A create that failed because somebody else was faster leaves his deployment alone."""
+        theirs = live(deployment("a/x", tags=()), owner=None)
+        notebook = Notebook.holding(theirs, fails={"a/x": NO})
+        await apply_plan(plan_of([deployment("a/x")]), notebook, atomic=True)
+        assert notebook.there == {theirs.id: theirs}
+
+    async def test_is_set_back_when_it_is_interrupted(self) -> None:
+        there = live(deployment("a/x", description="old"))
+        notebook = Notebook.holding(there)
+        with anyio.CancelScope() as scope:
+
+            async def interrupt(*_: Any) -> str:
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+                raise AssertionError("it was cancelled")
+
+            notebook.create_deployment = interrupt  # type: ignore[method-assign]
+            plan = plan_of([deployment("a/x", description="new"), deployment("b/new")], [there])
+            await apply_plan(plan, notebook, atomic=True)
+        assert scope.cancelled_caught
+        assert notebook.there == {there.id: there}
+
+
+async def notebook_refuses(*_: Any) -> None:
+    raise NO
 
 
 class TestResult:

@@ -101,6 +101,13 @@ class TestDefaults:
         write_files(tmp_path, {"environments/development.yaml": "{}"})
         assert load_settings(tmp_path, "development").problems == ()
 
+    def test_a_global_limit_may_be_written_as_a_number(self, tmp_path: Path) -> None:
+        found = read(tmp_path, "global_concurrency_limits: {a: 3, b: {limit: 4, slot_decay_per_second: 0.5}}")
+        limits = {
+            name: (limit.limit, limit.slot_decay_per_second) for name, limit in found.global_concurrency_limits.items()
+        }
+        assert limits == {"a": (3, None), "b": (4, 0.5)}
+
     def test_whole_cpus_may_be_written_as_a_number(self, tmp_path: Path) -> None:
         assert read(tmp_path, "resource_limits: {cpu: 2, memory: 512Mi}").resource_limits.cpu == "2"
 
@@ -116,6 +123,8 @@ class TestUnknownKeys:
             ("templates:\n  python:\n    schedules:\n      - cron: '0 4 * * *'\n        slugg: n", 5, "slug"),
             ("deployments:\n  'etl-[ab]/*':\n    pausd: true", 3, "paused"),
             ("deployer:\n  schedule:\n    crn: '0 4 * * *'\n    cron: '0 4 * * *'", 3, "cron"),
+            ("global_concurrency_limits:\n  api: {limit: 1, slot_decay: 1}", 2, "slot_decay_per_second"),
+            ("global_concurrency_limit: {api: 1}", 1, "global_concurrency_limits"),
         ],
     )  # fmt: skip
     def test_at_every_depth_with_the_nearest_known_key(
@@ -131,7 +140,7 @@ class TestUnknownKeys:
 
     def test_the_known_keys_are_listed(self, tmp_path: Path) -> None:
         (fault,) = faults(tmp_path, "policy: {zzz: 1}")
-        assert fault.remediation == "Known: delete_limit, delete_share, prune."
+        assert fault.remediation == "Known: delete_limit, delete_share, keep_revisions, prune."
 
     @pytest.mark.parametrize("section", ["work_pools", "templates"])
     def test_an_unknown_kind_of_pool(self, tmp_path: Path, section: str) -> None:
@@ -164,6 +173,10 @@ class TestWrongValues:
             ("policy:\n  delete_share: 3", 2),
             ("concurrency_limits:\n  database: 0", 2),
             ("concurrency_limits:\n  database: three", 2),
+            ("global_concurrency_limits:\n  api: 0", 2),
+            ("global_concurrency_limits:\n  api: many", 2),
+            ("global_concurrency_limits:\n  api: {slot_decay_per_second: 1}", 2),
+            ("global_concurrency_limits:\n  api:\n    limit: 1\n    slot_decay_per_second: -1", 4),
             ("prefect_api_url: localhost:4200", 1),
             ("resource_limits:\n  memory: lots", 2),
             ("image_pull_policy: Sometimes", 1),
@@ -182,6 +195,49 @@ class TestWrongValues:
         (fault,) = faults(tmp_path, "work_pools:\n  python:\n    name: x")
         assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]
         assert "work_pools.python.type" in fault.message
+
+    @pytest.mark.parametrize(
+        ("written", "line", "message"),
+        [
+            (
+                "work_pools:\n  python:\n    name: a/b\n    type: process",
+                3,
+                "work_pools.python.name: a name may not hold",
+            ),
+            ("work_pools:\n  python:\n    name: x\n    type: p\n    queues:\n      a%b: {}", 6, "a name may not hold"),
+            ("concurrency_limits:\n  a: 1\n  db/x: 1", 3, "concurrency_limits.db/x: a name may not hold / % & < >."),
+            ("global_concurrency_limits:\n  a>b: 1", 2, "a name may not hold"),
+            (
+                "global_concurrency_limits:\n  'tag:x': 1",
+                2,
+                "names that start with tag: or deployment: are Prefect's own",
+            ),
+        ],
+    )
+    def test_names_that_no_server_takes(self, tmp_path: Path, written: str, line: int, message: str) -> None:
+        (fault,) = faults(tmp_path, written)
+        assert places((fault,)) == [("CFG003", f"environments/base.yaml:{line}")]
+        assert message in fault.message and fault.remediation
+
+    def test_two_queues_of_a_pool_with_one_priority(self, tmp_path: Path) -> None:
+        queues = "    queues:\n      a: {priority: 1}\n      b: {priority: 1}\n      c: {priority: 2}\n      d: {}"
+        (fault,) = faults(tmp_path, f"work_pools:\n  python:\n    name: x\n    type: process\n{queues}")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:7")]
+        assert fault.message == "work_pools.python.queues.b.priority: the queue a has it already."
+
+    def test_one_pool_described_in_two_ways(self, tmp_path: Path) -> None:
+        first, second = "  python: {name: x, type: p, concurrency_limit: 1}", "  docker:\n    name: x\n    type: docker"
+        text = f"work_pools:\n{first}\n{second}"
+        types, limits = faults(tmp_path, text)
+        assert places((types, limits)) == [("CFG003", f"environments/base.yaml:{line}") for line in (3, 5)]
+        assert {"work_pools.docker.type", "work_pools.docker.concurrency_limit"} == {
+            fault.message.partition(":")[0] for fault in (types, limits)
+        }
+        assert "work_pools.python says otherwise of the same pool" in types.message
+
+    def test_one_pool_for_both_kinds(self, tmp_path: Path) -> None:
+        text = "work_pools:\n  python: {name: x, type: k8s, queues: {a: {priority: 1}}}\n  docker: {name: x, type: k8s}"
+        assert read(tmp_path, text).work_pools["docker"].name == "x"
 
     def test_a_local_worker_needs_a_process_pool(self, tmp_path: Path) -> None:
         text = "work_pools:\n  docker: {name: x, type: docker, local_worker: true}"
@@ -612,3 +668,10 @@ class TestProject:
     def test_the_environments_of_the_project_are_listed(self, tmp_path: Path) -> None:
         write_files(tmp_path, {f"environments/{name}.yaml": "" for name in ("base", "b", "a")})
         assert ConfigurationManager(tmp_path).environments() == ("a", "b")
+
+
+def test_how_many_applies_are_kept_to_go_back_to(tmp_path: Path) -> None:
+    assert EnvironmentConfig(name="x").policy.keep_revisions == 20
+    assert read(tmp_path, "policy: {keep_revisions: 100}").policy.keep_revisions == 100
+    (fault,) = faults(tmp_path, "policy:\n  keep_revisions: 1\n")
+    assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]

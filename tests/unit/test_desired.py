@@ -110,6 +110,24 @@ class TestDeclared:
         found = one(asked=declaration(job_variables={"image": "shop:1"}), where=where)
         assert (found.deployment_type, found.work_pool) == ("docker", "containers")
 
+    def test_an_image_that_nobody_builds_has_its_code_where_prefect_expects_it(self) -> None:
+        found = one(asked=declaration(job_variables={"image": "shop:1"}))
+        assert found.pull_steps == ({SET_DIRECTORY: {"directory": "/opt/prefect"}},)
+
+    def test_no_pull_steps_are_a_choice(self) -> None:
+        assert one(asked=declaration(pull_steps=())).pull_steps == ()
+
+    def test_its_entrypoint_stays_as_it_is_written(self) -> None:
+        assert one(asked=declaration(written_entrypoint="./flows/etl.py:etl")).entrypoint == "./flows/etl.py:etl"
+
+    def test_its_triggers_come_along(self) -> None:
+        assert one(asked=declaration(triggers=({"expect": ["a"]},))).triggers == ({"expect": ["a"]},)
+
+    def test_a_name_of_which_a_placeholder_is_left_keeps_its_file_from_being_pruned(self) -> None:
+        asked = declaration("{{ $NOT_SET }}-daily")
+        found = work_out([flow()], [asked], problems=(problem(skips=True, declaration=asked.location),))
+        assert found.skipped_files == ("flows/etl.py",)
+
     def test_the_schema_is_its_flows(self) -> None:
         desired = work_out([flow()], [declaration()], schemas={"flows/etl.py:etl": {"title": "Parameters"}})
         assert desired.deployments[0].parameter_schema == {"title": "Parameters"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.git import ChangedFiles, changed_files
+from orchestrator.git import ChangedFiles, changed_files, checked_out, commit_of, is_dirty
 from tests.unit.builders import write_files
 
 Git = Callable[..., str]
@@ -182,3 +182,96 @@ def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no folder"):
         changed_files(tmp_path / "gone", "HEAD")
+
+
+# --- which commit a folder is at --------------------------------------------------------------------------
+
+
+def test_the_commit_of_a_folder(tmp_path: Path, git: Git) -> None:
+    write_files(tmp_path, {"part/a.py": ""})
+    assert commit_of(tmp_path) is None
+    made = commit(git)
+    assert commit_of(tmp_path) == commit_of(tmp_path / "part") == made
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert (commit_of(tmp_path), is_dirty(tmp_path)) == (None, False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (commit_of(tmp_path), is_dirty(tmp_path)) == (None, False)
+
+
+def test_what_makes_a_folder_dirty(tmp_path: Path, git: Git) -> None:
+    write_files(tmp_path, {"a.py": "", "b.py": "", "part/c.py": "", ".gitignore": "ignored*\n"})
+    commit(git)
+    write_files(tmp_path, {"ignored.py": ""})
+    assert not is_dirty(tmp_path)
+
+    write_files(tmp_path, {"plan.json": "{}"})
+    assert is_dirty(tmp_path) and not is_dirty(tmp_path / "part")
+    assert not is_dirty(tmp_path, {"a.py", "b.py"})
+    write_files(tmp_path, {"a.py": "changed"})
+    assert is_dirty(tmp_path, {"a.py"}) and not is_dirty(tmp_path, {"b.py"})
+
+
+def test_a_file_that_is_missing_counts_though_nothing_names_it(tmp_path: Path, git: Git) -> None:
+    write_files(tmp_path, {"a.py": "", "b.py": ""})
+    commit(git)
+    (tmp_path / "b.py").unlink()
+    assert is_dirty(tmp_path, {"a.py"})
+
+
+def test_a_changed_submodule_stands_for_its_files(tmp_path: Path, git: Git) -> None:
+    write_files(tmp_path, {"sub/a.py": ""})
+    git("-C", "sub", "init", "-q")
+    git("-C", "sub", "add", "-A")
+    git("-C", "sub", "commit", "-q", "-m", "x")
+    commit(git)  # the folder is a link to a commit now
+    write_files(tmp_path, {"sub/a.py": "changed"})
+    assert is_dirty(tmp_path, {"sub/a.py"}) and not is_dirty(tmp_path, {"subject.py"})
+
+
+# --- a folder as it was -----------------------------------------------------------------------------------
+
+
+def test_a_folder_as_it_was_at_a_commit(tmp_path: Path, git: Git) -> None:
+    write_files(tmp_path, {"part/a.py": "old", "gone.py": ""})
+    first = commit(git)
+    git("rm", "-q", "gone.py")
+    write_files(tmp_path, {"part/a.py": "new", "part/untracked.py": ""})
+
+    with checked_out(tmp_path / "part", first) as folder:
+        assert (folder.name, sorted(path.name for path in folder.iterdir())) == ("part", ["a.py"])
+        assert (folder / "a.py").read_text() == "old"
+        assert commit_of(folder) == first
+        write_files(folder, {".orchestrator/cache/x": ""})
+    with checked_out(tmp_path, first[:10]) as whole:
+        assert whole.name == tmp_path.name
+        assert (whole / "gone.py").is_file()
+    assert not folder.exists() and not whole.exists()
+    assert git("worktree", "list", "--porcelain").count("worktree ") == 1
+    assert (tmp_path / "part/a.py").read_text() == "new"
+    assert git("status", "--porcelain") == "D  gone.py\n M part/a.py\n?? part/untracked.py"
+
+
+def test_a_worktree_is_removed_after_a_failure(tmp_path: Path, git: Git) -> None:
+    made = commit(git)
+    with pytest.raises(ZeroDivisionError), checked_out(tmp_path, made):
+        _ = 1 / 0
+    assert git("worktree", "list", "--porcelain").count("worktree ") == 1
+
+
+def test_no_hook_and_no_branch_comes_with_a_worktree(tmp_path: Path, git: Git) -> None:
+    made = commit(git)
+    write_files(tmp_path, {".git/hooks/post-checkout": f"#!/bin/sh\ntouch {tmp_path}/ran\n"})
+    (tmp_path / ".git/hooks/post-checkout").chmod(0o755)
+    branches = git("branch", "--list")
+    with checked_out(tmp_path, made):
+        pass
+    assert not (tmp_path / "ran").exists() and git("branch", "--list") == branches
+
+
+def test_a_commit_that_is_not_here(tmp_path: Path, git: Git) -> None:
+    commit(git)
+    with pytest.raises(ConfigurationError, match="no revision"), checked_out(tmp_path, "0" * 40):
+        pass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from orchestrator.config import Policy
 from orchestrator.desired import Selection, desired_state
+from orchestrator.differences import diff, pair_schedules
 from orchestrator.discovery import discover
 from orchestrator.errors import RefusedError
 from orchestrator.masking import HIDDEN, masked
@@ -23,14 +24,31 @@ from orchestrator.model import (
     Change,
     DeploymentConfig,
     Desired,
+    Finding,
+    LimitSpec,
     LiveDeployment,
     Owner,
     Plan,
+    Provenance,
+    RecordedState,
+    ResourceChange,
+    Revision,
     ScheduleConfig,
+    TouchedRuns,
     ValidationError,
 )
-from orchestrator.plan import check_deletes, diff, make_plan, pair_schedules
-from orchestrator.report import plan_json, plan_markdown, plan_text
+from orchestrator.plan import (
+    check_deletes,
+    checksum,
+    make_plan,
+    out_of_sync,
+    refreshed,
+    touching,
+    with_causes,
+    with_findings,
+    with_runs,
+)
+from orchestrator.plan_report import plan_json, plan_markdown, plan_text
 from orchestrator.validation import facts_of, validate
 from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live, problem
 
@@ -67,6 +85,23 @@ def changed(**fields: Any) -> Change:
     before = {name: pair[0] for name, pair in fields.items()}
     after = {name: pair[1] for name, pair in fields.items()}
     return change(deployment(**after), live(deployment(**before)))
+
+
+FINDING = Finding(message="There is no pool.", remedy="Create it.")
+
+
+def since(plan: Plan, *recorded: DeploymentConfig) -> Plan:
+    """The plan, with causes since revision 12, which had these deployments."""
+    revision = Revision(
+        number=12,
+        owner=OWNER,
+        provenance=Provenance(),
+        applied_at="2026-11-20T10:00:00Z",
+        status="completed",
+        summary={},
+        desired_digest="",
+    )
+    return with_causes(plan, RecordedState(revision=revision, deployments=recorded))
 
 
 def differing(found: Change) -> list[tuple[str, Any, Any]]:
@@ -475,6 +510,38 @@ class TestChecksum:
     def test_different_plans_have_different_ones(self, other: Plan) -> None:
         assert other.checksum != self.PLAN.checksum
 
+    def test_a_server_that_moved_makes_another_plan(self) -> None:
+        wanted, there = deployment(), live(deployment(), description="x", schedules=(cron(slug="n"),))
+        moved = [
+            replace(there, config=replace(there.config, description="y")),
+            replace(there, config=replace(there.config, paused=True)),
+            replace(there, config=replace(there.config, schedules=(cron("9 * * * *", slug="n"),))),
+            replace(there, schedule_ids=("another",)),
+            replace(there, id="another"),
+        ]
+        checksums = {plan_of([wanted], [each]).checksum for each in (there, *moved)}
+        assert len(checksums) == 6
+
+    def test_pools_and_limits_count(self) -> None:
+        changes = [
+            ResourceChange(
+                action=action, resource="tag limit", name="db", desired=LimitSpec(scope="tag", name="db", slots=slots)
+            )
+            for action, slots in (("create", 1), ("create", 2), ("update", 2))
+        ]
+        assert len({plan_of(resources=[each]).checksum for each in changes} | {plan_of().checksum}) == 4
+        unchanged = replace(changes[0], action="unchanged")
+        assert plan_of(resources=[unchanged]).checksum == plan_of().checksum
+
+    def test_what_is_told_about_a_plan_makes_no_difference(self) -> None:
+        plan = plan_of([deployment()], [live(deployment(), description="x")])
+        told = with_runs(with_findings(since(plan, deployment()), {"etl/daily": (FINDING,)}), {})
+        assert checksum(told) == plan.checksum
+
+    def test_where_a_declaration_stands_makes_no_difference(self) -> None:
+        one, other = (plan_of([deployment(source=f"prefect.yaml:{line}")]) for line in (3, 9))
+        assert one.checksum == other.checksum
+
     def test_more_that_would_be_overwritten_makes_another_plan(self) -> None:
         one = plan_of([deployment()], [live(deployment(), description="x")])
         more = plan_of([deployment()], [live(deployment(), description="x", parameters={"a": 1})])
@@ -488,3 +555,217 @@ class TestChecksum:
         desired = Desired(owner=OWNER, deployments=(deployment(),))
         plans = [make_plan(desired, (), api_url=url, policy=Policy()) for url in ("http://a/api", "http://b/api")]
         assert plans[0].checksum != plans[1].checksum
+
+
+class TestCauses:
+    def test_are_told_in_the_reasons(self) -> None:
+        was = deployment(description="old", parameters={"a": 1}, tags=("x",))
+        wanted = replace(was, version="2", parameters={"a": 2}, tags=("y",))
+        plan = plan_of([wanted], [live(was, description="by hand", tags=("z",))])
+        (found,) = since(plan, was).changes
+        assert found.reasons == (
+            "the repository changed: parameters, code",
+            "somebody changed the server: description",
+            "changed on both sides: tags",
+        )
+
+    def test_are_not_told_of_what_was_never_recorded(self) -> None:
+        plan = plan_of([deployment(description="new")], [live(deployment())])
+        told = since(plan, deployment("other/x"))
+        assert told.changes == plan.changes
+        assert told.last_revision == 12
+
+    def test_nothing_is_told_without_a_record(self) -> None:
+        plan = plan_of([deployment(description="new")], [live(deployment())])
+        assert with_causes(plan, None) == plan
+
+    def test_what_somebody_deleted_is_said(self) -> None:
+        plan = plan_of([deployment(source="prefect.yaml:3"), deployment("new/x", source="prefect.yaml:9")])
+        assert [change.reasons for change in since(plan, deployment()).changes] == [
+            ("somebody deleted it from the server after revision 12",),
+            ("asked for by prefect.yaml:9",),
+        ]
+
+    def test_a_mark_that_was_taken_away_is_said(self) -> None:
+        (found,) = since(plan_of([deployment()], [live(deployment(), owner=None)]), deployment()).changes
+        assert found.action == "conflict"
+        assert "it was ours at revision 12" in found.reasons[-1]
+        (found,) = since(
+            plan_of([deployment()], [live(deployment(), owner=None, tags=())], adopt=["*"]), deployment()
+        ).changes
+        assert found.reasons == ("taken over on request: it belonged to nobody", "somebody changed the server: tags")
+
+    def test_another_owners_was_not_taken_from_us(self) -> None:
+        theirs = live(deployment(), owner=TestOwnership.STAGING)
+        (found,) = since(plan_of([deployment()], [theirs]), deployment()).changes
+        assert len(found.reasons) == 1
+
+    @ANY_SPEED
+    @given(st.data())
+    def test_never_change_what_is_done(self, data: st.DataObject) -> None:
+        def some(label: str) -> list[DeploymentConfig]:
+            paths = data.draw(st.lists(st.sampled_from(["a/x", "b/x", "c/x"]), unique=True), label=label)
+            return [
+                deployment(
+                    path,
+                    description=data.draw(st.sampled_from("12")),
+                    paused=data.draw(st.booleans()),
+                    schedules=data.draw(st.sampled_from([(), (cron(),), (cron("1 1 * * *", slug="n", active=False),)])),
+                )
+                for path in paths
+            ]
+
+        owners = st.sampled_from([OWNER, OWNER, None, TestOwnership.STAGING])
+        there = [live(config, owner=data.draw(owners)) for config in some("live")]
+        plan = plan_of(some("desired"), there, adopt=["a/*"])
+        told = since(plan, *some("recorded"))
+        actions = [(each.action, each.deployment, [diff.path for diff in each.fields]) for each in plan.changes]
+        assert [(each.action, each.deployment, [diff.path for diff in each.fields]) for each in told.changes] == actions
+        assert checksum(told) == plan.checksum
+
+    @ANY_SPEED
+    @given(
+        st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=5), st.booleans()), unique_by=lambda each: each[0])
+    )
+    def test_what_is_there_already_needs_no_plan(self, drawn: list[tuple[str, str, bool]]) -> None:
+        wanted = [deployment(f"{name}/x", description=text, paused=paused) for name, text, paused in drawn]
+        assert not since(plan_of(wanted, list(map(live, wanted))), *wanted).has_changes
+
+
+class TestRunsAndFindings:
+    RUNS = TouchedRuns(scheduled=3, running=1)
+
+    def test_runs_belong_to_what_is_written(self) -> None:
+        wanted = [deployment("a/new"), deployment("b/same"), deployment("c/other", description="x")]
+        there = [live(deployment(path)) for path in ("b/same", "c/other", "d/gone")]
+        plan = plan_of(wanted, there)
+        assert touching(plan) == ("id-of-c/other", "id-of-d/gone")
+        told = with_runs(plan, {f"id-of-{path}": self.RUNS for path in ("b/same", "c/other", "d/gone")})
+        assert {change.deployment for change in told.changes if change.runs == self.RUNS} == {"c/other", "d/gone"}
+
+    def test_findings_belong_to_their_deployment(self) -> None:
+        plan = with_findings(plan_of([deployment("a/x"), deployment("b/x")]), {"b/x": (FINDING,)})
+        assert [change.obstacles for change in plan.changes] == [(), (FINDING,)]
+        again = with_findings(plan, {"b/x": (replace(FINDING, severity="warning"),)})
+        assert len(again.changes[1].findings) == 2
+
+    def test_findings_show_no_secrets(self) -> None:
+        told = Finding(message="'hunter2secret' is no number, nor is 'from a block'.", remedy="Not 'from a block'.")
+        wanted = deployment(parameters={"password": "hunter2secret"}, concealed=("from a block",))
+        (change,) = with_findings(plan_of([wanted]), {"etl/daily": (told,)}).changes
+        assert "hunter2" not in repr(change.findings) and "from a block" not in repr(change.findings)
+
+
+class TestRefreshed:
+    def now(self, plan: Plan, *there: LiveDeployment, **more: Any) -> Plan:
+        return refreshed(plan, there, **more)
+
+    def test_nothing_moved(self) -> None:
+        there = [live(deployment("a/x"), description="old"), live(deployment("gone/x"))]
+        plan = plan_of([deployment("a/x"), deployment("new/x")], there)
+        assert self.now(plan, *there) == plan
+
+    def test_what_was_created_meanwhile_is_compared(self) -> None:
+        plan = plan_of([deployment()])
+        assert self.now(plan, live(deployment())).changes[0].action == "unchanged"
+        assert self.now(plan, live(deployment(), description="x")).changes[0].action == "update"
+        assert self.now(plan, live(deployment(), owner=None)).changes[0].action == "conflict"
+        assert self.now(plan, live(deployment(), owner=None), adopt=["*"]).changes[0].action == "adopt"
+
+    def test_what_was_deleted_meanwhile_is_created(self) -> None:
+        plan = plan_of([deployment(description="new")], [live(deployment())])
+        assert [change.action for change in self.now(plan).changes] == ["create"]
+
+    def test_what_was_repaired_meanwhile_is_left_alone(self) -> None:
+        plan = plan_of([deployment()], [live(deployment(), description="x")])
+        assert not self.now(plan, live(deployment())).has_changes
+
+    def test_what_changed_meanwhile_is_planned_with_what_is_there_now(self) -> None:
+        plan = plan_of([deployment()], [live(deployment(), description="x")])
+        there = replace(live(deployment(), description="y", tags=()), id="another")
+        (found,) = self.now(plan, there).changes
+        assert found.live == there
+        assert [diff.path for diff in found.fields] == ["tags", "description"]
+
+    def test_a_delete_of_what_is_gone_or_not_ours_any_more_is_left_out(self) -> None:
+        plan = plan_of([], [live(deployment())])
+        assert self.now(plan).changes == ()
+        assert self.now(plan, live(deployment(), owner=None)).changes == ()
+        again = replace(live(deployment()), id="made anew")
+        assert [(each.action, each.live) for each in self.now(plan, again).changes] == [("delete", again)]
+
+    def test_nothing_new_is_deleted(self) -> None:
+        plan = plan_of([], [live(deployment("a/x"))])
+        assert self.now(plan, live(deployment("b/x"))).changes == ()
+
+    def test_what_is_kept_stays_kept(self) -> None:
+        there = live(deployment("old/x"))
+        plan = plan_of([], [there], policy=Policy(prune=False))
+        assert self.now(plan, there).changes == plan.changes
+        assert self.now(plan).changes == ()
+
+    def test_findings_and_runs_stay(self) -> None:
+        there = live(deployment(), description="x")
+        plan = with_findings(plan_of([deployment()], [there]), {"etl/daily": (FINDING,)})
+        plan = with_runs(plan, {there.id: TouchedRuns(running=2)})
+        assert self.now(plan, there) == plan
+
+    def test_the_checksum_tells_whether_anything_moved(self) -> None:
+        there = live(deployment(), description="x")
+        plan = plan_of([deployment()], [there])
+        assert self.now(plan, there).checksum == plan.checksum
+        assert self.now(plan, replace(there, id="another")).checksum != plan.checksum
+        limit = LimitSpec(scope="tag", name="db", slots=1)
+        change = ResourceChange(action="create", resource="tag limit", name="db", desired=limit)
+        assert self.now(plan, there, resources=[change]).checksum != plan.checksum
+        assert self.now(plan, there, resources=[change]).resources == (change,)
+
+    def test_the_order_is_that_of_a_plan(self) -> None:
+        plan = plan_of([DEPLOYER, deployment("z/x")], [live(DEPLOYER), live(deployment("a/old"))])
+        found = self.now(plan, live(deployment("a/old")))
+        assert [each.deployment for each in found.changes] == ["z/x", "a/old", "deploy-everything/development"]
+
+
+class TestOutOfSync:
+    def words(self, plan: Plan) -> tuple[str, ...]:
+        return out_of_sync(plan.changes[0])
+
+    def test_is_nothing_where_nothing_differs(self) -> None:
+        assert self.words(plan_of([deployment()], [live(deployment(), paused=True)])) == ()
+
+    def test_tells_drift_from_what_is_not_applied_yet(self) -> None:
+        was = deployment(parameters={"x": 1})
+        plan = plan_of([replace(was, description="new")], [live(was, parameters={"x": 2})])
+        assert self.words(since(plan, was)) == (
+            "somebody changed parameters.x on the server: `orchestrator apply` sets it back",
+            "description not as the repository says: `orchestrator apply` changes that",
+        )
+        assert len(self.words(plan)) == 1
+
+    def test_many_fields_are_counted(self) -> None:
+        plan = plan_of([deployment(parameters={})], [live(deployment(), parameters={str(n): n for n in range(9)})])
+        assert "parameters.4 and 4 more" in self.words(plan)[0]
+
+    def test_what_is_missing_too_much_or_not_ours(self) -> None:
+        assert "`orchestrator apply` creates it" in self.words(plan_of([deployment(source="x.yaml:1")]))[0]
+        assert "`orchestrator apply` deletes it" in self.words(plan_of([], [live(deployment())]))[0]
+        assert "--adopt" in self.words(plan_of([deployment()], [live(deployment(), owner=None)]))[0]
+
+
+class TestTriggers:
+    TRIGGER: ClassVar[dict[str, Any]] = {"name": "on-file", "expect": ["file.arrived"], "enabled": True}
+
+    def test_are_compared(self) -> None:
+        assert changed(triggers=((self.TRIGGER,), (self.TRIGGER,))).action == "unchanged"
+        assert differing(changed(triggers=((self.TRIGGER,), ({**self.TRIGGER, "enabled": False},)))) == [
+            ("triggers.on-file.enabled", True, False)
+        ]
+
+    def test_come_and_go(self) -> None:
+        assert differing(changed(triggers=((), (self.TRIGGER,)))) == [("triggers.on-file", None, self.TRIGGER)]
+        assert differing(changed(triggers=((self.TRIGGER,), ()))) == [("triggers.on-file", self.TRIGGER, None)]
+
+    def test_without_names_are_numbered(self) -> None:
+        nameless = {"expect": ["a"]}
+        found = changed(triggers=((nameless, nameless), (nameless, {"expect": ["b"]})))
+        assert differing(found) == [("triggers.1.expect", ["a"], ["b"])]

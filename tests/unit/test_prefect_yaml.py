@@ -14,6 +14,8 @@ from orchestrator.prefect_yaml import read_declarations
 from tests.unit.builders import places, write_files
 
 ANYWHERE = ("prefect.yaml",)
+SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
+OWN_PULL = "  - {name: b, entrypoint: b.py:b, pull: {own: {}}}\n"
 
 
 def read(root: Path, files: dict[str, str]) -> tuple[Declaration, ...]:
@@ -127,9 +129,44 @@ class TestSchedules:
     def test_one_schedule_may_stand_alone(self, tmp_path: Path) -> None:
         assert entry(tmp_path, "schedule: {cron: 0 4 * * *}").schedules == (ScheduleConfig(cron="0 4 * * *"),)
 
-    def test_schedule_and_schedules_add_up(self, tmp_path: Path) -> None:
-        found = entry(tmp_path, "schedule: {interval: 5}\nschedules: [{cron: 1 * * * *}, {cron: 2 * * * *}]").schedules
-        assert [each.rule for each in found] == ["every 5 s UTC", "cron 1 * * * *", "cron 2 * * * *"]
+    @pytest.mark.parametrize("others", ["[{cron: 1 * * * *}]", "[]", "null"])
+    def test_schedule_and_schedules_are_one_too_many(self, tmp_path: Path, others: str) -> None:
+        (fault,) = faults(tmp_path, file_with(f"schedule: {{interval: 5}}\nschedules: {others}"))
+        assert places((fault,)) == [("CFG003", "prefect.yaml:2")]
+        assert "both `schedule` and `schedules`" in fault.message
+
+    def test_an_rrule_as_json_may_bring_its_time_zone(self, tmp_path: Path) -> None:
+        found = self.schedule(tmp_path, """rrule: '{"rrule": "FREQ=DAILY", "timezone": "Asia/Tokyo"}'""")
+        assert found == ScheduleConfig(rrule="FREQ=DAILY", timezone="Asia/Tokyo")
+
+    def test_the_time_zone_beside_it_counts(self, tmp_path: Path) -> None:
+        found = self.schedule(tmp_path, """rrule: '{"rrule": "FREQ=DAILY", "timezone": "Asia/Tokyo"}', timezone: UTC""")
+        assert found == ScheduleConfig(rrule="FREQ=DAILY", timezone="UTC")
+
+    @pytest.mark.parametrize("written", ["{}", '{"rrule": 1}', '{"rrule": null}'])
+    def test_json_without_a_rule(self, tmp_path: Path, written: str) -> None:
+        (fault,) = faults(tmp_path, file_with(f"schedules:\n  - rrule: '{written}'"))
+        assert places((fault,)) == [("CFG003", "prefect.yaml:5")]
+        assert "a text under `rrule`" in fault.message
+
+    def test_the_slug_that_it_had_before(self, tmp_path: Path) -> None:
+        found = self.schedule(tmp_path, "cron: 0 4 * * *, slug: nightly, replaces: daily")
+        assert (found.slug, found.replaces) == ("nightly", "daily")
+
+    @pytest.mark.parametrize(("written", "value"), [("'no'", False), ("'true'", True), ("0", False), ("null", True)])
+    def test_switches_in_all_forms_that_prefect_takes(self, tmp_path: Path, written: str, value: bool) -> None:
+        found = self.schedule(tmp_path, f"cron: 0 4 * * *, active: {written}, day_or: {written}")
+        assert (found.active, found.day_or) == (value, value)
+
+    def test_a_switch_may_be_a_placeholder(self, tmp_path: Path) -> None:
+        text = "cron: 0 4 * * *, active: '{{ prefect.variables.on }}', anchor_date: '{{ $SINCE }}'"
+        found = self.schedule(tmp_path, text)
+        assert (found.placeholders, found.anchor_date) == ({"active": "{{ prefect.variables.on }}"}, "{{ $SINCE }}")
+
+    def test_a_switch_that_is_none(self, tmp_path: Path) -> None:
+        (fault,) = faults(tmp_path, file_with("schedules:\n  - cron: 0 4 * * *\n    active: perhaps"))
+        assert places((fault,)) == [("CFG003", "prefect.yaml:6")]
+        assert "must be true or false" in fault.message
 
     @pytest.mark.parametrize("rule", ["{slug: a}", "{cron: 1 * * * *, interval: 5}", "{interval: 0}", "{interval: x}"])
     def test_not_exactly_one_good_rule(self, tmp_path: Path, rule: str) -> None:
@@ -155,6 +192,34 @@ class TestForms:
     def test_one_tag_may_stand_alone(self, tmp_path: Path) -> None:
         assert entry(tmp_path, "tags: etl").tags == ("etl",)
 
+    def test_tags_are_made_text_and_blank_ones_dropped(self, tmp_path: Path) -> None:
+        assert entry(tmp_path, "tags: [2024, true, '', ' ', a]").tags == ("2024", "True", "a")
+
+    def test_a_tag_that_is_none(self, tmp_path: Path) -> None:
+        assert places(faults(tmp_path, file_with("tags: [{a: b}]"))) == [("CFG003", "prefect.yaml:4")]
+
+    def test_numbers_and_switches_may_be_quoted(self, tmp_path: Path) -> None:
+        found = entry(tmp_path, "concurrency_limit: '3'\npaused: 'yes'\nenforce_parameter_schema: 'off'")
+        assert (found.concurrency_limit, found.paused, found.enforce_parameter_schema) == (3, True, False)
+
+    def test_triggers(self, tmp_path: Path) -> None:
+        assert entry(tmp_path, "triggers: [{expect: [a]}]").triggers == ({"expect": ["a"]},)
+
+    @pytest.mark.parametrize(
+        ("build", "pull"),
+        [
+            ("{dockerfile: auto}", ({SET_DIRECTORY: {"directory": "/opt/prefect/shop"}},)),
+            ("{dockerfile: Dockerfile}", ()),
+            ("{}", None),
+        ],
+    )
+    def test_where_a_built_image_has_its_code(self, tmp_path: Path, build: str, pull: object) -> None:
+        step = f"prefect_docker.deployments.steps.build_docker_image: {build}"
+        assert entry(tmp_path / "shop", f"build: [{step}]").pull_steps == pull
+        root = tmp_path / "other" / "shop"
+        common, own = read(root, {"prefect.yaml": f"build: [{step}]\n" + file_with("") + "\n" + OWN_PULL})
+        assert (common.pull_steps, own.pull_steps) == (pull, ({"own": {}},))
+
     def test_one_pull_step_may_stand_alone(self, tmp_path: Path) -> None:
         assert entry(tmp_path, "pull: {step: {id: a}}").pull_steps == ({"step": {"id": "a"}},)
 
@@ -166,6 +231,35 @@ class TestForms:
     def test_a_flow_name_does_without_an_entrypoint(self, tmp_path: Path) -> None:
         (found,) = read(tmp_path, {"prefect.yaml": "deployments: [{name: a, flow_name: etl}]"})
         assert (found.flow_name, found.entrypoint) == ("etl", None)
+
+
+class TestEnvironment:
+    TEXT = """
+        deployments:
+          - name: "{{ $PLACE }}-daily"
+            entrypoint: "{{ $FILE }}:etl"
+            work_pool: {name: "{{ $PLACE }}"}
+            description: In {{ $PLACE }}
+          - {name: b, flow_name: "{{ PLACE }}"}
+    """
+
+    def test_fills_what_names_things(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PLACE", "vienna")
+        monkeypatch.setenv("FILE", "flows/etl.py")
+        one, two = read(tmp_path, {"prefect.yaml": self.TEXT})
+        assert (one.name, one.entrypoint, one.work_pool) == ("vienna-daily", "flows/etl.py:etl", "vienna")
+        assert two.flow_name == "vienna"
+        assert one.description == "In {{ $PLACE }}"  # the rest is filled with what the server has
+
+    def test_what_is_not_set_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("PLACE", "FILE"):
+            monkeypatch.delenv(name, raising=False)
+        one, _ = read(tmp_path, {"prefect.yaml": self.TEXT})
+        assert (one.name, one.entrypoint) == ("{{ $PLACE }}-daily", "{{ $FILE }}:etl")
+
+    def test_an_entrypoint_stays_as_it_is_written(self, tmp_path: Path) -> None:
+        (found,) = read(tmp_path, {"prefect.yaml": "deployments: [{name: a, entrypoint: ./flows/etl.py:etl}]"})
+        assert (found.entrypoint, found.written_entrypoint) == ("flows/etl.py:etl", "./flows/etl.py:etl")
 
 
 class TestAnchors:
@@ -229,7 +323,7 @@ class TestFaults:
         assert places((fault,)) == [("CFG003", "prefect.yaml:2")]
         assert "an entrypoint (path/to/file.py:function) or a flow_name" in fault.message
 
-    @pytest.mark.parametrize("text", ["paused: 'no'", "parameters: [a]", "description: [a]", "work_pool: big"])
+    @pytest.mark.parametrize("text", ["paused: perhaps", "parameters: [a]", "description: [a]", "work_pool: big"])
     def test_a_wrong_type(self, tmp_path: Path, text: str) -> None:
         assert places(faults(tmp_path, file_with(text))) == [("CFG003", "prefect.yaml:4")]
 
@@ -256,7 +350,7 @@ class TestFaults:
         files = {"a/prefect.yaml": "deployments: [", "b/prefect.yaml": "nme: x", "c/prefect.yaml": file_with("")}
         assert places(faults(tmp_path, "", **files)) == [("CFG001", "a/prefect.yaml:1"), ("CFG002", "b/prefect.yaml:1")]
 
-    @pytest.mark.parametrize("key", ["build", "push", "triggers", "sla"])
+    @pytest.mark.parametrize("key", ["build", "push", "sla"])
     def test_what_is_not_carried_out_is_said(self, tmp_path: Path, key: str) -> None:
         (warning,) = warnings(tmp_path, file_with(f"{key}:\n  - a: {{}}"))
         assert places((warning,)) == [("CFG006", "prefect.yaml:4")]
@@ -310,8 +404,6 @@ class TestLines:
     """A declaration knows where each of its values is written."""
 
     TEXT = """
-        schedule:
-          cron: 0 4 * * *
         parameters:
           rows: 5
           tables:
@@ -329,19 +421,21 @@ class TestLines:
             ((), 2),
             (("name",), 2),
             (("entrypoint",), 3),
-            (("parameters", "rows"), 7),
-            (("parameters", "tables", 1), 10),
-            (("schedules", 0, "cron"), 5),
-            (("schedules", 1, "cron"), 13),
-            (("schedules", 2, "parameters", "rows"), 14),
-            (("parameters", "unknown"), 6),
+            (("parameters", "rows"), 5),
+            (("parameters", "tables", 1), 8),
+            (("schedules", 0, "cron"), 11),
+            (("schedules", 1, "parameters", "rows"), 12),
+            (("parameters", "unknown"), 4),
             (("unknown", 5), 2),
         ],
     )
     def test_by_place(self, tmp_path: Path, place: tuple[str | int, ...], line: int) -> None:
         found = entry(tmp_path, self.TEXT)
         assert found.line(*place) == line
-        assert [each.cron for each in found.schedules] == ["0 4 * * *", "1 4 * * *", "2 4 * * *"]
+        assert [each.cron for each in found.schedules] == ["1 4 * * *", "2 4 * * *"]
+
+    def test_of_a_schedule_that_stands_alone(self, tmp_path: Path) -> None:
+        assert entry(tmp_path, "schedule:\n  cron: 0 4 * * *").line("schedules", 0, "cron") == 5
 
     def test_an_empty_schedule_does_not_count(self, tmp_path: Path) -> None:
         found = entry(tmp_path, "schedule: {}\nschedules:\n  - cron: 0 4 * * *")

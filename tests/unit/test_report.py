@@ -1,33 +1,29 @@
-"""Reports: JSON keys that stay, markdown that holds together, text that drops nothing."""
+"""Reports of results: JSON keys that stay, markdown that holds together, text that drops nothing."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from io import StringIO
 from typing import Any
 
 from rich.console import Console, RenderableType
 
 from orchestrator import flow_report, report
-from orchestrator.config import Policy
 from orchestrator.model import (
     BootstrapResult,
     ChangeResult,
     CleanupResult,
-    DeploymentConfig,
     DeploymentResult,
     DeploymentStatus,
-    Desired,
     Discovery,
     EnvironmentStatus,
-    Plan,
+    Finding,
+    ResourceResult,
     RunReport,
     Step,
 )
-from orchestrator.plan import make_plan
-from tests.unit.builders import API_URL, OWNER, deployment, flow, live, problem
+from tests.unit.builders import API_URL, flow, problem
 
+NO_RUN = Finding(message="No run is scheduled.", remedy="Look.")
 FAULT_KEYS = {"code", "message", "file_path", "line_number", "remediation", "severity", "column_number"}
 
 
@@ -35,22 +31,6 @@ def text_of(renderable: RenderableType) -> str:
     output = StringIO()
     Console(file=output, width=400).print(renderable)
     return output.getvalue()
-
-
-def plan_of(*wanted: DeploymentConfig, there: Any = (), problems: Any = ()) -> Plan:
-    desired = Desired(owner=OWNER, deployments=wanted, problems=problems)
-    return make_plan(desired, there, api_url=API_URL, policy=Policy())
-
-
-def plan_with_everything() -> Plan:
-    same, other, theirs = deployment("a/same"), deployment("b/other"), deployment("c/theirs")
-    there = [
-        live(same, paused=True),
-        live(other, description="old"),
-        live(theirs, owner=None),
-        live(deployment("d/gone")),
-    ]
-    return plan_of(same, other, theirs, deployment("e/[new]"), there=there, problems=(problem(),))
 
 
 def result(*items: ChangeResult, **fields: Any) -> DeploymentResult:
@@ -78,21 +58,24 @@ class TestJson:
             "metadata",
         }
 
-    def test_of_plan(self) -> None:
-        document = report.plan_json(plan_with_everything())
-        assert set(document) >= {"environment", "api_url", "checksum", "summary", "changes"}
-        assert set(document["summary"]) == {"create", "update", "unchanged", "delete", "adopt", "conflict"}
-        assert all(set(each) >= {"action", "deployment", "kind", "reasons", "fields"} for each in document["changes"])
-        (update,) = [each for each in document["changes"] if each["action"] == "update"]
-        assert update["fields"] == [{"path": "description", "before": "old", "after": ""}]
-
     def test_of_apply(self) -> None:
         failed = ChangeResult(deployment="etl/daily", action="create", status="failed", error="No.")
         document = report.result_json(result(failed))
-        assert set(document) >= {"revision", "status", "summary", "results"}
+        assert set(document) >= {"revision", "status", "summary", "results", "resources", "findings"}
         assert document["results"] == [
             {"deployment": "etl/daily", "action": "create", "status": "failed", "error": "No."}
         ]
+
+    def test_of_apply_has_pools_and_what_reading_back_showed(self) -> None:
+        pool = ResourceResult(resource="work pool", name="p", action="create", status="applied")
+        document = report.result_json(result(resources=(pool,), findings={"a/b": (NO_RUN,)}, revision=4))
+        assert document["resources"] == [
+            {"resource": "work pool", "name": "p", "action": "create", "status": "applied", "error": None}
+        ]
+        assert document["findings"] == {
+            "a/b": [{"message": "No run is scheduled.", "remedy": "Look.", "severity": "error"}]
+        }
+        assert (document["revision"], document["status"]) == (4, "degraded")
 
     def test_of_clean(self) -> None:
         found = CleanupResult(pattern="a/*", deleted=("a/b",), foreign=("a/c",), failed={"a/d": "No."})
@@ -109,6 +92,11 @@ class TestJson:
             EnvironmentStatus(environment="development", api_url=API_URL, deployments=(status,))
         )
         assert set(document["deployments"][0]) == {"deployment", "in_sync", "ready", "problems"}
+        assert document["hold"] is None
+
+    def test_of_status_says_what_holds_it(self) -> None:
+        status = EnvironmentStatus(environment="development", api_url=API_URL)
+        assert report.status_json(status, hold="held")["hold"] == "held"
 
     def test_of_bootstrap(self) -> None:
         found = BootstrapResult(
@@ -119,42 +107,13 @@ class TestJson:
         )
         assert set(report.bootstrap_json(found)) >= {"steps", "ui_url"}
 
-    def test_can_be_written_and_read(self) -> None:
-        document = report.plan_json(plan_with_everything())
-        assert json.loads(json.dumps(document))["checksum"] == document["checksum"]
-
-
-class TestHeadline:
-    def test_counts_by_sign(self) -> None:
-        assert report.headline("development", plan_with_everything().summary) == "development: +1 ~1 -1 !1"
-
-    def test_in_words_says_what_there_is(self) -> None:
-        plan = plan_with_everything()
-        assert report.counts(plan.summary) == "1 to create, 1 to update, 1 to delete, 1 in conflict, 1 unchanged"
-        assert report.counts(plan_of().summary) == "nothing to do"
-
 
 class TestText:
-    def test_of_a_plan_has_a_line_for_each_change(self) -> None:
-        lines = text_of(report.plan_text(plan_with_everything())).splitlines()
-        assert [line.split("  ")[0] for line in lines if line[0] in "+~-!"] == [
-            "~ b/other",
-            "! c/theirs",
-            "+ e/[new]",
-            "- d/gone",
-        ]
-
-    def test_of_a_plan_shows_differences_and_what_is_kept(self) -> None:
-        text = text_of(report.plan_text(plan_with_everything()))
-        assert "    description: old → " in text
-        assert "    kept a/same paused: somebody paused it" in text
-
     def test_drops_no_brackets(self) -> None:
         item = ChangeResult(deployment="etl/[bold]x[/bold]", action="create", status="failed", error="[red] no")
         assert "+ etl/[bold]x[/bold]  failed: [red] no" in text_of(report.result_text(result(item)))
         found = Discovery(flows=(flow(name="[x]", path="a.py", function_name="a"),))
         assert "[x]" in text_of(flow_report.flows_text(found))
-        assert "[y]" in text_of(report.plan_text(plan_of(deployment(), there=[live(deployment(), description="[y]")])))
 
     def test_of_flows_marks_those_that_cannot_be_used(self) -> None:
         broken = flow(name="b", validation_errors=("lib/db.py:7: lib/db.py is not valid Python",))
@@ -170,6 +129,30 @@ class TestText:
         text = text_of(report.result_text(result(applied, failed)))
         assert "+ a/b\n+ a/c  skipped: not tried\ndevelopment: +1 ~0 -0  DEGRADED" in text
 
+    def test_of_an_apply_has_pools_first_and_findings_last(self) -> None:
+        pool = ResourceResult(resource="tag limit", name="db", action="update", status="failed", error="No.")
+        restored = ChangeResult(deployment="a/b", action="update", status="restored", error="set back")
+        text = text_of(report.result_text(result(restored, resources=(pool,), findings={"a/b": (NO_RUN,)}, revision=4)))
+        assert text.splitlines() == [
+            "~ tag limit db  failed: No.",
+            "~ a/b  restored: set back",
+            "? a/b",
+            "    error  No run is scheduled.  Look.",
+            "development: +0 ~0 -0  DEGRADED: see above (revision 4)",
+        ]
+
+    def test_of_status_says_what_is_wrong_and_what_holds_it(self) -> None:
+        good = DeploymentStatus(deployment="a/b", in_sync=True, ready=True)
+        bad = DeploymentStatus(deployment="a/[c]", in_sync=False, ready=True, problems=("somebody changed x",))
+        status = EnvironmentStatus(environment="development", api_url=API_URL, deployments=(good, bad))
+        assert text_of(report.status_text(status, hold="held at revision 3")).splitlines() == [
+            "! held at revision 3",
+            "= a/b  in sync, ready",
+            "! a/[c]  OUT OF SYNC, ready",
+            "    somebody changed x",
+            f"development on {API_URL}: 1 of 2 in sync and ready",
+        ]
+
     def test_of_a_run_shows_why_a_child_failed(self) -> None:
         child = RunReport(
             id="2", name="b", flow="sub", state_type="FAILED", state_name="Failed", message="Bad.", depth=1
@@ -181,40 +164,8 @@ class TestText:
         assert "main (a)  Completed" in text
         assert "  sub (b)  Failed  0.0 s\n      Bad.\n0 of 1 child runs completed" in text
 
-    def test_long_values_are_cut_and_said(self) -> None:
-        assert report.shown("x" * 150) == "x" * 100 + "… (150 characters)"
-
-    def test_values_stand_on_one_line(self) -> None:
-        assert report.shown("a\n  b") == "a b"
-
 
 class TestMarkdown:
-    def test_of_a_plan_links_what_is_on_the_server(self) -> None:
-        text = report.plan_markdown(plan_with_everything())
-        assert "[b/other](../../deployments/deployment/id-of-b/other)" in text
-        assert "| `+` create | e/[new] |" in text
-
-    def test_of_a_plan_shows_differences_and_faults(self) -> None:
-        text = report.plan_markdown(plan_with_everything())
-        assert "<details><summary>b/other: 1 differences</summary>" in text
-        assert "| `description` | `old` |  |" in text
-        assert "| error | FLW001 |" in text
-
-    def test_pipes_and_backticks_do_not_break_a_table(self) -> None:
-        wanted = deployment("a|b/c", description="x `y` | z")
-        lines = report.plan_markdown(plan_of(wanted, there=[live(wanted, description="old")])).splitlines()
-        assert "| `description` | `old` | `x 'y' \\| z` |" in lines
-        assert any("[a\\|b/c](" in line for line in lines)
-
-    def test_reasons_do_not_break_a_table(self) -> None:
-        theirs = replace(live(deployment("a|b/c"), owner=None), id="1")
-        plan = plan_of(deployment("a|b/c"), there=[theirs])
-        (row,) = [line for line in report.plan_markdown(plan).splitlines() if line.startswith("| `!`")]
-        assert row.replace("\\|", "").count("|") == 4
-
-    def test_of_nothing_to_do_is_short(self) -> None:
-        assert report.plan_markdown(plan_of()) == "## development: +0 ~0 -0\n\nNothing to do."
-
     def test_of_a_result(self) -> None:
         failed = ChangeResult(deployment="a/b", action="create", status="failed", error="Not\nso.")
         same = ChangeResult(deployment="a/c", action="unchanged", status="unchanged")
@@ -222,3 +173,8 @@ class TestMarkdown:
         assert text.startswith("## development: +0 ~0 -0\n\n**degraded**")
         assert "| `+` create | a/b | failed | Not so. |" in text
         assert "1 unchanged." in text and "FLW001" in text
+
+    def test_of_a_result_has_findings_and_the_revision(self) -> None:
+        text = report.result_markdown(result(findings={"a|b/c": (NO_RUN,)}, revision=4))
+        assert "| error | a\\|b/c | No run is scheduled.<br>Look. |" in text
+        assert "Revision 4." in text

@@ -115,6 +115,37 @@ class TestNames:
         assert (fault.location, marked(tmp_path, fault)) == ("environments/development.yaml:2", "a/b")
 
 
+class TestOpenReferences:
+    def files(self, entry: str) -> dict[str, str]:
+        return {"flows/etl.py": FLOW, "prefect.yaml": f"deployments:\n  - {entry}\n"}
+
+    def test_dpl015_an_environment_variable_that_is_not_set(self, tmp_path: Path) -> None:
+        files = self.files('{name: daily, entrypoint: "{{ $NOT_SET }}/etl.py:etl"}')
+        (fault,) = faults_of(tmp_path, files, "DPL015")
+        assert (fault.location, fault.skips, fault.declaration) == ("prefect.yaml:2", True, "prefect.yaml:2")
+        assert "its entrypoint holds {{ $NOT_SET }}, and the environment variable NOT_SET is not set" in fault.message
+        assert marked(tmp_path, fault) == "{{ $NOT_SET }}"
+        assert faults_of(tmp_path, files, "DPL001") == faults_of(tmp_path, files, "DPL006") == ()
+
+    def test_dpl015_a_flow_cannot_come_from_the_server(self, tmp_path: Path) -> None:
+        (fault,) = faults_of(tmp_path, self.files('{name: a, flow_name: "{{ prefect.variables.flow }}"}'), "DPL015")
+        assert "only environment variables are known here" in fault.message
+
+    def test_dpl015_the_name_of_a_deployment(self, tmp_path: Path) -> None:
+        (fault,) = faults_of(tmp_path, self.files('{name: "{{ $NOT_SET }}-a", entrypoint: flows/etl.py:etl}'), "DPL015")
+        assert "its name holds {{ $NOT_SET }}" in fault.message
+
+    @pytest.mark.parametrize("name", ["{{ prefect.variables.x }}", "{{ $PLACE }}-daily"])
+    def test_dpl015_names_that_can_be_filled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv("PLACE", "vienna")
+        files = self.files(f'{{name: "{name}", entrypoint: flows/etl.py:etl}}')
+        assert faults_of(tmp_path, files, "DPL015") == ()
+
+    def test_dpl004_whether_a_schedule_is_active_may_be_open(self, tmp_path: Path) -> None:
+        text = "schedules:\n  - cron: 0 6 * * *\n    active: '{{ prefect.variables.on }}'\n"
+        assert declared(tmp_path, text, "DPL004", FLOW.replace(" = 'today'", "")) == ()
+
+
 class TestParameters:
     def test_dpl003_points_to_the_very_value(self, tmp_path: Path) -> None:
         text = "parameters:\n  day: x\n  a: 1\nschedules:\n  - cron: 0 6 * * *\n    parameters:\n      {dya: x}\n"
@@ -122,9 +153,9 @@ class TestParameters:
         assert [(fault.line_number, marked(tmp_path, fault)) for fault in found] == [(6, "a"), (10, "dya")]
 
     def test_dpl004_points_to_the_schedule(self, tmp_path: Path) -> None:
-        text = "schedule: {interval: 60}\nschedules:\n  - slug: a\n    cron: 0 6 * * *\n"
+        text = "schedules:\n  - interval: 60\n  - slug: a\n    cron: 0 6 * * *\n"
         found = declared(tmp_path, text, "DPL004", FLOW.replace(" = 'today'", ""))
-        assert [(fault.line_number, marked(tmp_path, fault)) for fault in found] == [(4, "interval"), (7, "0 6 * * *")]
+        assert [(fault.line_number, marked(tmp_path, fault)) for fault in found] == [(5, "interval"), (7, "0 6 * * *")]
 
     @pytest.mark.parametrize(("stars", "empty"), [("*rows", "`rows: []`"), ("**rows", "`rows: {}`")])
     def test_dpl004_what_stars_gather_is_required_by_prefect(self, tmp_path: Path, stars: str, empty: str) -> None:

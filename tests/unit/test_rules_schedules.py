@@ -104,7 +104,7 @@ class TestLines:
         found = faults_of(tmp_path, {"flows/etl.py": FLOW, "prefect.yaml": text}, "DPL007")
         assert [fault.location for fault in found] == ["prefect.yaml:4", "prefect.yaml:4"]
 
-    def test_schedule_and_schedules_are_told_apart(self, tmp_path: Path) -> None:
+    def test_each_of_several_is_told_where_it_stands(self, tmp_path: Path) -> None:
         text = """
             deployments:
               - name: a
@@ -112,11 +112,13 @@ class TestLines:
                 schedules:
                   - cron: 0 62 * * *
                   - cron: 0 63 * * *
+              - name: b
+                entrypoint: flows/etl.py:etl
                 schedule:
                   cron: 0 61 * * *
         """
         found = faults_of(tmp_path, {"flows/etl.py": FLOW, "prefect.yaml": text}, "DPL007")
-        assert [(fault.line_number, marked(tmp_path, fault)) for fault in found] == [(5, "62"), (6, "63"), (8, "61")]
+        assert [(fault.line_number, marked(tmp_path, fault)) for fault in found] == [(5, "62"), (6, "63"), (10, "61")]
 
 
 class TestNearMisses:

@@ -94,7 +94,8 @@ PREFECTS_OWN = """
     from prefect.flows import load_flow_from_entrypoint
     from prefect.utilities.callables import parameter_schema
     names = ["flows/typed.py:typed", "flows/typed.py:Jobs.method"]
-    print(json.dumps([parameter_schema(load_flow_from_entrypoint(name)).model_dump_for_openapi() for name in names]))
+    schemas = [parameter_schema(load_flow_from_entrypoint(name)) for name in names]
+    print(json.dumps([schema.model_dump(exclude_unset=True) for schema in schemas]))
 """
 
 
@@ -279,7 +280,6 @@ class TestFromSource:
         assert static_schema(subject.flow) == {
             "title": "Parameters",
             "type": "object",
-            "definitions": {},
             "required": ["a", "n"],
             "properties": {
                 "a": {"position": 0, "title": "a"},

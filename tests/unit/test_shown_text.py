@@ -18,7 +18,7 @@ from orchestrator.fault_report import error_json, error_line, fault_json, proble
 from orchestrator.masking import masked_default, masked_document, masked_text
 from orchestrator.model import Change, Plan
 from orchestrator.plain_text import one_line, visible
-from orchestrator.report import plan_text
+from orchestrator.plan_report import plan_text
 from orchestrator.terminal import Terminal
 from tests.unit.builders import OWNER, problem, write_files
 

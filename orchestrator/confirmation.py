@@ -1,0 +1,23 @@
+"""Asking a person before something is written."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+
+from orchestrator.errors import RefusedError
+from orchestrator.terminal import Terminal
+
+
+def ask(terminal: Terminal, about: RenderableType, question: str) -> None:
+    """Ask a person; where nobody can answer, refuse.
+
+    Raises:
+        RefusedError: the answer was no, or nobody is there.
+    """
+    terminal.progress.print(about)
+    if terminal.is_json or not terminal.out.is_terminal:
+        raise RefusedError(
+            "This writes to the server, and nobody can be asked here.", remedy="Add --yes if it is meant."
+        )
+    if terminal.out.input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise RefusedError("Not confirmed; nothing was changed.")

@@ -1,0 +1,117 @@
+"""Promotion: what one environment runs, taken into the next with that environment's configuration.
+
+The commit is the one that was last applied to the first environment, whatever has been committed since; its sources
+and its environment files say what the next one gets. Images are taken over by their digests, never built again: what
+was tried is what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator import pipeline
+from orchestrator.config import merge
+from orchestrator.errors import RefusedError
+from orchestrator.git import checked_out, commit_of, is_dirty
+from orchestrator.model import DeploymentConfig, Desired, RecordedState, Revision
+
+DIGEST_MARK = "@sha256:"
+
+Images = Mapping[str, Mapping[str, str]]
+"""Flow → deployment → image with its digest."""
+
+
+def promotable_commit(revision: Revision) -> str:
+    """The commit that a revision stands for.
+
+    Raises:
+        RefusedError: it stands for none, or for more than one.
+    """
+    where, source = f"revision {revision.number} of {revision.owner.tag}", revision.provenance
+    again = f"apply it to {revision.owner.environment} and promote then."
+    if source.commit is None:
+        raise RefusedError(
+            "It was not applied from a git commit, so that nobody can tell what to promote.",
+            location=where,
+            remedy=f"Commit what is there, {again}",
+        )
+    if source.is_dirty:
+        raise RefusedError(
+            f"It was applied from files that differ from commit {source.commit[:12]}.",
+            location=where,
+            remedy=f"Commit or undo the differences, {again}",
+        )
+    return source.commit
+
+
+def promoted(root: Path, env: str, recorded: RecordedState) -> Desired:
+    """What an environment should have to run what another one runs.
+
+    Args:
+        root: the checkout that workers run from; it need not be at that commit.
+        env: the environment that is promoted to.
+        recorded: what the other environment has.
+
+    Raises:
+        RefusedError: the revision stands for no single commit, or its images are ambiguous.
+        ConfigurationError: git does not have that commit here, or the repository had faults then.
+    """
+    root = root.resolve()
+    with _sources(root, promotable_commit(recorded.revision)) as folder:
+        settings = pipeline.load_settings(folder, env)
+        discovery = pipeline.discover_flows(folder, settings.project, settings.declarations)
+        validation = pipeline.validate(settings, discovery)
+        desired = pipeline.work_out(settings, discovery, validation, checkout=root)
+    return with_images(desired, recorded.deployments)
+
+
+@contextmanager
+def _sources(root: Path, commit: str) -> Iterator[Path]:
+    """A folder with the repository as it is at a commit: the checkout, or a worktree for as long as the block."""
+    if commit_of(root) == commit and not is_dirty(root):
+        yield root
+        return
+    with checked_out(root, commit) as folder:
+        yield folder
+
+
+def with_images(desired: Desired, tried: tuple[DeploymentConfig, ...]) -> Desired:
+    """The desired state, with the images that another environment runs the same flows from.
+
+    Raises:
+        RefusedError: that environment runs a flow from several images, and no deployment of the same name settles it.
+    """
+    images = _images(tried)
+    return replace(desired, deployments=tuple(_with_image(config, images) for config in desired.deployments))
+
+
+def _images(tried: tuple[DeploymentConfig, ...]) -> Images:
+    found: dict[str, dict[str, str]] = {}
+    for config in tried:
+        image = config.job_variables.get("image")
+        if isinstance(image, str) and DIGEST_MARK in image:
+            found.setdefault(config.flow_name, {})[config.deployment_name] = image
+    return found
+
+
+def _with_image(config: DeploymentConfig, images: Images) -> DeploymentConfig:
+    of_flow = images.get(config.flow_name, {})
+    if config.deployment_type != "docker" or not of_flow:
+        return config
+    image = of_flow.get(config.deployment_name) or _only(of_flow, config)
+    return replace(config, job_variables=merge(config.job_variables, {"image": image}))
+
+
+def _only(of_flow: Mapping[str, str], config: DeploymentConfig) -> str:
+    first, *others = sorted(set(of_flow.values()))
+    if others:
+        raise RefusedError(
+            f"The flow runs from {len(others) + 1} images there ({', '.join(sorted(of_flow))}), and none of these "
+            f"deployments is called {config.deployment_name!r}.",
+            location=config.deployment_path,
+            remedy="Give the deployment the same name in both environments, or one image to the flow.",
+        )
+    return first

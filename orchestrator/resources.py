@@ -1,0 +1,289 @@
+"""Work pools, queues and concurrency limits: what differs between an environment and its server, and setting it right.
+
+Where the environment is silent the server decides, and nothing is ever deleted: a pool or a limit may serve others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, Protocol
+
+from orchestrator.config import EnvironmentConfig, QueueConfig
+from orchestrator.errors import OrchestratorError, ServerUnreachable
+from orchestrator.model import (
+    FieldDiff,
+    LimitSpec,
+    LiveResources,
+    PoolSpec,
+    QueueSpec,
+    ResourceChange,
+    ResourceKind,
+    ResourceResult,
+    Resources,
+    ResultStatus,
+)
+
+logger = logging.getLogger(__name__)
+
+Spec = PoolSpec | QueueSpec | LimitSpec
+
+_IDENTITY = ("name", "pool", "scope", "type")  # what is never changed; every other field of a spec is
+
+
+class ResourceWriter(Protocol):
+    """What applying needs of a server; `pools.ResourceDoor` is one.
+
+    A create says whether it created: what somebody else created in the meantime is set right instead.
+    """
+
+    async def create(self, spec: Spec) -> bool: ...
+    async def update(self, spec: Spec, names: Sequence[str]) -> None:
+        """Set the named fields, and only those; None empties one."""
+
+    async def remove(self, spec: Spec) -> None: ...
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Planning
+# ---------------------------------------------------------------------------------------------------------
+
+
+def resources_of(environment: EnvironmentConfig) -> Resources:
+    """The pools, queues and limits that an environment declares. Two kinds may share one pool."""
+    pools = {
+        pool.name: PoolSpec(
+            name=pool.name, type=pool.type, description=pool.description, concurrency_limit=pool.concurrency_limit
+        )
+        for pool in environment.work_pools.values()
+    }
+    queues = {
+        (pool.name, name): _queue_spec(pool.name, name, queue)
+        for pool in environment.work_pools.values()
+        for name, queue in pool.queues.items()
+    }
+    tags = [LimitSpec(scope="tag", name=tag, slots=slots) for tag, slots in environment.concurrency_limits.items()]
+    shared = [
+        LimitSpec(scope="global", name=name, slots=limit.limit, decay_per_second=limit.slot_decay_per_second)
+        for name, limit in environment.global_concurrency_limits.items()
+    ]
+    return Resources(pools=tuple(pools.values()), queues=tuple(queues.values()), limits=(*tags, *shared))
+
+
+def _queue_spec(pool: str, name: str, queue: QueueConfig) -> QueueSpec:
+    return QueueSpec(pool=pool, name=name, **queue.model_dump())
+
+
+def resources_in(changes: Sequence[ResourceChange]) -> Resources:
+    """What a plan wants of pools, queues and limits."""
+    specs = [change.desired for change in changes]
+    return Resources(
+        pools=tuple(spec for spec in specs if isinstance(spec, PoolSpec)),
+        queues=tuple(spec for spec in specs if isinstance(spec, QueueSpec)),
+        limits=tuple(spec for spec in specs if isinstance(spec, LimitSpec)),
+    )
+
+
+def plan_resources(wanted: Resources, live: LiveResources) -> tuple[ResourceChange, ...]:
+    """What has to change, in the order in which it has to be done.
+
+    Args:
+        wanted: what the environment declares.
+        live: what the server has, at least of all that is wanted.
+
+    Returns:
+        One change for each wanted pool, queue and limit. A pool of another type is a conflict, and so are its queues.
+    """
+    pools = {pool.spec.name: pool.spec for pool in live.pools}
+    wrong = {spec.name for spec in wanted.pools if spec.name in pools and pools[spec.name].type != spec.type}
+    specs: list[Spec] = [*pools.values(), *live.queues, *live.limits]
+    present = {key_of(spec): spec for spec in specs}
+    changes = (_change(spec, present.get(key_of(spec))) for spec in _in_order(wanted))
+    return tuple(_against_type(change, pools, wrong) for change in changes)
+
+
+def key_of(spec: Spec) -> tuple[ResourceKind, str]:
+    """What a pool, queue or limit is recognised by."""
+    if isinstance(spec, PoolSpec):
+        return "work pool", spec.name
+    if isinstance(spec, QueueSpec):
+        return "work queue", f"{spec.pool}/{spec.name}"
+    return ("tag limit", spec.name) if spec.scope == "tag" else ("global limit", spec.name)
+
+
+def _in_order(wanted: Resources) -> Iterator[Spec]:
+    """Pools before their queues. Queues by priority: the server moves those behind a new one down, none before it."""
+    yield from wanted.pools
+    yield from sorted(wanted.queues, key=lambda queue: queue.priority or float("inf"))
+    yield from wanted.limits
+
+
+def _change(wanted: Spec, live: Spec | None) -> ResourceChange:
+    kind, name = key_of(wanted)
+    if live is None:
+        diffs = tuple(FieldDiff(path=field, after=value) for field, value in declared(wanted).items())
+        return ResourceChange(
+            action="create", resource=kind, name=name, fields=diffs, desired=wanted, reasons=("not on the server",)
+        )
+    diffs = tuple(
+        FieldDiff(path=field, before=getattr(live, field), after=value)
+        for field, value in declared(wanted).items()
+        if getattr(live, field) != value
+    )
+    reasons = tuple(f"{diff.path.replace('_', ' ')} differs" for diff in diffs)
+    return ResourceChange(
+        action="update" if diffs else "unchanged",
+        resource=kind,
+        name=name,
+        fields=diffs,
+        desired=wanted,
+        reasons=reasons,
+    )
+
+
+def declared(spec: Spec) -> dict[str, Any]:
+    """The fields that the environment sets."""
+    names = [field.name for field in fields(spec) if field.name not in _IDENTITY]
+    return {name: value for name in names if (value := getattr(spec, name)) is not None}
+
+
+def _against_type(change: ResourceChange, pools: Mapping[str, PoolSpec], wrong: set[str]) -> ResourceChange:
+    spec = change.desired
+    pool = spec.name if isinstance(spec, PoolSpec) else spec.pool if isinstance(spec, QueueSpec) else None
+    if pool not in wrong:
+        return change
+    if isinstance(spec, PoolSpec):
+        reason = f"the pool {pool!r} has the type {pools[pool].type!r}; this environment wants {spec.type!r}"
+    else:
+        reason = f"the pool {pool} has another type than this environment wants"
+    return replace(change, action="conflict", fields=(), reasons=(reason,))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Applying
+# ---------------------------------------------------------------------------------------------------------
+
+
+async def apply_resources(changes: Sequence[ResourceChange], writer: ResourceWriter) -> tuple[ResourceResult, ...]:
+    """Carry out changes, in their order.
+
+    Args:
+        changes: as `plan_resources` gives them.
+        writer: who writes.
+
+    Returns:
+        One result per change. Nothing is raised for one that fails: its result says why, and the others go on. When
+        the server does not answer any more, the rest is skipped. A create whose result says `update` found that
+        somebody else had created it in the meantime.
+    """
+    results: list[ResourceResult] = []
+    gone = False
+    moved: set[str] = set()  # pools in which a queue's priority was written
+    for change in changes:
+        if gone and change.writes:
+            results.append(_result(change, "skipped", "not tried: the server did not answer any more"))
+            continue
+        try:
+            results.append(await _carry_out(change, writer, moved))
+        except OrchestratorError as error:
+            if isinstance(error, ServerUnreachable):
+                gone = True
+                moved.clear()
+            logger.error("%s %s %s failed: %s", change.action, change.resource, change.name, error)
+            results.append(_result(change, "failed", str(error)))
+    return tuple(results)
+
+
+async def _carry_out(change: ResourceChange, writer: ResourceWriter, moved: set[str]) -> ResourceResult:
+    spec = change.desired
+    if change.action == "conflict":
+        return _result(change, "skipped", "; ".join(change.reasons))
+    if isinstance(spec, QueueSpec) and any(diff.path == "priority" for diff in change.fields):
+        moved.add(spec.pool)
+    if change.action == "unchanged":
+        if isinstance(spec, QueueSpec) and spec.pool in moved and spec.priority is not None:
+            await writer.update(spec, ("priority",))  # a queue before it may have pushed it down
+        return _result(change, "unchanged")
+    made = False
+    if change.action == "create":
+        made = await writer.create(spec)
+    else:
+        await writer.update(spec, [diff.path for diff in change.fields])
+    logger.info("%s %s %s", change.action, change.resource, change.name)
+    return _result(change if made or change.action != "create" else replace(change, action="update"), "applied")
+
+
+async def undo(
+    changes: Sequence[ResourceChange], results: Sequence[ResourceResult], writer: ResourceWriter
+) -> tuple[ResourceResult, ...]:
+    """Set back what was applied: updates to what was before, and what was created is removed again.
+
+    An update that failed is set back, too: its answer may have been lost on the way. What somebody else created in
+    the meantime stays, and so does a pool that deployments have come into.
+
+    Args:
+        changes: that were carried out.
+        results: what `apply_resources` returned for them.
+        writer: who writes.
+
+    Returns:
+        The results as they now are: `restored`, or as before with the reason why it could not be set back.
+    """
+    now = list(results)
+    moved = {pool for change, result in zip(changes, results, strict=True) for pool in _moved(change, result)}
+    for index in _backwards(changes):
+        try:
+            taken_back = await _take_back(changes[index], results[index], writer, moved)
+        except OrchestratorError as error:
+            now[index] = replace(results[index], error=f"{results[index].error or 'applied'}; not set back: {error}")
+        else:
+            if taken_back and results[index].status == "applied":
+                now[index] = replace(results[index], status="restored")
+    return tuple(_gone_with_pools(now))
+
+
+def _gone_with_pools(results: Sequence[ResourceResult]) -> Iterator[ResourceResult]:
+    """Queues that came with a pool (`default` does) go with it."""
+    removed_pool = ("work pool", "create", "restored")
+    gone = {each.name for each in results if (each.resource, each.action, each.status) == removed_pool}
+    for each in results:
+        is_gone = each.resource == "work queue" and each.status == "applied" and each.name.partition("/")[0] in gone
+        yield replace(each, status="restored", error=None) if is_gone else each
+
+
+def _moved(change: ResourceChange, result: ResourceResult) -> Iterator[str]:
+    """The pool in which a change may have moved queues."""
+    if isinstance(change.desired, QueueSpec) and result.status in ("applied", "failed"):
+        yield from (change.desired.pool for diff in change.fields if diff.path == "priority")
+
+
+def _backwards(changes: Sequence[ResourceChange]) -> list[int]:
+    """Pools last. Among queues those that go first, and then by the priority that each gets back, as for applying."""
+
+    def order(index: int) -> tuple[int, float, int]:
+        change = changes[index]
+        if isinstance(change.desired, QueueSpec) and change.action != "create":
+            before = next((diff.before for diff in change.fields if diff.path == "priority"), change.desired.priority)
+            return 1, before or float("inf"), index
+        return (2 if change.resource == "work pool" else 0), 0, -index
+
+    return sorted(range(len(changes)), key=order)
+
+
+async def _take_back(change: ResourceChange, result: ResourceResult, writer: ResourceWriter, moved: set[str]) -> bool:
+    spec = change.desired
+    if change.action == "update" and result.status in ("applied", "failed"):
+        before = {diff.path: diff.before for diff in change.fields}
+        await writer.update(replace(spec, **before), list(before))
+    elif change.action == "unchanged" and isinstance(spec, QueueSpec) and spec.priority and spec.pool in moved:
+        await writer.update(spec, ("priority",))
+    elif result.status == "applied" and result.action == "create":
+        await writer.remove(spec)
+    else:
+        return False
+    return True
+
+
+def _result(change: ResourceChange, status: ResultStatus, error: str | None = None) -> ResourceResult:
+    return ResourceResult(resource=change.resource, name=change.name, action=change.action, status=status, error=error)

@@ -1,0 +1,297 @@
+"""The commands about recorded applies: list them, go back to one, take one into the next environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Group
+from rich.text import Text
+
+from orchestrator import fault_report, live, pipeline, plan_report, report
+from orchestrator.config import DEPLOYER_FLOW, ConfigurationManager, EnvironmentConfig
+from orchestrator.confirmation import ask
+from orchestrator.errors import ConfigurationError, RefusedError
+from orchestrator.git import commit_of, is_dirty
+from orchestrator.holds import read_hold, release_hold, set_hold
+from orchestrator.model import DeploymentResult, Desired, Hold, Owner, Plan, Provenance, RecordedState, Revision
+from orchestrator.plan import check_deletes
+from orchestrator.promotion import promotable_commit, promoted
+from orchestrator.provenance import user_at_host
+from orchestrator.recording import desired_digest
+from orchestrator.revision_report import folder_lines, history_json, history_text, hold_line, short_commit
+from orchestrator.revisions import RevisionStore
+from orchestrator.server import open_server
+from orchestrator.terminal import EXIT_DEGRADED, OnServer, Terminal
+from orchestrator.terms import Terms
+
+ARevision = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """One environment and its server, as far as its own files say: a fault in a prefect.yaml keeps nobody from going
+    back."""
+
+    root: Path
+    owner: Owner
+    environment: EnvironmentConfig
+    api_url: str | None
+
+
+def place_of(root: Path, env: str, api_url: str | None, *, writes: bool) -> Place:
+    """Read where an environment is.
+
+    Raises:
+        ConfigurationError: its file or the project's has faults, or there is no such environment.
+    """
+    manager = ConfigurationManager(root)
+    project, environment = manager.load_project(), manager.load_environment_config(env)
+    return Place(
+        root=manager.root,
+        owner=Owner(project=project.project, environment=environment.name),
+        environment=environment,
+        api_url=pipeline.server_address(environment, api_url, writes=writes),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# history
+# ---------------------------------------------------------------------------------------------------------
+
+
+def history(*, server: OnServer = OnServer(), limit: ARevision = 20) -> int:  # noqa: B008 - frozen
+    """List what was applied to the environment: when, from which commit, by whom, and what changed.
+
+    Args:
+        limit: How many to list, the newest first.
+    """
+    terminal = Terminal(server.output)
+    place = place_of(server.root, server.env, server.api_url, writes=False)
+    revisions, hold = anyio.run(_history, place)
+    shown = revisions[:limit]
+    terminal.show(history_text(place.environment.name, shown, hold), history_json(shown, hold))
+    return 0
+
+
+async def _history(place: Place) -> tuple[tuple[Revision, ...], Hold | None]:
+    async with open_server(place.api_url) as server:
+        revisions = await RevisionStore(server, place.owner).history()
+        return revisions, await read_hold(server, place.owner)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# rollback
+# ---------------------------------------------------------------------------------------------------------
+
+
+def rollback(
+    revision: ARevision | None = None,
+    *,
+    server: OnServer = OnServer(),  # noqa: B008
+    yes: bool = False,
+    allow_delete: bool = False,
+    release: bool = False,
+) -> int:
+    """Apply an older revision again, and let scheduled sync wait until the repository asks for something else.
+
+    Args:
+        revision: Its number in `history`; default: the one before the last.
+        yes: Do not ask.
+        allow_delete: Delete even more than the environment's policy allows at a time.
+        release: Only let scheduled sync go on.
+    """
+    terminal = Terminal(server.output)
+    place = place_of(server.root, server.env, server.api_url, writes=True)
+    if release:
+        return _release(terminal, place, revision)
+    target = anyio.run(_target, place, revision)
+    found = anyio.run(_plan, place, _desired(target, place.owner))
+    source = target.revision
+    words = f"{place.owner.environment} on {found.api_url}: back to revision {source.number}"
+    _tell(terminal, words, source, found, place.root)
+    note = f"rollback to {source.number}"
+    _make_sure(terminal, place, found, f"Go back to revision {source.number}?", yes=yes, allow_delete=allow_delete)
+    hold = Hold(
+        owner=place.owner,
+        revision=source.number,
+        desired_digest=_digest_of_repository(server, terminal),
+        by=user_at_host(),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    provenance = replace(source.provenance, by=hold.by, trigger="rollback", note=note)
+    result = anyio.run(_apply, place, found, _terms(place, provenance, source.desired_digest, yes=yes, hold=hold))
+    _show(terminal, result, {"rolled_back_to": source.number}, hold_line(hold))
+    return EXIT_DEGRADED if result.status == "degraded" else 0
+
+
+def _release(terminal: Terminal, place: Place, revision: int | None) -> int:
+    if revision is not None:
+        raise ConfigurationError("--release goes back to no revision.", remedy="Leave out the number, or --release.")
+    released = anyio.run(_lift, place)
+    words = "scheduled sync goes on" if released else "scheduled sync is not held back"
+    terminal.show(Text(f"{place.environment.name}: {words}"), {"released": released})
+    return 0
+
+
+async def _lift(place: Place) -> bool:
+    async with open_server(place.api_url) as server:
+        return await release_hold(server, place.owner)
+
+
+async def _target(place: Place, number: int | None) -> RecordedState:
+    async with open_server(place.api_url) as server:
+        store = RevisionStore(server, place.owner)
+        if number is not None:
+            return await store.read(number)
+        last, *older = await store.history() or (None,)
+        if not older:
+            raise ConfigurationError(
+                "There is no revision to go back to: " + ("only one is recorded." if last else "none is recorded."),
+                location=place.owner.tag,
+                remedy="`orchestrator history` lists them.",
+            )
+        return await store.read(older[0].number)
+
+
+def _desired(target: RecordedState, owner: Owner) -> Desired:
+    """What the environment had then, but for the deployer's own deployment, which stays as it is."""
+    kept = tuple(config for config in target.deployments if config.flow_name != DEPLOYER_FLOW)
+    return Desired(owner=owner, deployments=kept)
+
+
+def _digest_of_repository(server: OnServer, terminal: Terminal) -> str:
+    """What the repository asks for now; empty where it has faults: once they are mended, it asks for something else."""
+    try:
+        with terminal.working("reading the repository"):
+            asked = pipeline.read_repository(server.root, server.env)
+    except ConfigurationError:
+        return ""
+    return desired_digest(asked.desired, asked.settings.root)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# promote
+# ---------------------------------------------------------------------------------------------------------
+
+
+def promote(
+    *,
+    source: Annotated[str, Parameter(name="--from", help="The environment whose last apply is taken.")],
+    server: OnServer = OnServer(),  # noqa: B008
+    revision: ARevision | None = None,
+    from_api_url: str | None = None,
+    yes: bool = False,
+    allow_delete: bool = False,
+) -> int:
+    """Take the commit and the images of one environment into another one, with that one's configuration.
+
+    Args:
+        revision: Which revision of the first environment; default: the last.
+        from_api_url: The first environment's server; default: the one that its file names.
+        yes: Do not ask.
+        allow_delete: Delete even more than the environment's policy allows at a time.
+    """
+    terminal = Terminal(server.output)
+    place = place_of(server.root, server.env, server.api_url, writes=True)
+    first = place_of(server.root, source, from_api_url, writes=False)
+    if first.owner == place.owner:
+        raise RefusedError("An environment is not promoted into itself.", remedy="Name another one with --from.")
+    recorded = anyio.run(_recorded, first, revision)
+    promotable_commit(recorded.revision)  # before any work
+    number = recorded.revision.number
+    with terminal.working(f"reading commit {short_commit(recorded.revision)}"):
+        desired = promoted(place.root, server.env, recorded)
+    found = anyio.run(_plan, place, desired)
+    words = f"{source} {number} into {server.env} on {found.api_url}"
+    _tell(terminal, words, recorded.revision, found, place.root)
+    question = f"Take revision {number} of {source} into {server.env}?"
+    _make_sure(terminal, place, found, question, yes=yes, allow_delete=allow_delete)
+    note = f"promoted from {source} {number}"
+    provenance = replace(recorded.revision.provenance, by=user_at_host(), trigger="promotion", note=note)
+    digest = desired_digest(desired, place.root)
+    result = anyio.run(_apply, place, found, _terms(place, provenance, digest, yes=yes))
+    _show(terminal, result, {"promoted_from": {"environment": source, "revision": number}})
+    return EXIT_DEGRADED if result.status == "degraded" else 0
+
+
+async def _recorded(place: Place, number: int | None) -> RecordedState:
+    async with open_server(place.api_url) as server:
+        store = RevisionStore(server, place.owner)
+        found = await store.latest() if number is None else await store.read(number)
+    if found is None:
+        raise ConfigurationError(
+            f"Nothing is recorded for {place.owner.environment}.",
+            location=place.owner.tag,
+            remedy="Apply to it first.",
+        )
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What both do
+# ---------------------------------------------------------------------------------------------------------
+
+
+async def _plan(place: Place, desired: Desired) -> Plan:
+    return await live.plan_changes(desired, place.environment.policy, api_url=place.api_url)
+
+
+def _terms(place: Place, provenance: Provenance, digest: str, *, yes: bool, hold: Hold | None = None) -> Terms:
+    return Terms(
+        provenance=provenance,
+        desired_digest=digest,
+        is_reviewed=not yes,
+        keep_revisions=place.environment.policy.keep_revisions,
+        hold=hold,
+    )
+
+
+async def _apply(place: Place, plan: Plan, terms: Terms) -> DeploymentResult:
+    """Carry out a plan. Where it changes nothing, nothing is written but the hold, which is what was asked for."""
+    if not plan.has_changes:
+        async with open_server(place.api_url) as server:
+            if terms.hold is not None:
+                await set_hold(server, terms.hold)
+            else:
+                await release_hold(server, place.owner)
+    return await live.apply_changes(plan, api_url=place.api_url, terms=terms)
+
+
+def _tell(terminal: Terminal, words: str, source: Revision, plan: Plan, root: Path) -> None:
+    """Say what is about to be done, and what a reader may take for granted but is not so."""
+    terminal.tell(Text(f"{words} ({short_commit(source)}, {source.applied_at})", style="bold"))
+    for line in _cautions(source, plan, root):
+        terminal.tell(Text(line, style="yellow"))
+
+
+def _cautions(source: Revision, plan: Plan, root: Path) -> Iterator[str]:
+    if source.status == "degraded":
+        yield f"Revision {source.number} of {source.owner.environment} is degraded: not all of it was applied there."
+    commit, is_clean = source.provenance.commit, not source.provenance.is_dirty
+    is_there = is_clean and commit is not None and commit == commit_of(root) and not is_dirty(root)
+    yield from folder_lines(plan, source, right=root if is_there else None)
+
+
+def _make_sure(terminal: Terminal, place: Place, plan: Plan, question: str, *, yes: bool, allow_delete: bool) -> None:
+    """The safety rules, and a person's yes.
+
+    Raises:
+        RefusedError: the plan deletes too much, or nobody said yes.
+    """
+    if not allow_delete:
+        check_deletes(plan, place.environment.policy)
+    if plan.has_changes and not yes:
+        ask(terminal, plan_report.plan_text(plan), question)
+
+
+def _show(terminal: Terminal, result: DeploymentResult, more: dict[str, object], *below: str) -> None:
+    lines = [Text(line, style="magenta") for line in below]
+    text = Group(fault_report.problems_text(result.problems), report.result_text(result), *lines)
+    terminal.show(text, {**report.result_json(result), **more})

@@ -1,0 +1,170 @@
+"""After an apply: is everything as it should be, and will it run?
+
+What was written is read back, in pages, and compared. Then each deployment with an active schedule has to get its
+first runs from the server's scheduler, which is waited for: a scheduler that fails in every round says so nowhere but
+in the server's log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import anyio
+
+from orchestrator.differences import differences
+from orchestrator.errors import OrchestratorError, ServerError
+from orchestrator.model import Change, DeploymentResult, Finding, LiveDeployment, Plan
+from orchestrator.server import PrefectServer
+
+SCHEDULER_TIME = timedelta(minutes=2)
+PATIENCE_SECONDS = 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two looks for scheduled runs
+WORKERLESS = (":push", ":managed")  # endings of pool types that need no worker
+
+NOT_SCHEDULED = Finding(
+    message="its schedule is active, but no run is scheduled",
+    remedy="does the server's scheduler run? (its log says)",
+)
+NO_DATES = Finding(
+    message="its schedule is active, but has no date in the coming 100 days, for which the server schedules",
+    remedy="look at its rule if that is not meant",
+    severity="warning",
+)
+
+ReadLive = Callable[[], Awaitable[Sequence[LiveDeployment]]]
+
+
+async def verify(
+    plan: Plan,
+    result: DeploymentResult,
+    server: PrefectServer,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    read: ReadLive | None = None,
+) -> Mapping[str, tuple[Finding, ...]]:
+    """Read back what an apply wrote.
+
+    Args:
+        plan: what was to be done.
+        result: what became of it; only what was applied is looked at.
+        server: where it was done.
+        patience_seconds: how long the server's scheduler has for the first runs.
+        read: gives all deployments of the server as they are now; None: without their automations.
+
+    Returns:
+        Findings by deployment, those about a pool under `work pool NAME`; empty where all is well. A server that
+        does not answer is a finding too.
+    """
+    applied = {item.deployment for item in result.results if item.status == "applied"}
+    changes = [change for change in plan.changes if change.deployment in applied]
+    if not changes:
+        return {}
+    findings: dict[str, list[Finding]] = defaultdict(list)
+    try:
+        live = {item.config.deployment_path: item for item in await (read or server.read_deployments)()}
+        for change in changes:
+            findings[change.deployment] += _as_written(change, live.get(change.deployment))
+        there = [live[change.deployment] for change in changes if change.desired and change.deployment in live]
+        for name, finding in await _unready_pools(there, server):
+            findings[f"work pool {name}"].append(finding)
+        for path, finding in await _unscheduled(there, server, patience_seconds):
+            findings[path].append(finding)
+    except OrchestratorError as error:
+        remedy = "What was written stays; `orchestrator status` looks again."
+        findings[plan.owner.tag].append(Finding(message=f"It could not be read back: {error}", remedy=remedy))
+    return {place: tuple(found) for place, found in findings.items() if found}
+
+
+def why_not_ready(
+    live: LiveDeployment, pools: Mapping[str, Finding], scheduled: frozenset[str], *, now: datetime | None = None
+) -> Iterator[Finding]:
+    """What keeps a deployment from running, at any time.
+
+    Args:
+        live: the deployment.
+        pools: what is wrong with which pool.
+        scheduled: ids of the deployments that have runs waiting.
+        now: the time; None: the present.
+    """
+    if live.config.work_pool and live.config.work_pool in pools:
+        yield pools[live.config.work_pool]
+    settled = (now or datetime.now(UTC)) - datetime.fromisoformat(live.changed_at) > SCHEDULER_TIME
+    if waits_for_runs(live) and live.id not in scheduled and settled:
+        yield NOT_SCHEDULED
+
+
+def waits_for_runs(live: LiveDeployment) -> bool:
+    """Whether the server's scheduler is to make runs of it."""
+    return any(schedule.active for schedule in live.config.schedules) and not live.config.paused
+
+
+async def pool_findings(names: Sequence[str], server: PrefectServer) -> dict[str, Finding]:
+    """What is wrong with pools: they are missing, paused, or without a worker. One request per 200 pools."""
+    query = {"work_pools": {"name": {"any_": sorted(set(names))}}}
+    rows = {row["name"]: row for row in await server.pages("/work_pools/filter", query)} if names else {}
+    found = {}
+    for name in sorted(set(names)):
+        finding = _pool_finding(name, rows.get(name))
+        if finding is not None:
+            found[name] = finding
+    return found
+
+
+def _pool_finding(name: str, row: Mapping[str, object] | None) -> Finding | None:
+    if row is None:
+        message, remedy = f"there is no work pool {name}", "`orchestrator bootstrap` creates those of the environment"
+        return Finding(message=message, remedy=remedy)
+    if row["is_paused"]:
+        remedy = f"resume it with `prefect work-pool resume {name}` when its runs may start"
+        return Finding(message=f"the work pool {name} is paused", remedy=remedy, severity="warning")
+    if row.get("status") == "READY" or str(row["type"]).endswith(WORKERLESS):
+        return None
+    message = f"no worker is online in the pool {name}"
+    return Finding(message=message, remedy=f"start one with `prefect worker start --pool {name}`", severity="warning")
+
+
+def _as_written(change: Change, live: LiveDeployment | None) -> Iterator[Finding]:
+    """Whether one change shows on the server."""
+    if change.desired is None:
+        if live is not None and change.live is not None and live.id == change.live.id:
+            yield Finding(message="it was deleted, but is still there", remedy="Apply again.")
+    elif live is None:
+        yield Finding(message="it was written, but is not there", remedy="Somebody deleted it: plan again.")
+    else:
+        paths = ", ".join(diff.path for diff in differences(change.desired, live)[0])
+        if paths:
+            remedy = "Somebody changed it meanwhile, or the server does not keep it: plan again."
+            yield Finding(message=f"it was written, but reads back differently: {paths}", remedy=remedy)
+
+
+async def _unready_pools(there: Sequence[LiveDeployment], server: PrefectServer) -> list[tuple[str, Finding]]:
+    names = [item.config.work_pool for item in there if item.config.work_pool]
+    return list((await pool_findings(names, server)).items())
+
+
+async def _unscheduled(
+    there: Sequence[LiveDeployment], server: PrefectServer, patience: float
+) -> list[tuple[str, Finding]]:
+    """The deployments that have got no runs although an active schedule asks for them."""
+    missing = {item.id: item.config.deployment_path for item in there if waits_for_runs(item)}
+    deadline, pause = time.monotonic() + patience, FIRST_PAUSE
+    while missing:
+        for id_ in await server.deployments_with_scheduled_runs(tuple(missing)):
+            del missing[id_]
+        if not missing or time.monotonic() + pause > deadline:
+            break
+        await anyio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+    return [(path, await _why_unscheduled(id_, server)) for id_, path in missing.items()]
+
+
+async def _why_unscheduled(id_: str, server: PrefectServer) -> Finding:
+    """Does nobody schedule, or is there nothing to schedule? The server makes the runs at once when it is asked to."""
+    try:
+        await server.schedule_runs(id_)
+    except ServerError:
+        return NOT_SCHEDULED
+    return NOT_SCHEDULED if await server.deployments_with_scheduled_runs((id_,)) else NO_DATES

@@ -1,0 +1,154 @@
+"""Triggers of deployments on a real server: written, compared, and gone with their deployment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.automations import normal_triggers, read_triggers, write_triggers
+from orchestrator.model import DeploymentConfig, Owner
+from orchestrator.server import PrefectServer, open_server
+from tests.unit.builders import deployment
+
+from .api import Api, unique
+from .conftest import PrefectServer as RunningServer
+
+SPECS: tuple[dict[str, Any], ...] = (
+    {"expect": ["b.happened", "a.happened"], "parameters": {"x": "{{ event.name }}"}, "schedule_after": 60},
+    {"name": "at-night", "enabled": False, "posture": "Proactive", "within": 3600, "expect": ["nothing.*"]},
+    {
+        "type": "compound",
+        "require": "all",
+        "within": 30,
+        "triggers": [{"type": "event", "expect": ["a"]}, {"type": "event", "match_related": [{"a": "b"}, {"c": "d"}]}],
+    },
+    {"type": "sequence", "triggers": [{"type": "event", "expect": ["z"]}, {"type": "event", "expect": ["a"]}]},
+)
+TRIGGER = {"type": "event", "expect": ["x.*"], "posture": "Reactive", "threshold": 1, "within": 0}
+
+
+@pytest.fixture(scope="module")
+def api(prefect_server: RunningServer) -> Api:
+    return Api(prefect_server.api_url)
+
+
+@pytest.fixture
+async def server(api: Api) -> AsyncIterator[PrefectServer]:
+    async with open_server(api.url) as server:
+        yield server
+
+
+@pytest.fixture
+async def there(api: Api, server: PrefectServer) -> AsyncIterator[tuple[str, DeploymentConfig]]:
+    """The id of a deployment of ours without triggers, and what it should be."""
+    project = unique("shop")
+    owner = Owner(project=project, environment="development")
+    config = deployment(f"{project}/daily", tags=(owner.tag,), triggers=normal_triggers(SPECS, "daily"))
+    id_ = await server.create_deployment(config, {})
+    yield id_, config
+    for row in automations(api, id_):
+        api.call("DELETE", f"/automations/{row['id']}")
+    api.delete_deployments_of(project)
+
+
+def automations(api: Api, id_: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = api.get(f"/automations/related-to/prefect.deployment.{id_}")
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+async def triggers(server: PrefectServer, id_: str) -> tuple[Any, ...]:
+    (found,) = [item for item in await read_triggers(server, await server.read_deployments()) if item.id == id_]
+    return found.config.triggers
+
+
+async def test_what_was_written_is_read_as_it_was_wanted(
+    api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = there
+    assert await triggers(server, id_) == ()
+    await write_triggers(server, id_, config)
+    assert await triggers(server, id_) == config.triggers
+    names = ["at-night", "daily__automation_1", "daily__automation_3", "daily__automation_4"]
+    assert [row["name"] for row in automations(api, id_)] == names
+
+
+async def test_writing_again_doubles_nothing(
+    api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = there
+    for _ in range(2):
+        await write_triggers(server, id_, config)
+    assert len(automations(api, id_)) == len(SPECS)
+
+
+async def test_what_somebody_changed_differs(
+    api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = there
+    await write_triggers(server, id_, config)
+    changed = automations(api, id_)[1]
+    api.patch(f"/automations/{changed['id']}", enabled=False)
+    found = await triggers(server, id_)
+    assert [each["name"] for each in found] == [each["name"] for each in config.triggers]
+    assert found != config.triggers
+    api.call("DELETE", f"/automations/{changed['id']}")
+    assert len(await triggers(server, id_)) == len(SPECS) - 1
+    await write_triggers(server, id_, config)
+    assert await triggers(server, id_) == config.triggers
+
+
+async def test_what_people_made_for_a_deployment_is_theirs(
+    api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = there
+    action = {"type": "run-deployment", "source": "selected", "deployment_id": id_}
+    other = {"type": "change-flow-run-state", "state": "CANCELLED"}
+    for number, actions in enumerate(([action], [action, other], [other])):
+        api.post("/automations/", name=f"by-hand-{number}", trigger=TRIGGER, actions=actions)
+    assert await triggers(server, id_) == ()
+    await write_triggers(server, id_, config)
+    await server.delete_triggers(id_)
+    assert [row["name"] for row in automations(api, id_)] == ["by-hand-0", "by-hand-1"]
+    for row in api.post("/automations/filter"):
+        if row["name"].startswith("by-hand-"):
+            api.call("DELETE", f"/automations/{row['id']}")
+
+
+async def test_they_go_with_their_deployment(
+    api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = there
+    await write_triggers(server, id_, config)
+    await server.delete_deployment(id_)
+    assert automations(api, id_) == []
+
+
+async def test_those_that_prefect_deploy_made_are_known_by_their_names(
+    api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = there
+    await write_triggers(server, id_, replace(config, tags=()))  # without an owner there is no tag of ours on them
+    assert [row["tags"] for row in automations(api, id_)] == [[]] * len(SPECS)
+    assert [each["name"] for each in await triggers(server, id_)] == [
+        each["name"] for each in config.triggers if each["name"] != "at-night"
+    ]
+
+
+async def test_without_deployments_nothing_is_asked(server: PrefectServer) -> None:
+    async with open_server("http://127.0.0.1:9/api") as nowhere:
+        assert await read_triggers(nowhere, ()) == ()
+
+
+async def test_more_than_a_page(api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]) -> None:
+    id_, config = there
+    action = {"type": "run-deployment", "source": "selected", "deployment_id": id_}
+    await write_triggers(server, id_, config)
+    rows = [api.post("/automations/", name="much", trigger=TRIGGER, actions=[action]) for _ in range(201)]
+    try:
+        assert await triggers(server, id_) == config.triggers
+    finally:
+        for row in rows:
+            api.call("DELETE", f"/automations/{row['id']}")

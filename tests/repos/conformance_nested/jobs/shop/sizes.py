@@ -1,0 +1,6 @@
+from enum import Enum
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"

@@ -1,0 +1,337 @@
+"""What is recorded of an apply, and when a repository has moved on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.config import DEPLOYER_FLOW, Policy
+from orchestrator.desired import SET_DIRECTORY, Selection
+from orchestrator.model import (
+    ACTIONS,
+    Action,
+    ChangeResult,
+    DeploymentConfig,
+    DeploymentResult,
+    Desired,
+    Hold,
+    LimitSpec,
+    LiveDeployment,
+    Owner,
+    Plan,
+    Provenance,
+    RecordedState,
+    Resources,
+    ResultStatus,
+    Revision,
+    ScheduleConfig,
+)
+from orchestrator.plan import make_plan
+from orchestrator.recording import (
+    desired_digest,
+    from_json,
+    holds,
+    packed,
+    runs_from_folder,
+    server_name,
+    state_after,
+    to_json,
+    unpacked,
+)
+from tests.unit.builders import API_URL, OWNER, cron, deployment, live
+
+# --- names ------------------------------------------------------------------------------------------------
+
+OWNERS = {
+    "one name starts another": (("shop", "prod"), ("shop", "prod-eu")),
+    "a dash on either side": (("a-b", "c"), ("a", "b-c")),
+    "case": (("Shop", "prod"), ("shop", "prod")),
+    "what a name cannot hold": (("shop.x", "prod"), ("shop_x", "prod")),
+    "letters of other languages": (("größe", "prod"), ("grüße", "prod")),
+    "long names": (("s" * 90, "prod"), ("s" * 90, "staging")),
+}
+
+
+@pytest.mark.parametrize("separator", ["-", "_"])
+@pytest.mark.parametrize("case", OWNERS)
+def test_owners_do_not_share_a_name(case: str, separator: str) -> None:
+    one, other = (server_name(Owner(project=p, environment=e), separator) for p, e in OWNERS[case])
+    assert not f"{one}{separator}".startswith(f"{other}{separator}")
+    assert not f"{other}{separator}".startswith(f"{one}{separator}")
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.sampled_from("-_"))
+def test_a_name_is_one_that_the_server_takes(project: str, environment: str, separator: str) -> None:
+    name = server_name(Owner(project=project, environment=environment), separator)
+    assert set(name) <= {*"abcdefghijklmnopqrstuvwxyz0123456789", separator}
+    assert name and name[0] != separator and len(name) <= 80
+
+
+# --- deployments as JSON ----------------------------------------------------------------------------------
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+mappings = st.dictionaries(st.text(), plain, max_size=3)
+schedules = st.builds(
+    ScheduleConfig,
+    cron=st.none() | st.text(),
+    interval=st.none() | st.floats(0.1, 1e9),
+    active=st.booleans(),
+    slug=st.none() | st.text(),
+    parameters=mappings,
+)
+configs = st.builds(
+    DeploymentConfig,
+    flow_name=st.text(),
+    deployment_name=st.text(),
+    environment=st.text(),
+    deployment_type=st.sampled_from(["python", "docker"]),
+    origin=st.sampled_from(["declared", "template", "deployer"]),
+    source=st.text(),
+    parameters=mappings,
+    job_variables=mappings,
+    pull_steps=st.lists(mappings, max_size=2).map(tuple),
+    schedules=st.lists(schedules, max_size=2).map(tuple),
+    tags=st.lists(st.text(), max_size=2).map(tuple),
+    triggers=st.lists(mappings, max_size=2).map(tuple),
+    concurrency_limit=st.none() | st.integers(),
+    parameter_schema=mappings,
+    concealed=st.lists(st.text(), max_size=2).map(tuple),
+)
+
+
+@given(st.lists(configs, max_size=3).map(tuple))
+def test_what_is_packed_comes_back_whole(written: tuple[DeploymentConfig, ...]) -> None:
+    read = unpacked(packed(written))
+    assert [asdict(config) for config in read] == [asdict(config) for config in written]
+
+
+def test_what_another_version_wrote_is_read_as_far_as_it_is_known() -> None:
+    config = deployment(schedules=(cron(slug="nightly"),), tags=("a",))
+    written = {**to_json(config), "colour": "green"}
+    written["schedules"] = [{**written["schedules"][0], "mood": "good"}]
+    del written["triggers"], written["schedules"][0]["day_or"]
+
+    assert from_json(written) == config
+
+
+@pytest.mark.parametrize("text", ["", "********", "bm8gemxpYg==", packed(())[:-4]])
+def test_what_is_no_record_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ValueError):
+        unpacked(text)
+
+
+# --- what an environment has after an apply ---------------------------------------------------------------
+
+OLD, NEW = "recorded before", "asked for"
+
+
+def recorded(*paths: str) -> RecordedState:
+    revision = Revision(
+        number=1,
+        owner=OWNER,
+        provenance=Provenance(),
+        applied_at="2026-01-01T00:00:00+00:00",
+        status="completed",
+        summary=dict.fromkeys(ACTIONS, 0),
+        desired_digest="",
+    )
+    return RecordedState(revision=revision, deployments=tuple(deployment(path, description=OLD) for path in paths))
+
+
+def plan_of(*wanted: DeploymentConfig, on_server: tuple[LiveDeployment, ...] = (), prune: bool = True) -> Plan:
+    desired = Desired(owner=OWNER, deployments=wanted)
+    return make_plan(desired, on_server, api_url=API_URL, policy=Policy(prune=prune))
+
+
+def result_of(plan: Plan, status: ResultStatus) -> DeploymentResult:
+    """Every change that writes ended this way, and what is unchanged is."""
+    results = tuple(
+        ChangeResult(
+            deployment=change.deployment,
+            action=change.action,
+            status="unchanged" if change.action == "unchanged" else status,
+        )
+        for change in plan.changes
+    )
+    return DeploymentResult(environment=plan.environment, api_url=API_URL, results=results)
+
+
+def after(
+    plan: Plan, status: ResultStatus, before: RecordedState | None = None, selection: Selection | None = None
+) -> dict[str, str]:
+    state = state_after(plan, result_of(plan, status), before, selection)
+    assert list(state) == sorted(state, key=lambda config: config.deployment_path)
+    return {config.deployment_path: config.description for config in state}
+
+
+SERVER = "as the server has it"
+# action, what became of it, whether it was recorded before → what there is afterwards
+OUTCOMES: list[tuple[Action, ResultStatus, bool, str | None]] = [
+    ("create", "applied", False, NEW),
+    ("create", "failed", False, None),
+    ("create", "failed", True, OLD),
+    ("create", "restored", False, None),
+    ("update", "applied", True, NEW),
+    ("update", "failed", True, OLD),
+    ("update", "skipped", True, OLD),
+    ("update", "restored", True, OLD),
+    ("update", "failed", False, SERVER),
+    ("unchanged", "unchanged", True, NEW),
+    ("unchanged", "unchanged", False, NEW),
+    ("delete", "applied", True, None),
+    ("delete", "failed", True, OLD),
+    ("delete", "skipped", False, SERVER),
+    ("conflict", "skipped", True, None),
+    ("adopt", "applied", False, NEW),
+    ("adopt", "failed", False, None),
+]
+
+
+@pytest.mark.parametrize(("action", "status", "was_recorded", "expected"), OUTCOMES)
+def test_what_there_is_after_each_outcome(
+    action: Action, status: ResultStatus, was_recorded: bool, expected: str | None
+) -> None:
+    wanted = deployment(description=NEW)
+    there = {
+        "create": (),
+        "update": (live(wanted, description=SERVER),),
+        "unchanged": (live(wanted),),
+        "delete": (live(wanted, description=SERVER),),
+        "conflict": (live(wanted, owner=replace(OWNER, project="bank")),),
+        "adopt": (live(wanted, owner=None),),
+    }
+    desired = Desired(owner=OWNER, deployments=() if action == "delete" else (wanted,))
+    adopt = ["*"] if action == "adopt" else []
+    plan = make_plan(desired, there[action], api_url=API_URL, policy=Policy(), adopt=adopt)
+    assert [change.action for change in plan.changes] == [action]
+
+    found = after(plan, status, recorded("etl/daily") if was_recorded else None)
+    assert found == ({} if expected is None else {"etl/daily": expected})
+
+
+def test_every_outcome_is_in_the_table() -> None:
+    assert {action for action, *_ in OUTCOMES} == set(ACTIONS)
+    assert {status for _, status, *_ in OUTCOMES} == set(get_args(ResultStatus))
+
+
+def test_what_is_left_alone_stays_in_the_record() -> None:
+    plan = plan_of(on_server=(live(deployment("etl/old", description=SERVER)),), prune=False)
+    assert after(plan, "applied") == {"etl/old": SERVER}
+    assert after(plan, "applied", recorded("etl/old")) == {"etl/old": OLD}
+
+
+def test_what_a_change_is_not_about_is_as_it_was_recorded() -> None:
+    plan = plan_of(deployment("etl/daily", description=NEW))
+    before = recorded("etl/daily", "etl/weekly", "report/daily")
+
+    selected = after(plan, "applied", before, Selection(only=("etl/daily",)))
+    assert selected == {"etl/daily": NEW, "etl/weekly": OLD, "report/daily": OLD}
+    assert after(plan, "applied", before, Selection(only=("etl/*",))) == {"etl/daily": NEW, "report/daily": OLD}
+
+
+def test_what_is_gone_from_server_and_repository_is_gone_from_the_record() -> None:
+    assert after(plan_of(deployment("etl/daily", description=NEW)), "applied", recorded("etl/gone")) == {
+        "etl/daily": NEW
+    }
+
+
+def test_templates_are_outside_of_what_is_declared_only() -> None:
+    before = recorded("etl/daily", "etl/weekly")
+    templated = tuple(replace(config, origin="template") for config in before.deployments[1:])
+    before = replace(before, deployments=(*before.deployments[:1], *templated))
+
+    assert after(plan_of(), "applied", before, Selection(declared_only=True)) == {"etl/weekly": OLD}
+
+
+def test_the_deployers_own_deployment_stays_recorded_by_a_plan_that_leaves_it_alone() -> None:
+    own = f"{DEPLOYER_FLOW}/development"
+    assert after(plan_of(), "applied", recorded(own, "etl/daily")) == {own: OLD}
+
+
+# --- when a repository has moved on -----------------------------------------------------------------------
+
+
+def digest(*configs: DeploymentConfig, root: Path | None = None, **fields: Any) -> str:
+    return desired_digest(Desired(owner=OWNER, deployments=configs, **fields), root)
+
+
+SAME: dict[str, dict[str, Any]] = {
+    "its line in the file": {"source": "prefect.yaml:99"},
+    "a schema from another machine": {"parameter_schema": {"type": "object"}},
+    "which texts are concealed": {"concealed": ("secret",)},
+}
+OTHER: dict[str, dict[str, Any]] = {
+    "code": {"version": "ffff"},
+    "a parameter": {"parameters": {"a": 1}},
+    "a schedule": {"schedules": (cron(),)},
+    "a tag": {"tags": ("x",)},
+    "its name": {"deployment_name": "hourly"},
+    "paused": {"paused": True},
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_the_repository_asks_for_the_same(case: str) -> None:
+    assert digest(deployment(**SAME[case])) == digest(deployment())
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_the_repository_asks_for_something_else(case: str) -> None:
+    config = deployment()
+    assert digest(replace(config, **OTHER[case])) != digest(config)
+
+
+def test_a_deployment_or_a_limit_more_is_something_else() -> None:
+    one, two = deployment("a/a"), deployment("b/b")
+    limit = Resources(limits=(LimitSpec(scope="tag", name="db", slots=2),))
+    assert len({digest(one), digest(one, two), digest(), digest(one, resources=limit)}) == 4
+    assert digest(one, two) == digest(two, one)
+
+
+def test_another_version_of_ours_is_no_change_of_the_repository() -> None:
+    own = deployment(f"{DEPLOYER_FLOW}/development", origin="deployer")
+    assert digest(own, deployment()) == digest(replace(own, version="ffff"), deployment())
+
+
+def in_folder(folder: str) -> DeploymentConfig:
+    return deployment(pull_steps=({SET_DIRECTORY: {"directory": folder}},))
+
+
+def test_another_checkout_is_no_change_of_the_repository() -> None:
+    here, there = Path("/home/me/shop"), Path("/opt/shop")
+    for folder in ("", "/etl"):
+        assert digest(in_folder(f"{here}{folder}"), root=here) == digest(in_folder(f"{there}{folder}"), root=there)
+    assert digest(in_folder("/home/me/shop2"), root=here) != digest(in_folder("/opt/shop2"), root=there)
+    assert digest(in_folder(f"{here}/etl"), root=here) != digest(in_folder(str(here)), root=here)
+
+
+def test_a_hold_holds_until_the_repository_asks_for_something_else() -> None:
+    hold = Hold(owner=OWNER, revision=3, desired_digest=digest(deployment()))
+    assert holds(hold, digest(deployment()))
+    assert not holds(hold, digest(deployment(version="ffff")))
+
+
+# --- what runs from a folder ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "folder"),
+    [
+        ({"pull_steps": ({SET_DIRECTORY: {"directory": "/srv"}},)}, "/srv"),
+        ({"pull_steps": ()}, None),
+        ({"pull_steps": ({"prefect.deployments.steps.git_clone": {"repository": "x"}},)}, None),
+        ({"pull_steps": ({"a.clone": {}}, {SET_DIRECTORY: {"directory": "/srv"}})}, None),
+        ({"pull_steps": ({SET_DIRECTORY: {"directory": "/opt"}},), "deployment_type": "docker"}, None),
+    ],
+)
+def test_code_that_is_not_rolled_back(fields: dict[str, Any], folder: str | None) -> None:
+    assert runs_from_folder(deployment(**fields)) == folder

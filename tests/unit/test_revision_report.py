@@ -1,0 +1,126 @@
+"""How recorded applies and holds are told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from orchestrator.config import Policy
+from orchestrator.desired import SET_DIRECTORY
+from orchestrator.model import ACTIONS, Desired, Hold, Plan, Provenance, Revision
+from orchestrator.plan import make_plan
+from orchestrator.revision_report import folder_lines, history_json, history_text, hold_line
+from tests.unit.builders import API_URL, OWNER, deployment, live
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HOLD = Hold(owner=OWNER, revision=3, desired_digest="abc", by="me@here", at="2026-11-22T06:31:59+00:00")
+
+
+def revision(number: int = 1, **fields: Any) -> Revision:
+    source = {"commit": COMMIT, "by": "me@here", **fields.pop("source", {})}
+    values: dict[str, Any] = {
+        "owner": OWNER,
+        "provenance": Provenance(**source),
+        "applied_at": "2026-11-22T06:31:59+00:00",
+        "status": "completed",
+        "summary": {**dict.fromkeys(ACTIONS, 0), "create": 8, "update": 2},
+        "desired_digest": "abc",
+    }
+    return Revision(number=number, **{**values, **fields})
+
+
+def text(shown: RenderableType, width: int = 200) -> list[str]:
+    output = StringIO()
+    Console(file=output, width=width, color_system=None).print(shown)
+    return [line.rstrip() for line in output.getvalue().splitlines()]
+
+
+def test_one_line_says_all_about_a_revision() -> None:
+    heading, line = text(
+        history_text("staging", [revision(12, source={"trigger": "rollback", "note": "rollback to 3"})])
+    )
+    assert heading.split() == ["Revision", "When", "(UTC)", "Commit", "Result", "Changes", "By", "How"]
+    assert line.split() == [
+        *("12", "2026-11-22", "06:31:59", "0123456789ab", "completed", "+8", "~2", "-0", "me@here"),
+        *("rollback", "to", "3"),
+    ]
+
+
+def test_a_dirty_commit_is_marked_and_the_mark_is_explained() -> None:
+    *_, line, note = text(history_text("staging", [revision(source={"is_dirty": True})]))
+    assert "0123456789ab*" in line and note.startswith("* applied from files that differ")
+    assert "*" not in "".join(text(history_text("staging", [revision()])))
+
+
+def test_without_a_commit_it_says_so() -> None:
+    assert "no commit" in text(history_text("staging", [revision(source={"commit": None})]))[1]
+
+
+def test_what_others_wrote_does_not_move_the_cursor() -> None:
+    shown = "\n".join(text(history_text("s", [revision(source={"by": "a\x1b[2J", "note": "two\nlines [bold]"})])))
+    assert "\x1b" not in shown and "two\\nlines [bold]" in shown
+
+
+def test_a_hold_stands_above_everything() -> None:
+    first, *_ = text(history_text("staging", [revision()], HOLD), width=400)
+    assert first == hold_line(HOLD)
+    assert "revision 3 by me@here" in first and "rollback --release" in first
+
+
+def test_json_is_flat() -> None:
+    document = json.loads(json.dumps(history_json([revision(2), revision(1)], HOLD)))
+    assert [each["number"] for each in document["revisions"]] == [2, 1]
+    assert document["revisions"][0] == {
+        "number": 2,
+        "project": "shop",
+        "environment": "development",
+        "commit": COMMIT,
+        "is_dirty": False,
+        "by": "me@here",
+        "trigger": "command line",
+        "note": "",
+        "applied_at": "2026-11-22T06:31:59+00:00",
+        "status": "completed",
+        "summary": {**dict.fromkeys(ACTIONS, 0), "create": 8, "update": 2},
+        "desired_digest": "abc",
+    }
+    assert document["hold"] == {"revision": 3, "by": "me@here", "at": "2026-11-22T06:31:59+00:00"}
+
+
+def plan_of(*paths: str, there: bool = False, **fields: Any) -> Plan:
+    pull = ({SET_DIRECTORY: {"directory": "/srv/shop/etl"}},)
+    wanted = tuple(deployment(path, pull_steps=pull, **fields) for path in paths)
+    desired = Desired(owner=OWNER, deployments=wanted)
+    return make_plan(desired, [live(each) for each in wanted] if there else [], api_url=API_URL, policy=Policy())
+
+
+def test_code_in_a_folder_is_told_for_what_changes() -> None:
+    (line,) = folder_lines(plan_of("etl/daily", "etl/weekly"), revision())
+    assert "not the code that they run in /srv/shop/etl: etl/daily, etl/weekly." in line
+    assert line.endswith("Check out 0123456789ab there for its code.")
+    assert folder_lines(plan_of("etl/daily", there=True), revision()) == ()
+
+
+def test_code_that_is_right_or_ours_is_no_caution() -> None:
+    assert folder_lines(plan_of("etl/daily"), revision(), right=Path("/srv/shop")) == ()
+    assert len(folder_lines(plan_of("etl/daily"), revision(), right=Path("/srv/sho"))) == 1
+    assert folder_lines(plan_of("deploy-everything/x", origin="deployer"), revision()) == ()
+
+
+def test_code_of_no_commit_is_lost() -> None:
+    (line,) = folder_lines(plan_of("etl/daily"), revision(source={"commit": None}))
+    assert line.endswith("No commit has its code.")
+
+
+def test_many_deployments_are_counted() -> None:
+    (line,) = folder_lines(plan_of(*(f"etl/{number}" for number in range(9))), revision())
+    assert "etl/0, etl/1, etl/2, etl/3, etl/4 and 4 more." in line
+
+
+def test_a_time_that_is_none_is_shown_as_it_is() -> None:
+    assert "whenever" in text(history_text("s", [replace(revision(), applied_at="whenever")]))[1]

@@ -24,7 +24,7 @@ from orchestrator.config import (
     merge,
     template_values,
 )
-from orchestrator.entrypoints import resolve
+from orchestrator.entrypoints import Resolver
 from orchestrator.model import (
     Declaration,
     DeploymentConfig,
@@ -91,7 +91,8 @@ def desired_state(
     """
     owner = Owner(project=project, environment=environment.name)
     builder = _Builder(root, owner, environment, schemas)
-    resolved = [(item, resolve(item, discovery.flows)) for item in declarations]
+    flow_of = Resolver(discovery.flows)
+    resolved = [(item, flow_of(item)) for item in declarations]
     mentioned = {flow.entrypoint for _, flow in resolved if flow}
     selected = [(item, flow) for item, flow in resolved if _belongs(_path_of(item, flow), environment)]
     faulty = {problem.declaration for problem in problems if problem.skips}

@@ -21,7 +21,7 @@ from typing import Any
 from prefect import Flow
 from prefect.exceptions import ScriptError
 from prefect.flows import load_flow_from_entrypoint
-from prefect.utilities.callables import parameter_schema, parameter_schema_from_entrypoint
+from prefect.utilities.callables import parameter_schema_from_entrypoint
 from prefect.utilities.importtools import load_module, load_script_as_module
 
 ROOT = Path.cwd().resolve()
@@ -39,7 +39,7 @@ def schema_of(entrypoint: str) -> dict[str, Any]:
     """
     try:
         return {
-            "schema": parameter_schema(load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)).model_dump(
+            "schema": load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False).parameters.model_dump(
                 exclude_unset=True
             )
         }

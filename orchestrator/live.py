@@ -67,6 +67,7 @@ async def plan_changes(
     api_url: str | None = None,
     selection: Selection | None = None,
     adopt: Sequence[str] = (),
+    is_filled: bool = False,
 ) -> Plan:
     """Read the server and compare; nothing is written.
 
@@ -76,6 +77,7 @@ async def plan_changes(
         api_url: the server; None: the one that Prefect's settings name.
         selection: what to plan; None: everything.
         adopt: patterns of unowned deployments to take over.
+        is_filled: what is desired was recorded, and has no placeholders any more.
 
     Returns:
         The plan; where it changes anything, with what speaks against it, who moved, and which runs it concerns.
@@ -85,7 +87,7 @@ async def plan_changes(
     """
     chosen = selection or Selection()
     async with open_server(api_url) as server:
-        wanted = narrowed(await resolve(desired, server), chosen)
+        wanted = narrowed(desired if is_filled else await resolve(desired, server), chosen)
         resources = wanted.resources if chosen.is_everything else _needed(wanted)
         plan = make_plan(
             wanted,

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import quote
 
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from orchestrator.errors import ServerError
 from orchestrator.model import LimitSpec, LivePool, LiveResources, PoolSpec, QueueSpec, Resources
@@ -192,6 +191,9 @@ async def default_template(spec: PoolSpec) -> dict[str, Any]:
     Raises:
         ServerError: this installation of Prefect knows no such type.
     """
+    # Here, since it imports all that a worker needs, which takes longer than comparing fifty deployments.
+    from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
+
     template = await get_default_base_job_template_for_infrastructure_type(spec.type)
     if template is None:
         raise ServerError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -112,7 +113,7 @@ def rollback(
     if release:
         return _release(terminal, place, revision)
     target = anyio.run(_target, place, revision)
-    found = anyio.run(_plan, place, _desired(target, place.owner))
+    found = anyio.run(partial(_plan, place, _desired(target, place.owner), is_filled=True))
     source = target.revision
     words = f"{place.owner.environment} on {found.api_url}: back to revision {source.number}"
     _tell(terminal, words, source, found, place.root)
@@ -208,7 +209,7 @@ def promote(
     number = recorded.revision.number
     with terminal.working(f"reading commit {short_commit(recorded.revision)}"):
         desired = promoted(place.root, server.env, recorded)
-    found = anyio.run(_plan, place, desired)
+    found = anyio.run(partial(_plan, place, desired, is_filled=False))
     words = f"{source} {number} into {server.env} on {found.api_url}"
     _tell(terminal, words, recorded.revision, found, place.root)
     question = f"Take revision {number} of {source} into {server.env}?"
@@ -239,8 +240,8 @@ async def _recorded(place: Place, number: int | None) -> RecordedState:
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def _plan(place: Place, desired: Desired) -> Plan:
-    return await live.plan_changes(desired, place.environment.policy, api_url=place.api_url)
+async def _plan(place: Place, desired: Desired, *, is_filled: bool) -> Plan:
+    return await live.plan_changes(desired, place.environment.policy, api_url=place.api_url, is_filled=is_filled)
 
 
 def _terms(place: Place, provenance: Provenance, digest: str, *, yes: bool, hold: Hold | None = None) -> Terms:

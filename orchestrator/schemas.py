@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,13 @@ class Subject:
     @property
     def key(self) -> str:
         """The name of the answer in the cache."""
-        parts = (FORM, self.entrypoint, self.digest, version("prefect"), sys.version)
+        parts = (FORM, self.entrypoint, self.digest, _prefect_version(), sys.version)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@cache
+def _prefect_version() -> str:
+    return version("prefect")  # reads and parses a file
 
 
 def read_schemas(

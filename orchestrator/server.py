@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -63,8 +64,18 @@ async def open_server(api_url: str | None = None) -> AsyncIterator[PrefectServer
                 "No Prefect server is named.",
                 remedy="Give one with --api-url, or as prefect_api_url in the environment's file.",
             )
-        async with get_client() as client:
+        async with get_client(httpx_settings={"event_hooks": {"response": [_no_second_try]}}) as client:
             yield PrefectServer(client)
+
+
+_TRIED_ONCE = ContextVar("tried once", default=False)
+
+
+async def _no_second_try(answer: httpx.Response) -> None:
+    """Raise at once what would be tried again: Prefect's client sleeps two seconds even after the last try."""
+    if _TRIED_ONCE.get() and answer.status_code in BUSY:
+        await answer.aread()
+        answer.raise_for_status()
 
 
 def active_api_url() -> str | None:
@@ -151,9 +162,15 @@ class PrefectServer:
         rows = await self.request("POST", "/deployments/filter", json={"deployments": {"id": {"any_": [id_]}}})
         return dict(rows[0].get("labels") or {}) if rows else {}
 
-    def writing(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
         """For the time of the block each request is tried once: whoever writes decides what is repeated, and how."""
-        return temporary_settings(updates={PREFECT_CLIENT_MAX_RETRIES: 0})  # costs 20 ms: not for each request
+        with temporary_settings(updates={PREFECT_CLIENT_MAX_RETRIES: 0}):  # costs 20 ms: not for each request
+            token = _TRIED_ONCE.set(True)
+            try:
+                yield
+            finally:
+                _TRIED_ONCE.reset(token)
 
     async def create_deployment(self, config: DeploymentConfig, labels: Mapping[str, str]) -> str:
         """Create a deployment, with its schedules.

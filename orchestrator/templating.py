@@ -344,7 +344,7 @@ def _with_fields(draft: _Draft) -> DeploymentConfig:
         tags=tuple(dict.fromkeys(_tags(fields["tags"]))),
         triggers=tuple(fields["triggers"]),
         schedules=tuple(schedules),
-        concealed=tuple(sorted(set(draft.concealed), key=len, reverse=True)),
+        concealed=tuple(sorted({*draft.config.concealed, *draft.concealed}, key=len, reverse=True)),
     )
 
 

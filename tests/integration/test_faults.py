@@ -20,7 +20,7 @@ SEED = 4
 
 
 async def test_applying_again_reaches_exactly_the_desired_state(tmp_path: Path) -> None:
-    async with soaking(tmp_path, SEED) as soak:
+    async with soaking(tmp_path, SEED, hurries=True) as soak:
         await soak.begin()
         world = world_before(SEED, 1)
         _require_that_every_difference_is_told(all_scheduled(soak.server, world), world)

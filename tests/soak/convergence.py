@@ -11,7 +11,7 @@ from typing import Any
 from tests.integration.api import Api
 
 from .people import key_of, schedule_ids
-from .world import DEPLOYER, OWNER_TAG, POOL, Schedule, Wanted, World
+from .world import DEPLOYER, GLOBAL, OWNER_TAG, POOL, QUEUES, TAG, Schedule, Wanted, World
 
 Row = dict[str, Any]
 PAGE = 200
@@ -23,6 +23,7 @@ class Snapshot:
 
     rows: Mapping[str, Row]  # flow/deployment → as the API gives it
     runs: Mapping[str, tuple[Row, ...]]  # deployment id → its scheduled runs
+    slots: Mapping[str, int | None]  # of our pool, its queue, the tag and the global limit
 
     @property
     def ours(self) -> dict[str, Row]:
@@ -47,7 +48,20 @@ def snapshot(api: Api) -> Snapshot:
     return Snapshot(
         rows={f"{flows[row['flow_id']]}/{row['name']}": row for row in deployments},
         runs={id_: tuple(found) for id_, found in runs.items()},
+        slots=_slots(api),
     )
+
+
+def _slots(api: Api) -> dict[str, int | None]:
+    queues = {row["name"]: row for row in api.post(f"/work_pools/{POOL}/queues/filter")}
+    tags = {row["tag"]: row for row in _pages(api, "/concurrency_limits/filter")}
+    limits = {row["name"]: row for row in _pages(api, "/v2/concurrency_limits/filter")}
+    return {
+        f"work pool {POOL}": api.get(f"/work_pools/{POOL}")["concurrency_limit"],
+        f"work queue {QUEUES[1]}": queues.get(QUEUES[1], {}).get("concurrency_limit"),
+        f"tag limit {TAG}": tags.get(TAG, {}).get("concurrency_limit"),
+        f"global limit {GLOBAL}": limits.get(GLOBAL, {}).get("limit"),
+    }
 
 
 def _pages(api: Api, route: str, **query: Any) -> list[Row]:
@@ -70,6 +84,7 @@ def differences(before: Snapshot, was: World, now: Snapshot, world: World) -> li
         world: what the repository asks for.
     """
     found = [*_wrong_set(now, world), *_of_others(before, now), *_of_the_deployer(before, now)]
+    found += _wrong_slots(now, world)
     for path in sorted(world.wanted.keys() & now.ours.keys()):
         row = now.rows[path]
         wrong = [*_wrong_fields(world.wanted[path], row, world), *_wrong_schedules(world, path, row)]
@@ -87,6 +102,13 @@ def _wrong_set(now: Snapshot, world: World) -> Iterator[str]:
         yield f"{path}: missing"
     for path in sorted(have - should):
         yield f"{path}: still there"
+
+
+def _wrong_slots(now: Snapshot, world: World) -> Iterator[str]:
+    for name, slots in now.slots.items():
+        should = world.slots + (10 if name == f"work pool {POOL}" else 0)
+        if slots != should:
+            yield f"{name}: {slots} slots instead of {should}"
 
 
 def _of_others(before: Snapshot, now: Snapshot) -> Iterator[str]:

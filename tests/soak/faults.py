@@ -36,7 +36,7 @@ class Target:
 
     def some_write(self) -> int:
         """The number of a write, counted from 1; now and then there are not so many."""
-        return self.random.randint(1, self.writes + 3)
+        return self.random.randint(1, 2 * self.writes + 3)
 
 
 async def requests_fail(target: Target) -> Hit:

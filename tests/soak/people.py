@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.integration.api import Api
 
-from .world import OWNER_TAG, POOL, Deed, rule_of
+from .world import OWNER_TAG, POOL, TAG, Deed, rule_of
 
 FOREIGN_FLOW = "flow-1"  # it has deployments of ours, too
 FOREIGN_TAG = OWNER_TAG.replace("soak", "others")
@@ -36,6 +36,9 @@ def prepare(api: Api) -> None:
 def act(api: Api, deeds: Iterable[Deed]) -> None:
     """Do what people do between two applies."""
     for deed in deeds:
+        if deed.what == "edit a limit":
+            api.post("/concurrency_limits/", tag=TAG, concurrency_limit=99)
+            continue
         row = api.deployment(deed.path)
         path = f"/deployments/{row['id']}"
         if deed.what == "pause":
@@ -53,6 +56,12 @@ def act(api: Api, deeds: Iterable[Deed]) -> None:
             api.patch(f"{path}/schedules/{schedule_id}", active=False)  # as the UI does; it empties its parameters
         else:
             raise ValueError(deed.what)
+
+
+def delete_locks(api: Api) -> None:
+    """Take the locks of appliers that are known to be dead."""
+    for row in api.post("/variables/filter", variables={"tags": {"all_": ["orchestrator", "lock"]}}):
+        api.call("DELETE", f"/variables/{row['id']}")
 
 
 def schedule_ids(row: dict[str, Any]) -> dict[str, str]:

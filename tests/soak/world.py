@@ -18,7 +18,7 @@ from tests.unit.builders import write_files
 
 PROJECT, ENVIRONMENT = "soak", "development"
 OWNER_TAG = f"orchestrator:{PROJECT}:{ENVIRONMENT}"
-POOL, QUEUES = "soak-pool", ("default", "tables")
+POOL, QUEUES, TAG, GLOBAL = "soak-pool", ("default", "tables"), "soak-database", "soak-licences"
 DEPLOYER = f"deploy-everything/{ENVIRONMENT}"
 MOST, LEAST = 20, 12  # deployments
 FLOW = """
@@ -106,6 +106,7 @@ class World:
 
     flows: Mapping[str, int]  # name → revision of its code
     wanted: Mapping[str, Wanted]  # flow/deployment → …
+    slots: int = 2  # of every limit that the environment declares
     paused: frozenset[str] = frozenset()  # flow/deployment, by a person
     off: frozenset[tuple[str, str]] = frozenset()  # flow/deployment and schedule, by a person
 
@@ -113,7 +114,16 @@ class World:
         """Make the folder the repository that this world describes."""
         environment = {
             "prefect_api_url": api_url,
-            "work_pools": {"python": {"name": POOL, "type": "process"}},
+            "work_pools": {
+                "python": {
+                    "name": POOL,
+                    "type": "process",
+                    "concurrency_limit": 10 + self.slots,
+                    "queues": {QUEUES[1]: {"concurrency_limit": self.slots}},
+                }
+            },
+            "concurrency_limits": {TAG: self.slots},
+            "global_concurrency_limits": {GLOBAL: self.slots},
             "deployer": {"schedule": {"slug": "nightly", "cron": "0 4 * * *", "timezone": "UTC"}},
         }
         deployments = {"deployments": [wanted.document() for wanted in self.wanted.values()]}
@@ -173,6 +183,8 @@ def next_world(world: World, seed: int, round_number: int) -> World:
     if random.random() < 0.3:
         flow = random.choice(sorted(world.flows))
         world = replace(world, flows={**world.flows, flow: world.flows[flow] + 1})
+    if random.random() < 0.5:
+        world = replace(world, slots=2 + round_number)
     return world.without_ghosts()
 
 
@@ -283,7 +295,7 @@ class Deed:
     """What a person does on the server."""
 
     what: str
-    path: str
+    path: str = ""  # flow/deployment
     schedule: str = ""
 
 
@@ -306,6 +318,8 @@ def _deeds(world: World, random: Random) -> Iterator[Deed]:
     if active:
         yield Deed(what="switch off", path=active[0][0], schedule=active[0][1])
     others = [path for path in running if not active or path != active[0][0]]
+    if random.random() < 0.3:
+        yield Deed(what="edit a limit")
     for what in random.sample(["edit", "delete", "add a schedule"], k=random.randint(0, 2)):
         if others:
             yield Deed(what=what, path=others.pop())

@@ -299,5 +299,5 @@ class TestReferences:
 
 
 def test_errors_come_first() -> None:
-    items = found(replace(FACTS, served_pools=frozenset()), work_queue="new", job_variables={"imgae": 1})
+    items = found(replace(FACTS, served_pools=frozenset()), work_queue="new", job_variables={"image": 1})
     assert [finding.severity for finding in items] == ["error", "warning", "warning"]

@@ -67,7 +67,7 @@ async def plan_changes(
     api_url: str | None = None,
     selection: Selection | None = None,
     adopt: Sequence[str] = (),
-    is_filled: bool = False,
+    recorded_as: str = "",
 ) -> Plan:
     """Read the server and compare; nothing is written.
 
@@ -77,7 +77,8 @@ async def plan_changes(
         api_url: the server; None: the one that Prefect's settings name.
         selection: what to plan; None: everything.
         adopt: patterns of unowned deployments to take over.
-        is_filled: what is desired was recorded, and has no placeholders any more.
+        recorded_as: where what is desired was recorded (`revision 3`), with its placeholders filled; empty: it is what
+            the repository asks for.
 
     Returns:
         The plan; where it changes anything, with what speaks against it, who moved, and which runs it concerns.
@@ -87,7 +88,7 @@ async def plan_changes(
     """
     chosen = selection or Selection()
     async with open_server(api_url) as server:
-        wanted = narrowed(desired if is_filled else await resolve(desired, server), chosen)
+        wanted = narrowed(desired if recorded_as else await resolve(desired, server), chosen)
         resources = wanted.resources if chosen.is_everything else _needed(wanted)
         plan = make_plan(
             wanted,
@@ -98,7 +99,8 @@ async def plan_changes(
             adopt=adopt,
             resources=plan_resources(resources, await read_resources(server, resources)),
         )
-        return await _explained(plan, resources, server)
+        told = f"otherwise in {recorded_as}" if recorded_as else "the repository changed"
+        return await _explained(plan, resources, server, told)
 
 
 async def _read_live(server: PrefectServer) -> tuple[LiveDeployment, ...]:
@@ -115,11 +117,11 @@ def _needed(desired: Desired) -> Resources:
     )
 
 
-async def _explained(plan: Plan, resources: Resources, server: PrefectServer) -> Plan:
+async def _explained(plan: Plan, resources: Resources, server: PrefectServer, told: str) -> Plan:
     """What a reader of a plan wants to know beyond the differences; nothing is asked where nothing changes."""
     if not plan.has_changes:
         return plan
-    plan = with_causes(plan, await RevisionStore(server, plan.owner).latest())
+    plan = with_causes(plan, await RevisionStore(server, plan.owner).latest(), told=told)
     plan = with_runs(plan, await touched_runs(server, touching(plan)))
     facts = await read_facts(server, plan.changes, resources)
     return with_findings(plan, {change.deployment: findings(change, facts, misfits) for change in plan.changes})
@@ -223,8 +225,11 @@ async def _recorded(
         with server.writing():
             revision = await writers.attempt(record)
     except ServerError as error:
-        unrecorded = {plan.owner.tag: (Finding(message=error.message, remedy=error.remedy),)}
-        return replace(result, findings=unrecorded)
+        unrecorded = Finding(
+            message=f"The changes were made, but not recorded: {error.message}",
+            remedy="`history` and `rollback` do not know of them; the next apply that changes something is recorded.",
+        )
+        return replace(result, findings={plan.owner.tag: (unrecorded,)})
     return replace(result, revision=revision.number if revision else None)
 
 

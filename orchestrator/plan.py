@@ -268,12 +268,13 @@ def _is_deployer(change: Change) -> bool:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def with_causes(plan: Plan, last: RecordedState | None) -> Plan:
+def with_causes(plan: Plan, last: RecordedState | None, *, told: str = "the repository changed") -> Plan:
     """Tell who moved since the last apply: the repository, or somebody on the server.
 
     Args:
         plan: the plan.
         last: what was recorded at the last apply; None where there is no record.
+        told: how the reasons say that what is asked for has changed.
 
     Returns:
         The plan with the same actions, a cause for each difference of a recorded deployment, and reasons that say so.
@@ -282,11 +283,11 @@ def with_causes(plan: Plan, last: RecordedState | None) -> Plan:
         return plan
     recorded = {config.deployment_path: config for config in last.deployments}
     number = last.revision.number
-    changes = tuple(_with_cause(change, recorded.get(change.deployment), number) for change in plan.changes)
+    changes = tuple(_with_cause(change, recorded.get(change.deployment), number, told) for change in plan.changes)
     return replace(plan, changes=changes, last_revision=number)
 
 
-def _with_cause(change: Change, last: DeploymentConfig | None, revision: int) -> Change:
+def _with_cause(change: Change, last: DeploymentConfig | None, revision: int, told: str) -> Change:
     if last is None or change.desired is None or (change.action == "unchanged" and not change.kept):
         return change
     if change.live is None:
@@ -296,7 +297,7 @@ def _with_cause(change: Change, last: DeploymentConfig | None, revision: int) ->
         return replace(change, reasons=(*change.reasons, *((lost,) if change.live.owner is None else ())))
     fields, kept = differences(change.desired, change.live, last)
     taken = (TAKEN_OVER,) if change.action == "adopt" else ()
-    return replace(change, fields=fields, kept=kept, reasons=(*taken, *_reasons(fields)))
+    return replace(change, fields=fields, kept=kept, reasons=(*taken, *_reasons(fields, told)))
 
 
 def with_runs(plan: Plan, runs: Mapping[str, TouchedRuns]) -> Plan:
@@ -353,17 +354,17 @@ def _listed(paths: Sequence[str]) -> str:
     return f"{shown} and {len(paths) - 5} more" if len(paths) > 5 else shown
 
 
-def _reasons(fields: Sequence[FieldDiff]) -> Iterator[str]:
+def _reasons(fields: Sequence[FieldDiff], told: str = "") -> Iterator[str]:
     """Why there is an update, in words; where it is known who moved, each side on its own."""
     words: dict[Cause, str] = {
-        "repository": "the repository changed",
+        "repository": told,
         "server": "somebody changed the server",
         "both": "changed on both sides",
     }
-    for cause, told in words.items():
+    for cause, moved in words.items():
         names = _named([diff for diff in fields if diff.cause == cause])
         if names:
-            yield f"{told}: {', '.join(names)}"
+            yield f"{moved}: {', '.join(names)}"
     names = _named([diff for diff in fields if not diff.cause])
     if "code" in names:
         yield "its code changed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -113,7 +112,7 @@ def rollback(
     if release:
         return _release(terminal, place, revision)
     target = anyio.run(_target, place, revision)
-    found = anyio.run(partial(_plan, place, _desired(target, place.owner), is_filled=True))
+    found = anyio.run(_plan, place, _desired(target, place.owner), f"revision {target.revision.number}")
     source = target.revision
     words = f"{place.owner.environment} on {found.api_url}: back to revision {source.number}"
     _tell(terminal, words, source, found, place.root)
@@ -209,7 +208,7 @@ def promote(
     number = recorded.revision.number
     with terminal.working(f"reading commit {short_commit(recorded.revision)}"):
         desired = promoted(place.root, server.env, recorded)
-    found = anyio.run(partial(_plan, place, desired, is_filled=False))
+    found = anyio.run(_plan, place, desired)
     words = f"{source} {number} into {server.env} on {found.api_url}"
     _tell(terminal, words, recorded.revision, found, place.root)
     question = f"Take revision {number} of {source} into {server.env}?"
@@ -240,8 +239,8 @@ async def _recorded(place: Place, number: int | None) -> RecordedState:
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def _plan(place: Place, desired: Desired, *, is_filled: bool) -> Plan:
-    return await live.plan_changes(desired, place.environment.policy, api_url=place.api_url, is_filled=is_filled)
+async def _plan(place: Place, desired: Desired, recorded_as: str = "") -> Plan:
+    return await live.plan_changes(desired, place.environment.policy, api_url=place.api_url, recorded_as=recorded_as)
 
 
 def _terms(place: Place, provenance: Provenance, digest: str, *, yes: bool, hold: Hold | None = None) -> Terms:

@@ -251,15 +251,8 @@ async def record_apply(
         desired_digest=digest,
     )
     deployments = state_after(plan, result, before, selection)
-    try:
-        recorded = await store.record(RecordedState(revision=revision, deployments=deployments))
-        if recorded.number > keep:
-            await store.prune(keep)
-    except ServerError as error:
-        raise ServerError(
-            f"The changes were made, but not recorded: {error.message}",
-            location=error.location or plan.owner.tag,
-            remedy="`history` and `rollback` do not know of them; the next apply that changes something is recorded.",
-        ) from error
+    recorded = await store.record(RecordedState(revision=revision, deployments=deployments))
+    if recorded.number > keep:
+        await store.prune(keep)
     logger.info("recorded as revision %s of %s", recorded.number, plan.environment)
     return recorded

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--fault", choices=FAULTS, help="always this one; default: all in turn")
     parser.add_argument("--verbose", action="store_true", help="what the applies said, too")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server that we have started ends with us
     done = asyncio.run(soak(given.rounds, given.seed, given.first, given.fault, verbose=given.verbose))
     sys.exit(0 if done else 1)
 

@@ -62,7 +62,8 @@ async def applier_is_interrupted(target: Target) -> Hit:
 
 
 async def _signalled(target: Target, number: signal.Signals) -> Hit:
-    moment, last = target.some_write(), target.random.choice([None, "hang up"])
+    moment = target.some_write()
+    last: Fault | None = target.random.choice([None, "hang up"])
     async with proxy_to(target.server.api_url) as proxy:
         process = await target.commands.start(proxy.api_url, *APPLY)
 
@@ -78,10 +79,12 @@ async def _signalled(target: Target, number: signal.Signals) -> Hit:
 async def server_is_killed(target: Target) -> Hit:
     """`kill -9` of the server, before or while it works on a write; it is started again at once."""
     moment, flight = target.some_write(), target.random.choice([None, target.random.uniform(0, LONGEST_FLIGHT)])
+    crashed = asyncio.Event()
 
     def crash() -> None:
         target.server.kill()
         target.server.start()
+        crashed.set()
 
     def strike() -> Fault | None:
         if flight is None:
@@ -94,6 +97,9 @@ async def server_is_killed(target: Target) -> Hit:
         process = await target.commands.start(proxy.api_url, *APPLY)
         proxy.judge = at_write(moment, strike)
         answer = await target.commands.finished(process)
+        if moment <= len(proxy.writes):
+            await crashed.wait()
+        await target.server.ready()
         words = "before it" if flight is None else f"{flight * 1000:.0f} ms into it"
         return Hit(f"at {_moment(moment, proxy)}, {words}", (answer,))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -81,6 +82,12 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
     return any(f"--output={form}" in arguments or ("--output", form) in pairwise(arguments) for form in documents)
 
 
+def _end_like_ctrl_c(number: int, received: list[int]) -> None:
+    """Whatever ends us politely gets the same report, and leaves as little behind, as a person's Ctrl-C."""
+    received.append(number)
+    signal.raise_signal(signal.SIGINT)
+
+
 def main() -> None:
     """The console script."""
     gc.set_threshold(*_COLLECT_RARELY)
@@ -88,10 +95,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what an ASCII terminal cannot show must not stop a report
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's usage statistics, and its notice about them, are not ours
+    terminated: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: _end_like_ctrl_c(number, terminated))
     try:
         code = run_command(sys.argv[1:])
     except KeyboardInterrupt:
-        code = 130
+        code = 128 + (terminated[0] if terminated else signal.SIGINT)
     except BrokenPipeError:  # the reader went away (`| head`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

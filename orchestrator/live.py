@@ -44,7 +44,7 @@ from orchestrator.plan import (
 )
 from orchestrator.pools import ResourceDoor, read_resources
 from orchestrator.preflight import findings
-from orchestrator.resources import apply_resources, plan_resources, resources_in, undo
+from orchestrator.resources import Spec, apply_resources, plan_resources, resources_in, undo
 from orchestrator.revisions import RevisionStore, record_apply
 from orchestrator.runs import touched_runs
 from orchestrator.server import PrefectServer, open_server
@@ -188,10 +188,27 @@ async def _still_the_same(plan: Plan, terms: Terms, server: PrefectServer) -> Pl
     return now
 
 
+class _PatientWriter:
+    """Writes pools, queues and limits, and repeats what is worth it; see `resources.ResourceWriter`."""
+
+    def __init__(self, door: ResourceDoor, writers: Writers) -> None:
+        self._door, self._writers = door, writers
+
+    async def create(self, spec: Spec) -> bool:
+        return await self._writers.attempt(partial(self._door.create, spec))
+
+    async def update(self, spec: Spec, names: Sequence[str]) -> None:
+        await self._writers.attempt(partial(self._door.update, spec, names))
+
+    async def remove(self, spec: Spec) -> None:
+        await self._writers.attempt(partial(self._door.remove, spec))
+
+
 async def _carry_out(plan: Plan, terms: Terms, server: PrefectServer, writers: Writers) -> DeploymentResult:
     """Pools, queues and limits first, since deployments need them."""
-    door = ResourceDoor(server)
-    resources = await apply_resources(plan.resources, door)
+    door = _PatientWriter(ResourceDoor(server), writers)
+    with server.writing():
+        resources = await apply_resources(plan.resources, door)
     broken = [item.label for item in resources if item.status in ("failed", "skipped")]
     if broken and terms.is_atomic:
         obstacle = Finding(message=f"not tried: --atomic, and {broken[0]} failed")
@@ -199,7 +216,8 @@ async def _carry_out(plan: Plan, terms: Terms, server: PrefectServer, writers: W
     triggers = partial(write_triggers, server)
     result = await apply_plan(plan, server, atomic=terms.is_atomic, writers=writers, write_triggers=triggers)
     if terms.is_atomic and (broken or result.failed):
-        resources = await undo(plan.resources, resources, door)
+        with server.writing():
+            resources = await undo(plan.resources, resources, door)
     return replace(result, resources=resources)
 
 

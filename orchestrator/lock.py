@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -45,10 +47,11 @@ class Holder:
     name: str
     since: str  # ISO 8601
     silent_seconds: float  # since it was last renewed, by the server's clock
+    process: str = ""  # as `_process` gives it
 
     @property
     def is_dead(self) -> bool:
-        return self.silent_seconds > STALE_SECONDS
+        return self.silent_seconds > STALE_SECONDS or _has_ended(self.process)
 
 
 @asynccontextmanager
@@ -77,7 +80,12 @@ async def environment_lock(
         ServerUnreachable, ServerError: the server did not answer.
     """
     lock = Lock(server, owner, holder)
-    await lock.acquire(wait=wait, tell=tell)
+    try:
+        await lock.acquire(wait=wait, tell=tell)
+    except anyio.get_cancelled_exc_class():  # it may have been created, and nobody heard the answer
+        with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_SECONDS):
+            await lock.withdraw()
+        raise
     keeping = asyncio.create_task(lock.keep())  # no task group: it would wrap what the block raises
     try:
         yield lock
@@ -109,7 +117,7 @@ class Lock:
                 self._hold(other.id)  # it was created, and the answer lost
                 return
             if other.is_dead:
-                tell(f"{other.name} has not been heard of for {other.silent_seconds:.0f} seconds: taking its lock")
+                tell(f"{other.name} has ended without giving its lock back: taking it")
                 await self._delete(other.id)
                 continue
             words = f"{other.name} applies to {self._owner.environment} since {other.since}"
@@ -151,6 +159,13 @@ class Lock:
                     logger.debug("The lock was not renewed: %s", error)
                     pause = 1.0
 
+    async def withdraw(self) -> None:
+        """Give the lock back, if it is ours after all. What fails is left to time."""
+        with suppress(OrchestratorError):
+            other = await self._read()
+            if other is not None and other.token == self._token:
+                await self._delete(other.id)
+
     async def release(self) -> None:
         """Give the lock back. What fails is told only: time does it as well."""
         try:
@@ -172,7 +187,7 @@ class Lock:
         return True
 
     def _body(self) -> dict[str, Any]:
-        value = {"holder": self._holder, "since": self._since, "token": self._token}
+        value = {"holder": self._holder, "since": self._since, "token": self._token, "process": _process()}
         return {"value": value, "tags": ["orchestrator", "lock", self._owner.tag]}
 
     async def _renew(self) -> None:
@@ -200,6 +215,7 @@ class Lock:
             name=str(value.get("holder", "somebody")),
             since=str(value.get("since", row["created"])),
             silent_seconds=silent.total_seconds(),
+            process=str(value.get("process", "")),
         )
 
     async def _delete(self, id_: str) -> None:
@@ -224,6 +240,30 @@ def lock_name(owner: Owner) -> str:
     """The variable's name: readable, and with a digest, since names of variables know lower-case letters only."""
     words = re.sub(r"[^a-z0-9_-]+", "-", f"{owner.project}-{owner.environment}".lower())[:200]
     return f"orchestrator-lock-{words}-{hashlib.sha256(owner.tag.encode()).hexdigest()[:8]}"
+
+
+def _process() -> str:
+    """This process, as others who see the same processes find it: the machine's start, the pid namespace, the pid.
+    Empty where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')} {os.getpid()}"  # noqa: PTH115 - it is no file
+    except OSError:
+        return ""
+
+
+def _has_ended(process: str) -> bool:
+    """Whether a process surely has ended. Of one that is out of sight nothing is known."""
+    place, _, pid = process.rpartition(" ")
+    if not place or place != _process().rpartition(" ")[0] or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def _server_time(answer: httpx.Response) -> datetime:

@@ -177,19 +177,31 @@ def holder(api: Api, owner: Owner) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-async def test_who_is_killed_frees_it_by_time(
+async def test_who_is_killed_here_frees_it_at_once(api: Api, owner: Owner, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(LockedError, match="carol@server"):
+        async with held(api, owner, wait=False):
+            raise AssertionError("its holder lives")
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    async with held(api, owner, wait=False):
+        assert (variable(api, owner) or {})["value"]["holder"] == "alice@laptop"
+
+
+async def test_who_is_killed_elsewhere_frees_it_by_time(
     api: Api, owner: Owner, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "STALE_SECONDS", 4.0)
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
+    left = variable(api, owner) or {}
+    api.patch(f"/variables/{left['id']}", value={**left["value"], "process": f"another-machine pid:[1] {holder.pid}"})
     told: list[str] = []
     with pytest.raises(LockedError, match="carol@server"):
         async with held(api, owner, wait=False):
             raise AssertionError("it is too early")
     async with held(api, owner, tell=told.append):
         assert (variable(api, owner) or {})["value"]["holder"] == "alice@laptop"
-    assert "carol@server has not been heard of for" in told[-1]
+    assert "carol@server has ended without giving its lock back" in told[-1]
 
 
 async def test_who_is_interrupted_releases(api: Api, owner: Owner, holder: subprocess.Popen[str]) -> None:

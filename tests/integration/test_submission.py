@@ -363,7 +363,7 @@ async def test_lines_about_runs_are_in_the_parents_own_log(deployment: str) -> N
 
     run_filter = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[await parent()]))
     async with get_client() as client, asyncio.timeout(60):
-        while not (found := await logged(client, run_filter, "Summary → 1/1 succeeded, 0 failed")):
+        while not (found := await logged(client, run_filter, "Summary → 1/1 succeeded, 0 failed")):  # noqa: ASYNC110
             await asyncio.sleep(0.1)  # logs are sent in batches
     assert found
 

@@ -305,11 +305,14 @@ class PrefectServer:
         id_ = await self._find_schedule(deployment_id, schedule, known) if key in self._unanswered else None
         if id_ is None:
             with self._creating(key):
-                ids, body = {"id": deployment_id}, [_schedule_body(schedule)]
-                rows = await self.request("POST", "/deployments/{id}/schedules", path_params=ids, json=body)
-                id_ = str(rows[0]["id"])
+                id_ = await self._add_schedule(deployment_id, schedule)
         await self._restore_runs(deployment_id)
         return id_
+
+    async def _add_schedule(self, deployment_id: str, schedule: ScheduleConfig) -> str:
+        ids, body = {"id": deployment_id}, [_schedule_body(schedule)]
+        rows = await self._despite_a_race("POST", "/deployments/{id}/schedules", path_params=ids, json=body)
+        return str(rows[0]["id"])
 
     async def _find_schedule(self, deployment_id: str, schedule: ScheduleConfig, known: Collection[str]) -> str | None:
         row = await self.request("GET", "/deployments/{id}", path_params={"id": deployment_id})

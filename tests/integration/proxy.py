@@ -128,14 +128,14 @@ async def proxy_to(api_url: str) -> AsyncIterator[Proxy]:
         listener.close()
 
 
-def after_writes(count: int, fault: Fault) -> Judge:
-    """Let so many writes through, then fail every request: the connection is gone for good."""
+def after_writes(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda request: True) -> Judge:
+    """Let so many writes that match through, then fail every request: the connection is gone for good."""
     left = count
 
     def judge(request: Request) -> Fault | None:
         nonlocal left
         if left > 0:
-            left -= request.writes
+            left -= request.writes and when(request)
             return None
         return fault
 

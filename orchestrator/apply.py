@@ -23,7 +23,14 @@ from typing import Literal, Protocol
 import anyio
 
 from orchestrator.config import DEPLOYER_FLOW
-from orchestrator.differences import COMPARED_FIELDS, SchedulePair, changed_fields, pair_schedules
+from orchestrator.differences import (
+    COMPARED_FIELDS,
+    SchedulePair,
+    changed_fields,
+    pair_schedules,
+    replaced_triggers,
+    triggers_to_write,
+)
 from orchestrator.errors import LockedError, OrchestratorError, ServerError, ServerUnreachable
 from orchestrator.masking import without_secrets
 from orchestrator.model import (
@@ -43,8 +50,13 @@ logger = logging.getLogger(__name__)
 Part = Literal["whole", "additions", "removals"]
 """Which of a change's writes: all, or (in an atomic apply) first what is simple to undo and later the rest."""
 
-WriteTriggers = Callable[[str, DeploymentConfig], Awaitable[None]]
-"""Gives a deployment, by its id, the automations that its configuration asks for, and no others."""
+WriteTriggers = Callable[[str, DeploymentConfig, Collection[str]], Awaitable[None]]
+"""Gives a deployment, by its id, the automations that its configuration asks for, and no others but people's.
+
+The names are those of automations that count as the deployment's, whoever made them.
+"""
+
+LAST_WORDS_SECONDS = 10.0  # for what has to be done after an interruption
 
 FAILURES = (OrchestratorError, TypeError, ValueError, LookupError)
 """What ends one change only; anything else is a bug and is raised."""
@@ -77,6 +89,7 @@ async def apply_plan(
     atomic: bool = False,
     writers: Writers | None = None,
     write_triggers: WriteTriggers | None = None,
+    on_interrupt: Callable[[DeploymentResult], Awaitable[object]] | None = None,
 ) -> DeploymentResult:
     """Carry out a plan.
 
@@ -86,20 +99,22 @@ async def apply_plan(
         atomic: all or nothing: after a failure everything is set back to what it was.
         writers: how many at a time, and what is repeated; None: as usual.
         write_triggers: writes a deployment's automations; None: they are left alone.
+        on_interrupt: is given what was done by then, when somebody interrupts; it has a few seconds.
 
     Returns:
         One result per change, in the plan's order. Nothing is raised for a change that fails: its result says why.
     """
     work = _Apply(plan, server, writers or Writers(), write_triggers, atomic=atomic)
     if any(change.writes for change in plan.changes):
-        with server.writing():
-            await work.carry_out()
-    return DeploymentResult(
-        environment=plan.environment,
-        api_url=plan.api_url,
-        results=tuple(work.results[change.deployment] for change in plan.changes),
-        problems=plan.problems,
-    )
+        try:
+            with server.writing():
+                await work.carry_out()
+        except anyio.get_cancelled_exc_class():
+            if on_interrupt is not None:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_SECONDS):
+                    await on_interrupt(work.result())
+            raise
+    return work.result()
 
 
 class _Apply:
@@ -125,6 +140,21 @@ class _Apply:
         blocked = [result.deployment for result in self.results.values() if result.status == "skipped"]
         if atomic and blocked:
             self._stop(f"--atomic, and {blocked[0]} cannot be done")
+
+    def result(self) -> DeploymentResult:
+        """What became of each change by now."""
+        untried = {
+            change.deployment: _result(change, "skipped", "not tried: it was interrupted")
+            for change in self.plan.changes
+            if change.deployment not in self.results
+        }
+        results = {**self.results, **untried}
+        return DeploymentResult(
+            environment=self.plan.environment,
+            api_url=self.plan.api_url,
+            results=tuple(results[change.deployment] for change in self.plan.changes),
+            problems=self.plan.problems,
+        )
 
     async def carry_out(self) -> None:
         """Write everything that there is to write; if that fails and the apply is atomic, take it back."""
@@ -209,16 +239,22 @@ class _Apply:
 
     async def _update(self, change: Change, desired: DeploymentConfig, live: LiveDeployment) -> None:
         """Everything but the schedules that go."""
-        names = changed_fields(change.fields)
+        names, gives_triggers = changed_fields(change.fields), _gives_triggers(change)
         fields = tuple(name for name in COMPARED_FIELDS if name in names)
+        late: tuple[str, ...] = ()
+        if change.action == "adopt" and gives_triggers:  # until they are there nobody owns it
+            late, fields = tuple({"tags"} & {*fields}), tuple(name for name in fields if name != "tags")
         if fields:
             await self.writers.attempt(partial(self.server.update_deployment, live.id, desired, fields))
         if "paused" in names:
             await self.writers.attempt(partial(self.server.pause_deployment, live.id))
         if "schedules" in names:
             await self._write_schedules(desired, live)
-        if "triggers" in names:
-            await self._give_triggers(live.id, desired)
+        if gives_triggers:
+            config = replace(desired, triggers=triggers_to_write(desired, live.config))
+            await self._give_triggers(live.id, config, _taken_over(change))
+        if late:
+            await self.writers.attempt(partial(self.server.update_deployment, live.id, desired, late))
 
     async def _write_schedules(self, desired: DeploymentConfig, live: LiveDeployment) -> None:
         """Create and change single schedules: the ones that are right keep their ids and their runs."""
@@ -233,15 +269,16 @@ class _Apply:
                 schedule = _in_rhythm(pair.desired, pair)
                 await self.writers.attempt(partial(self.server.update_schedule, live.id, pair.live_id, schedule))
 
-    async def _give_triggers(self, id_: str, config: DeploymentConfig) -> None:
+    async def _give_triggers(self, id_: str, config: DeploymentConfig, taken_over: Collection[str] = ()) -> None:
         if self.write_triggers is not None:
-            await self.writers.attempt(partial(self.write_triggers, id_, config))
+            await self.writers.attempt(partial(self.write_triggers, id_, config, taken_over))
 
     # ----- taking it back --------------------------------------------------------------------------------
 
     async def _interrupted(self) -> None:
-        done = sum(result.status == "applied" for result in self.results.values())
-        logger.warning("Interrupted: %d of %d changes were made.", done, sum(item.writes for item in self.plan.changes))
+        done = [path for path, result in self.results.items() if result.status == "applied"]
+        asked = sum(item.writes for item in self.plan.changes)
+        logger.warning("Interrupted: %d of %d changes were made: %s", len(done), asked, ", ".join(done) or "none")
         if self.atomic:
             self._stop("it was interrupted")
             with anyio.CancelScope(shield=True):
@@ -307,8 +344,9 @@ class _Apply:
             await attempt(partial(self.server.update_deployment, live.id, live.config, fields))
         if "paused" in names and now.config.paused and not live.config.paused:
             await attempt(partial(self.server.resume_deployment, live.id))
-        if "triggers" in names:
-            await self._give_triggers(live.id, live.config)
+        if _gives_triggers(change) and change.desired is not None:
+            config = replace(live.config, triggers=replaced_triggers(change.desired, live.config))
+            await self._give_triggers(live.id, config, _taken_over(change))
 
     async def _set_back_schedules(self, live: LiveDeployment, now: LiveDeployment) -> None:
         was = dict(zip(live.schedule_ids, live.config.schedules, strict=True))
@@ -344,6 +382,19 @@ def _removed_schedules(change: Change) -> Sequence[str]:
         return ()
     pairs = pair_schedules(change.desired.schedules, change.live)
     return [pair.live_id for pair in pairs if pair.desired is None and pair.live_id is not None]
+
+
+def _gives_triggers(change: Change) -> bool:
+    """Whether automations are written: those that are taken over get the owner's tag even where nothing differs."""
+    is_taken = change.action == "adopt" and change.desired is not None and bool(change.desired.triggers)
+    return is_taken or "triggers" in changed_fields(change.fields)
+
+
+def _taken_over(change: Change) -> Collection[str]:
+    """The names of the automations that count as triggers of a deployment that is taken over, whoever made them."""
+    if change.action != "adopt" or change.desired is None:
+        return ()
+    return {str(spec.get("name")) for spec in change.desired.triggers}
 
 
 def _in_rhythm(desired: ScheduleConfig, pair: SchedulePair) -> ScheduleConfig:

@@ -1,15 +1,16 @@
 """Triggers of deployments: the automations that start them when something happens.
 
-`prefect deploy` makes one automation for each entry of `triggers`. The server does not tell which automations belong to
-a deployment, and keeps them when the deployment is deleted. Ours carry the owner's tag; of those that `prefect deploy`
-made, we know the ones that go by the name which it gives them.
+`prefect deploy` makes one automation for each entry of `triggers`. The server knows which automations belong to a
+deployment, but does not tell, and keeps them when the deployment is deleted. Ours carry the owner's tag; of those that
+`prefect deploy` made, we know the ones that go by the name which it gives them. The others may be a person's: where
+a deployment is taken over they are strays, and only those that have the name of a desired trigger are replaced.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from uuid import UUID
 from prefect.events import DeploymentTriggerTypes
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.differences import StrayTrigger
 from orchestrator.model import DeploymentConfig, LiveDeployment, Owner
 from orchestrator.server import PrefectServer
 
@@ -46,6 +48,8 @@ def normal_triggers(specs: Sequence[Mapping[str, Any]], deployment_name: str) ->
 async def read_triggers(server: PrefectServer, live: Sequence[LiveDeployment]) -> tuple[LiveDeployment, ...]:
     """The deployments with their triggers: one request per 200 automations of the server, none without deployments.
 
+    Those of a deployment that nobody owns hold strays, too: whatever starts it and does nothing else.
+
     Raises:
         ServerUnreachable, ServerError: the server did not answer, or not with automations.
     """
@@ -57,41 +61,102 @@ async def read_triggers(server: PrefectServer, live: Sequence[LiveDeployment]) -
     return tuple(_with_triggers(item, by_deployment.get(item.id, ())) for item in live)
 
 
-async def write_triggers(server: PrefectServer, deployment_id: str, config: DeploymentConfig) -> None:
-    """Give a deployment exactly the triggers of `config`, as Prefect does: all that it owns go, then the new ones come.
+async def write_triggers(
+    server: PrefectServer, deployment_id: str, config: DeploymentConfig, taken_over: Collection[str] = ()
+) -> None:
+    """Give a deployment exactly the triggers of `config`. Those that are right, or have the right name, keep their ids.
 
     May be repeated after a failure. Automations that people made for the deployment are not touched.
+
+    Args:
+        server: where to.
+        deployment_id: of the deployment.
+        config: what it is to have.
+        taken_over: names of automations that are its triggers, whoever made them.
 
     Raises:
         ServerUnreachable, ServerError: the server did not answer, or refused.
     """
-    await server.delete_triggers(deployment_id)
-    owner = Owner.from_tags(config.tags)
-    for spec in config.triggers:
+    resource = {"resource_id": f"prefect.deployment.{deployment_id}"}
+    rows = await server.request("GET", "/automations/related-to/{resource_id}", path_params=resource)
+    name, owner = config.deployment_name, Owner.from_tags(config.tags)
+    left = [row for row in rows if _is_replaced(row, deployment_id, name, taken_over)]
+    missing = [spec for spec in config.triggers if not _taken(left, (row for row in left if _is_as(row, spec, owner)))]
+    for spec in missing:
         trigger = _TRIGGER.validate_python(dict(spec))
         trigger.set_deployment_id(UUID(deployment_id))
-        automation = trigger.as_automation().model_dump(mode="json")
-        await server.request("POST", "/automations/", json={**automation, "tags": [owner.tag] if owner else []})
+        body = trigger.as_automation().model_dump(mode="json")
+        old = _taken(left, (row for row in left if row["name"] == spec["name"]))
+        await _write(server, {**body, "tags": _tags(old or {}, owner)}, old)
+    for row in left:
+        await server.request("DELETE", "/automations/{id}", path_params={"id": row["id"]})
+
+
+async def _write(server: PrefectServer, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> None:
+    """Create an automation, or change one in place: whom it belongs to does not change then."""
+    if old is None:
+        await server.request("POST", "/automations/", json=body)
+        return
+    known = {key: value for key, value in body.items() if key != "owner_resource"}
+    await server.request("PUT", "/automations/{id}", path_params={"id": old["id"]}, json=known)
+
+
+def _taken(rows: list[Mapping[str, Any]], fitting: Iterator[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The first one that fits, which is no longer among the rows then."""
+    found = next(fitting, None)
+    if found is not None:
+        rows.remove(found)
+    return found
+
+
+def _is_replaced(row: Mapping[str, Any], deployment_id: str, deployment_name: str, taken_over: Collection[str]) -> bool:
+    """Whether an automation that is related to a deployment is one of its triggers, as far as anybody can tell."""
+    if _has_our_tag(row):  # a person may have given it more to do
+        started = [action["deployment_id"] for action in row["actions"] if _is_start(action)]
+        return not started or started[0] == deployment_id
+    is_known = row["name"] in taken_over or _belongs(row, deployment_name)
+    return is_known and _started_by(row) == deployment_id
+
+
+def _is_as(row: Mapping[str, Any], spec: Mapping[str, Any], owner: Owner | None) -> bool:
+    """Whether nothing has to be written."""
+    return _started_by(row) is not None and row["tags"] == _tags(row, owner) and _spec(row) == dict(spec)
+
+
+def _tags(row: Mapping[str, Any], owner: Owner | None) -> list[str]:
+    """What an automation is tagged with: what people gave it, and whose it is."""
+    theirs = [tag for tag in row.get("tags") or () if not tag.startswith(f"{Owner.PREFIX}:")]
+    return [*theirs, *([owner.tag] if owner else [])]
 
 
 def _with_triggers(item: LiveDeployment, rows: Sequence[Mapping[str, Any]]) -> LiveDeployment:
     name = item.config.deployment_name
-    specs = [_spec(row) for row in rows if _belongs(row, name)]
+    known = [row for row in rows if _belongs(row, name)]
+    specs = [_spec(row) for row in known]
+    if item.owner is None:
+        specs += [StrayTrigger(_spec(row)) for row in rows if row not in known]
     return replace(item, config=replace(item.config, triggers=_in_order(specs))) if specs else item
 
 
 def _started_by(row: Mapping[str, Any]) -> str | None:
     """The id of the deployment whose start is the one thing that an automation does."""
-    actions = row["actions"]
-    if len(actions) != 1 or (actions[0]["type"], actions[0].get("source")) != ("run-deployment", "selected"):
+    actions = [*row["actions"], *(row.get("actions_on_trigger") or ()), *(row.get("actions_on_resolve") or ())]
+    if len(actions) != 1 or not _is_start(actions[0]):
         return None
     return str(actions[0]["deployment_id"])
 
 
+def _is_start(action: Mapping[str, Any]) -> bool:
+    return (action["type"], action.get("source")) == ("run-deployment", "selected")
+
+
 def _belongs(row: Mapping[str, Any], deployment_name: str) -> bool:
     """Whether a deployment made an automation, and no person did."""
-    is_ours = any(tag.startswith(f"{Owner.PREFIX}:") for tag in row.get("tags") or ())
-    return is_ours or re.fullmatch(rf"{re.escape(deployment_name)}__automation_\d+", row["name"]) is not None
+    return _has_our_tag(row) or re.fullmatch(rf"{re.escape(deployment_name)}__automation_\d+", row["name"]) is not None
+
+
+def _has_our_tag(row: Mapping[str, Any]) -> bool:
+    return any(tag.startswith(f"{Owner.PREFIX}:") for tag in row.get("tags") or ())
 
 
 def _spec(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -316,7 +316,7 @@ async def _register_deployer(asked: Asked, api_url: str) -> tuple[str, bool, Pla
     path = f"{DEPLOYER_FLOW}/{environment.deployer_name}"
     own = Selection(only=(path,))
     plan = await live.plan_changes(desired, environment.policy, api_url=api_url, selection=own)
-    terms = terms_of(asked, "bootstrap", selection=own, verifies=False)
+    terms = terms_of(asked, "bootstrap", selection=own, keeps_commit=True, verifies=False)
     result = await live.apply_changes(plan, api_url=api_url, terms=terms)
     if result.failed:
         raise OrchestratorError(str(result.failed[0].error), location=path)

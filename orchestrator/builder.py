@@ -116,8 +116,10 @@ class DeploymentBuilder:
     def cleanup_deployments(self, pattern: str | None = None, environment: str = DEFAULT_ENVIRONMENT) -> CleanupResult:
         """Delete deployments of ours in one environment. Nobody is asked.
 
+        The deployer's own deployment stays, unless the pattern names its flow: `deploy-everything/*`.
+
         Args:
-            pattern: on flow/deployment, such as `etl/*`; None: all of ours.
+            pattern: on flow/deployment, such as `etl/*`; None: all of ours but the deployer.
             environment: the environment's name.
 
         Returns:

@@ -44,6 +44,7 @@ _COMMANDS = {
     "commands:clean": "Delete deployments of ours that match a pattern.",
     "commands:down": "Stop the server and the worker that bootstrap started, and only those.",
 }
+_AFTER_INTERRUPTION = "`orchestrator history` tells what was done; the same command goes on from there."
 _COLLECT_RARELY = (100_000, 50, 100)  # importing makes hundreds of thousands of objects, and none of them is garbage
 for _place, _help in _COMMANDS.items():
     app.command(f"orchestrator.{_place}", name=_place.partition(":")[2], help=_help)
@@ -101,6 +102,8 @@ def main() -> None:
         code = run_command(sys.argv[1:])
     except KeyboardInterrupt:
         code = 128 + (terminated[0] if terminated else signal.SIGINT)
+        if _asks_for_json(sys.argv[1:]):
+            Terminal("json").show("", error_json(OrchestratorError("Interrupted.", remedy=_AFTER_INTERRUPTION)))
     except BrokenPipeError:  # the reader went away (`| head`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

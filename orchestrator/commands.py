@@ -26,6 +26,7 @@ from orchestrator.local import LocalProcess, LocalState
 from orchestrator.model import DEFAULT_ENVIRONMENT, BootstrapResult, DeploymentResult, Kind, Plan, RunReport, Step
 from orchestrator.pipeline import Asked
 from orchestrator.plan import check_deletes
+from orchestrator.recording import desired_digest
 from orchestrator.revision_report import hold_line
 from orchestrator.server import open_server
 from orchestrator.terminal import (
@@ -39,6 +40,7 @@ from orchestrator.terminal import (
     OnServer,
     Root,
     Terminal,
+    Wait,
 )
 from orchestrator.terms import Terms, cleaning_terms, terms_of
 
@@ -99,7 +101,7 @@ def plan(
     _say_where(terminal, found)
     document = plan_report.plan_json(found)
     if out is not None:
-        out.write_text(json.dumps({**document, "scope": dataclasses.asdict(scope)}, indent=2), encoding="utf-8")
+        _write_review(out, {**document, "scope": dataclasses.asdict(scope)})
     if server.output == "markdown":
         terminal.lines(plan_report.plan_markdown(found, with_links=False, longest=plan_report.LONGEST_COMMENT))
     else:
@@ -118,7 +120,7 @@ def apply(
     prune: Annotated[bool | None, Parameter(negative="--no-prune")] = None,
     allow_delete: bool = False,
     atomic: bool = False,
-    wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
+    wait: Wait = True,
     verify: Annotated[bool, Parameter(negative="--no-verify")] = True,
 ) -> int:
     """Change what differs between the repository and the server.
@@ -137,6 +139,12 @@ def apply(
     policy = asked.settings.environment.policy
     api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=True)
     review = None if reviewed is None else _read_review(reviewed)
+    if review is not None and scope != Scope():
+        raise ConfigurationError(
+            "A reviewed plan says itself what it is about.",
+            location=str(reviewed),
+            remedy="Leave out --only, --kind, --declared-only and --adopt, or plan anew with them.",
+        )
     scope = review.scope if review else scope
     found = anyio.run(_plan, asked, api_url, scope)
     _say_where(terminal, found)
@@ -173,7 +181,8 @@ def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008 - frozen
     asked = read_repository(server, terminal)
     environment, problems = asked.settings.environment, asked.desired.problems
     api_url = pipeline.server_address(environment, server.api_url, writes=False)
-    found = anyio.run(live.read_status, asked.desired, environment.policy, api_url)
+    digest = desired_digest(asked.desired, asked.settings.root)
+    found = anyio.run(live.read_status, asked.desired, environment.policy, digest, api_url)
     hold = hold_line(found.hold) if found.hold else ""
     text = Group(fault_report.problems_text(problems), report.status_text(found, hold=hold))
     terminal.show(text, report.status_json(found, hold=hold))
@@ -182,12 +191,19 @@ def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008 - frozen
     return 0 if healthy and whole else EXIT_FAILED
 
 
-def clean(pattern: str, *, server: OnServer = OnServer(), yes: bool = False) -> int:  # noqa: B008 - frozen
+def clean(
+    pattern: str,
+    *,
+    server: OnServer = OnServer(),  # noqa: B008 - frozen
+    yes: bool = False,
+    wait: Wait = True,
+) -> int:
     """Delete deployments of ours that match a pattern.
 
     Args:
         pattern: A pattern on flow/deployment, such as `sub-etl-job/*`.
         yes: Do not ask.
+        wait: Wait for an apply to the environment to end; --no-wait says who is at it, and ends.
     """
     terminal = Terminal(server.output)
     settings = pipeline.load_settings(server.root, server.env)
@@ -197,9 +213,10 @@ def clean(pattern: str, *, server: OnServer = OnServer(), yes: bool = False) -> 
     if ours and not yes:
         names = "\n".join(f"- {item.config.deployment_path}" for item in ours)
         ask(terminal, Text(names), f"Delete these {len(ours)} deployments?")
-    terms = cleaning_terms(settings, "command line", pattern)
-    delete = partial(live.delete_deployments, owner, ours, foreign, pattern, api_url=api_url, terms=terms)
-    result = anyio.run(delete)
+    terms = cleaning_terms(settings, "command line", pattern, waits=wait)
+    with terminal.working("deleting") as doing:
+        delete = partial(live.delete_deployments, owner, ours, foreign, pattern, api_url=api_url, terms=terms)
+        result = anyio.run(partial(delete, tell=doing.tell))
     terminal.show(report.cleanup_text(result), report.cleanup_json(result))
     return EXIT_DEGRADED if result.failed else 0
 
@@ -224,6 +241,7 @@ def _carry_out(terminal: Terminal, found: Plan, api_url: str | None, terms: Term
 class Review:
     """What `plan --out` keeps of a plan that a person looks at: which one it was, and what it was about."""
 
+    environment: str
     scope: Scope
     checksum: str
 
@@ -231,8 +249,14 @@ class Review:
         """Refuse another plan than the one that was looked at.
 
         Raises:
+            ConfigurationError: it is another environment's.
             RefusedError: the checksums differ.
         """
+        if found.environment != self.environment:
+            raise ConfigurationError(
+                f"This plan is for the environment {self.environment}; nothing was changed in {found.environment}.",
+                remedy=f"Say --env {self.environment}.",
+            )
         if found.checksum != self.checksum:
             raise RefusedError(
                 "The server or the repository has moved since this plan was made; nothing was changed.",
@@ -241,13 +265,24 @@ class Review:
             )
 
 
+def _write_review(file: Path, document: dict[str, Any]) -> None:
+    try:
+        file.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"The plan cannot be written there: {error.strerror}.", location=str(file), remedy="Correct --out."
+        ) from error
+
+
 def _read_review(file: Path) -> Review:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        return TypeAdapter(Review).validate_python({name: document[name] for name in ("scope", "checksum")})
+        return TypeAdapter(Review).validate_python(
+            {name: document[name] for name in ("environment", "scope", "checksum")}
+        )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationError(
-            f"This is no plan: {type(error).__name__}.",
+            f"The plan cannot be read: {error.strerror}." if isinstance(error, OSError) else "This is no plan.",
             location=str(file),
             remedy="Write one with `orchestrator plan --out FILE`.",
         ) from error

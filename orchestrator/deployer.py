@@ -26,6 +26,7 @@ from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig
 from orchestrator.desired import Selection
 from orchestrator.errors import (
     ConfigurationError,
+    HeldError,
     OrchestratorError,
     RefusedError,
     ServerMismatch,
@@ -73,10 +74,12 @@ async def deploy_everything(
         plan = await _plan(asked, selection)
         if mode == "plan":
             return _planned(plan)
-        if plan.has_changes and (hold := await _held_back(asked)):
+        if hold := await _held_back(asked):
             return Completed(name="Held", message=hold_line(hold))
         check_deletes(plan, asked.settings.environment.policy)
         return _applied(await _apply(plan, _terms(asked, selection)))
+    except HeldError as error:  # it came while we waited for another apply to end
+        return Completed(name="Held", message=error_line(error))
     except OrchestratorError as error:
         return Failed(name=_name_of(error), message=error_line(error))
 

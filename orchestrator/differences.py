@@ -40,6 +40,13 @@ _RRULE_START = re.compile(r"^DTSTART:\d{8}T\d{6}\n")
 _OTHER = object()  # what was applied had another form: equal to neither side
 
 
+class StrayTrigger(dict[str, Any]):
+    """A trigger of a deployment that has no owner, made by `prefect deploy` or by a person: the server does not tell.
+
+    What is taken over replaces those that it names; the others stay.
+    """
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulePair:
     """One schedule as it is and as it should be; None on one side: to be created or deleted."""
@@ -84,8 +91,10 @@ def differences(
     Returns:
         The field differences, and the kept overrides in words.
     """
-    found = [*_field_differences(config, live.config, last), *_pause(config, live.config, last)]
-    kept = _kept_pause(config, live.config, last)
+    wanted = replace(config, triggers=triggers_to_write(config, live.config))
+    there = replace(live.config, triggers=_counterparts(config, live.config))
+    found = [*_field_differences(wanted, there, last), *_pause(config, live.config, last)]
+    kept = [*_kept_pause(config, live.config, last), *_kept_triggers(config, live.config, last)]
     for pair in pair_schedules(config.schedules, live):
         recorded = _recorded(pair, last.schedules) if last else None
         found += _schedule_differences(pair, recorded)
@@ -208,6 +217,52 @@ def _kept_pause(config: DeploymentConfig, live: DeploymentConfig, last: Deployme
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Triggers
+# ---------------------------------------------------------------------------------------------------------
+
+
+def triggers_to_write(config: DeploymentConfig, live: DeploymentConfig) -> tuple[Mapping[str, Any], ...]:
+    """The desired triggers; what somebody switched off stays off."""
+    there = _by_name(_counterparts(config, live))
+    wanted = _by_name(config.triggers).items()
+    return tuple(spec if _is_on(there.get(name, {})) else {**spec, "enabled": False} for name, spec in wanted)
+
+
+def replaced_triggers(config: DeploymentConfig, live: DeploymentConfig) -> tuple[Mapping[str, Any], ...]:
+    """The live triggers that go when those of `config` are written: all but the strays that it does not name."""
+    wanted = {spec.get("name") for spec in config.triggers}
+    return tuple(spec for spec in live.triggers if not isinstance(spec, StrayTrigger) or spec.get("name") in wanted)
+
+
+def _counterparts(config: DeploymentConfig, live: DeploymentConfig) -> tuple[Mapping[str, Any], ...]:
+    """What desired triggers are compared with; a stray counts where no other live trigger has its name."""
+    known = {spec.get("name") for spec in live.triggers if not isinstance(spec, StrayTrigger)}
+    replaced = replaced_triggers(config, live)
+    return tuple(spec for spec in replaced if not isinstance(spec, StrayTrigger) or spec.get("name") not in known)
+
+
+def _is_on(trigger: Mapping[str, Any]) -> bool:
+    return trigger.get("enabled") is not False
+
+
+def _kept_triggers(config: DeploymentConfig, live: DeploymentConfig, last: DeploymentConfig | None) -> Iterator[str]:
+    there, recorded = _by_name(_counterparts(config, live)), _by_name(last.triggers if last else ())
+    for name, spec in _by_name(config.triggers).items():
+        if _is_on(spec) and not _is_on(there.get(name, {})):
+            yield _switched_off(f"triggers.{name}.enabled", by_repository=not _is_on(recorded.get(name, {})))
+    replaced = replaced_triggers(config, live)
+    for spec in live.triggers:
+        if spec not in replaced:
+            yield f"triggers.{spec.get('name')}: nobody can tell who made it; delete it in the UI if it should not stay"
+
+
+def _switched_off(path: str, *, by_repository: bool) -> str:
+    if by_repository:
+        return f"{path}: the repository switched it off before; switch it on in the UI if it should run again"
+    return f"{path}: somebody switched it off"
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Schedules
 # ---------------------------------------------------------------------------------------------------------
 
@@ -298,7 +353,5 @@ def _coming_or_going(
 def _kept_schedule(pair: SchedulePair, last: ScheduleConfig | None) -> list[str]:
     if pair.desired is None or pair.live is None or pair.live.active or not pair.desired.active:
         return []
-    path = f"schedules[{pair.desired.label}].active"
-    if last is not None and not last.active:
-        return [f"{path}: the repository switched it off before; switch it on in the UI if it should run again"]
-    return [f"{path}: somebody switched it off"]
+    by_repository = last is not None and not last.active
+    return [_switched_off(f"schedules[{pair.desired.label}].active", by_repository=by_repository)]

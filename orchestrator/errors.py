@@ -10,6 +10,7 @@
     │   └── PortTaken              1: something that is no Prefect server holds the address
     ├── RunFailed                  1: a flow run that we started or waited for did not complete
     └── RefusedError               5: a safety rule forbids it
+        ├── HeldError              5: scheduled sync waits, since somebody went back to an older revision
         └── LockedError            5: somebody else applies to the environment
 
 Work that was done in part is no error but a result (exit code 4, "degraded").
@@ -106,6 +107,10 @@ class RefusedError(OrchestratorError):
     """A safety rule forbids what was asked."""
 
     exit_code = 5
+
+
+class HeldError(RefusedError):
+    """Scheduled sync waits, since somebody went back to an older revision."""
 
 
 class LockedError(RefusedError):

@@ -10,9 +10,9 @@ from functools import partial
 
 from orchestrator.apply import apply_plan
 from orchestrator.automations import read_triggers, write_triggers
-from orchestrator.config import Policy
+from orchestrator.config import DEPLOYER_FLOW, Policy
 from orchestrator.desired import Selection
-from orchestrator.errors import RefusedError, ServerError
+from orchestrator.errors import HeldError, RefusedError, ServerBusy, ServerError, ServerUnreachable
 from orchestrator.facts import misfits, read_facts
 from orchestrator.holds import held_back, read_hold, release_hold, set_hold
 from orchestrator.lock import environment_lock
@@ -28,6 +28,7 @@ from orchestrator.model import (
     LiveDeployment,
     Owner,
     Plan,
+    RecordedState,
     Resources,
     Revision,
 )
@@ -44,6 +45,7 @@ from orchestrator.plan import (
 )
 from orchestrator.pools import ResourceDoor, read_resources
 from orchestrator.preflight import findings
+from orchestrator.recording import holds
 from orchestrator.resources import Spec, apply_resources, plan_resources, resources_in, undo
 from orchestrator.revisions import RevisionStore, record_apply
 from orchestrator.runs import touched_runs
@@ -51,7 +53,7 @@ from orchestrator.server import PrefectServer, open_server
 from orchestrator.templating import resolve
 from orchestrator.terms import Terms
 from orchestrator.verify import pool_findings, verify, waits_for_runs, why_not_ready
-from orchestrator.writers import Writers
+from orchestrator.writers import PATIENCE_SECONDS, Writers
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +123,7 @@ async def _explained(plan: Plan, resources: Resources, server: PrefectServer, to
     """What a reader of a plan wants to know beyond the differences; nothing is asked where nothing changes."""
     if not plan.has_changes:
         return plan
-    plan = with_causes(plan, await RevisionStore(server, plan.owner).latest(), told=told)
+    plan = with_causes(plan, await _last_record(RevisionStore(server, plan.owner)), told=told)
     plan = with_runs(plan, await touched_runs(server, touching(plan)))
     facts = await read_facts(server, plan.changes, resources)
     return with_findings(plan, {change.deployment: findings(change, facts, misfits) for change in plan.changes})
@@ -152,22 +154,31 @@ async def apply_changes(
 
     Raises:
         LockedError: somebody else applies, and the terms are not to wait.
+        HeldError: it is a scheduled sync, which is held back.
         RefusedError: the plan was reviewed, and the server has moved since.
         ServerUnreachable, ServerError: the server did not answer before anything was written.
     """
     terms = terms or Terms()
     async with open_server(api_url) as server:
         if not plan.has_changes:
+            await _end_hold(terms, plan.owner, server)
             return await apply_plan(plan, server)
         async with environment_lock(server, plan.owner, terms.holder, wait=terms.waits, tell=tell) as lock:
             now = await _still_the_same(plan, terms, server)
-            await _settle_hold(terms, plan.owner, server)
-            writers = Writers(before=lock.require)
-            result = await _recorded(now, await _carry_out(now, terms, server, writers), terms, server, writers)
-        if terms.verifies:
-            found = await verify(now, result, server, read=partial(_read_live, server))
-            result = replace(result, findings={**result.findings, **found})
-        return result
+            await _require_no_hold(terms, plan.owner, server)
+            if terms.hold is not None:
+                await set_hold(server, terms.hold)
+            result = await _carry_out(now, terms, server, Writers(before=lock.require))
+            if any(item.status == "applied" for item in result.results):
+                await _end_hold(terms, plan.owner, server)
+        return await _verified(now, result, server) if terms.verifies else result
+
+
+async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer) -> DeploymentResult:
+    findings = dict(result.findings)
+    for place, found in (await verify(plan, result, server, read=partial(_read_live, server))).items():
+        findings[place] = (*findings.get(place, ()), *found)
+    return replace(result, findings=findings)
 
 
 async def _still_the_same(plan: Plan, terms: Terms, server: PrefectServer) -> Plan:
@@ -205,7 +216,7 @@ class _PatientWriter:
 
 
 async def _carry_out(plan: Plan, terms: Terms, server: PrefectServer, writers: Writers) -> DeploymentResult:
-    """Pools, queues and limits first, since deployments need them."""
+    """Pools, queues and limits first, since deployments need them; then the record, whatever became of it."""
     door = _PatientWriter(ResourceDoor(server), writers)
     with server.writing():
         resources = await apply_resources(plan.resources, door)
@@ -213,27 +224,42 @@ async def _carry_out(plan: Plan, terms: Terms, server: PrefectServer, writers: W
     if broken and terms.is_atomic:
         obstacle = Finding(message=f"not tried: --atomic, and {broken[0]} failed")
         plan = with_findings(plan, {change.deployment: (obstacle,) for change in plan.changes})
-    triggers = partial(write_triggers, server)
-    result = await apply_plan(plan, server, atomic=terms.is_atomic, writers=writers, write_triggers=triggers)
+    record = partial(_recorded, plan, terms=terms, server=server, writers=writers)
+    result = await apply_plan(
+        plan,
+        server,
+        atomic=terms.is_atomic,
+        writers=writers,
+        write_triggers=partial(write_triggers, server),
+        on_interrupt=record,
+    )
     if terms.is_atomic and (broken or result.failed):
         with server.writing():
             resources = await undo(plan.resources, resources, door)
-    return replace(result, resources=resources)
+    return await record(replace(result, resources=resources))
 
 
 async def _recorded(
-    plan: Plan, result: DeploymentResult, terms: Terms, server: PrefectServer, writers: Writers
+    plan: Plan, result: DeploymentResult, *, terms: Terms, server: PrefectServer, writers: Writers
 ) -> DeploymentResult:
-    """The result with its revision. That it could not be recorded is a finding: the changes are made."""
+    """The result with its revision. That it could not be recorded is a finding: the changes are made.
+
+    It is recorded without the lock, too, if that was lost meanwhile. A server that is gone is asked once more only.
+    """
     store = RevisionStore(server, plan.owner)
 
     async def record() -> Revision | None:
+        before = await _last_record(store)
+        source = terms.provenance
+        if terms.keeps_commit and before:
+            last = before.revision.provenance
+            source = replace(source, commit=last.commit, is_dirty=last.is_dirty)
         return await record_apply(
             store,
             plan,
             result,
-            terms.provenance,
-            before=await store.latest(),
+            source,
+            before=before,
             digest=terms.desired_digest,
             selection=terms.selection,
             keep=terms.keep_revisions,
@@ -241,7 +267,7 @@ async def _recorded(
 
     try:
         with server.writing():
-            revision = await writers.attempt(record)
+            revision = await Writers(patience=0.0 if writers.is_gone else PATIENCE_SECONDS).attempt(record)
     except ServerError as error:
         unrecorded = Finding(
             message=f"The changes were made, but not recorded: {error.message}",
@@ -251,11 +277,37 @@ async def _recorded(
     return replace(result, revision=revision.number if revision else None)
 
 
-async def _settle_hold(terms: Terms, owner: Owner, server: PrefectServer) -> None:
-    """An apply of all that the repository asks for ends what a rollback has begun; one of a part does not."""
-    if terms.hold is not None:
-        await set_hold(server, terms.hold)
-    elif terms.concerns_all:
+async def _last_record(store: RevisionStore) -> RecordedState | None:
+    """What was recorded last. A record that cannot be read is as good as none: it is not needed for doing things."""
+    try:
+        return await store.latest()
+    except (ServerBusy, ServerUnreachable):
+        raise
+    except ServerError as error:
+        logger.warning("The last revision cannot be used: %s", error)
+        return None
+
+
+async def _require_no_hold(terms: Terms, owner: Owner, server: PrefectServer) -> None:
+    """Keep a scheduled sync from undoing a rollback, be it one that came while the sync waited for the lock.
+
+    Raises:
+        HeldError: there is a hold, and the repository asks for the same as when it was set.
+    """
+    if terms.provenance.trigger != "schedule":
+        return
+    if hold := await held_back(server, owner, terms.desired_digest):
+        raise HeldError(
+            f"Scheduled sync waits since the rollback to revision {hold.revision} by {hold.by or 'somebody'}.",
+            location=owner.tag,
+            remedy="`orchestrator rollback --release` lifts this, and so does a change of the repository.",
+        )
+
+
+async def _end_hold(terms: Terms, owner: Owner, server: PrefectServer) -> None:
+    """What a person applies, if it is all that the repository asks for, ends what a rollback has begun."""
+    is_by_hand = terms.hold is None and terms.provenance.trigger not in ("schedule", "bootstrap")
+    if is_by_hand and terms.concerns_all and await read_hold(server, owner):
         await release_hold(server, owner)
 
 
@@ -270,15 +322,22 @@ async def hold_on(owner: Owner, digest: str, *, api_url: str | None = None) -> H
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def read_status(desired: Desired, policy: Policy, api_url: str | None) -> EnvironmentStatus:
-    """How each deployment of an environment stands on the server, and what they need around them."""
+async def read_status(desired: Desired, policy: Policy, digest: str, api_url: str | None) -> EnvironmentStatus:
+    """How each deployment of an environment stands on the server, and what they need around them.
+
+    Args:
+        desired: what it should have.
+        policy: the environment's.
+        digest: of what the repository asks for: tells whether a hold still holds.
+        api_url: the server.
+    """
     async with open_server(api_url) as server:
         wanted = await resolve(desired, server)
         live = await _read_live(server)
         resources = plan_resources(wanted.resources, await read_resources(server, wanted.resources))
         plan = make_plan(wanted, live, api_url=server.api_url, policy=policy, resources=resources)
         if plan.has_changes:
-            plan = with_causes(plan, await RevisionStore(server, plan.owner).latest())
+            plan = with_causes(plan, await _last_record(RevisionStore(server, plan.owner)))
         ours = [item for item in live if item.owner == desired.owner]
         pools = await pool_findings([item.config.work_pool for item in ours if item.config.work_pool], server)
         scheduled = await server.deployments_with_scheduled_runs([item.id for item in ours if waits_for_runs(item)])
@@ -288,7 +347,7 @@ async def read_status(desired: Desired, policy: Policy, api_url: str | None) -> 
         api_url=plan.api_url,
         deployments=tuple(_status(change, pools, scheduled) for change in plan.changes),
         resources=tuple(change for change in plan.resources if change.action != "unchanged"),
-        hold=hold,
+        hold=hold if hold and holds(hold, digest) else None,
     )
 
 
@@ -313,11 +372,17 @@ def _status(change: Change, pools: Mapping[str, Finding], scheduled: frozenset[s
 async def find_deployments(
     owner: Owner, pattern: str, api_url: str | None
 ) -> tuple[tuple[LiveDeployment, ...], tuple[str, ...]]:
-    """Live deployments by pattern on flow/deployment: ours, and the names of those that are not."""
+    """Live deployments by pattern on flow/deployment: ours, and the names of those that are not.
+
+    The deployer's own deployment is not met by a pattern such as `*`: its flow must be named.
+    """
     async with open_server(api_url) as server:
         live = await server.read_deployments()
     found = [item for item in live if fnmatchcase(item.config.deployment_path, pattern)]
-    ours = tuple(item for item in found if item.owner == owner)
+    names_deployer = pattern.startswith(f"{DEPLOYER_FLOW}/")
+    ours = tuple(
+        item for item in found if item.owner == owner and (names_deployer or item.config.flow_name != DEPLOYER_FLOW)
+    )
     return ours, tuple(item.config.deployment_path for item in found if item.owner != owner)
 
 
@@ -329,6 +394,7 @@ async def delete_deployments(
     *,
     api_url: str | None,
     terms: Terms,
+    tell: Callable[[str], None] = logger.info,
 ) -> CleanupResult:
     """Delete deployments of ours, as an apply: alone in the environment, recorded, one failure does not stop the rest.
 
@@ -339,6 +405,7 @@ async def delete_deployments(
         pattern: as it was given.
         api_url: the server.
         terms: as for an apply; its selection must take nothing but these.
+        tell: is told, in words, whom we wait for.
     """
     reasons = (f"it matches {pattern}",)
     changes = tuple(
@@ -352,7 +419,7 @@ async def delete_deployments(
         for item in deployments
     )
     plan = Plan(owner=owner, api_url=api_url or "", changes=changes)
-    result = await apply_changes(plan, api_url=api_url, terms=terms)
+    result = await apply_changes(plan, api_url=api_url, terms=terms, tell=tell)
     return CleanupResult(
         pattern=pattern,
         deleted=tuple(item.deployment for item in result.results if item.status == "applied"),

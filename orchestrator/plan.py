@@ -120,17 +120,19 @@ def check_deletes(plan: Plan, policy: Policy) -> None:
     """Refuse a plan that would delete much of what we own.
 
     Raises:
-        RefusedError: it deletes more than the policy's limit and share, or everything but the deployer.
+        RefusedError: it deletes more than the policy's limit and share, or everything but the deployer. One that
+            gets another name is not everything: it is created anew.
     """
     deletes = plan.summary["delete"]
-    ours = (change for change in plan.changes if change.action != "conflict" and not _is_deployer(change))
-    owned = sum(change.live is not None for change in ours)
+    others = [change for change in plan.changes if not _is_deployer(change)]
+    owned = sum(change.live is not None and change.live.owner == plan.owner for change in others)
+    comes = any(change.action in ("create", "adopt") for change in others)
     much = deletes > policy.delete_limit and deletes > policy.delete_share * owned
-    everything = deletes > 1 and deletes == owned
+    everything = deletes > 0 and deletes == owned and not (deletes == 1 and comes)
     if much or everything:
         raise RefusedError(
-            f"The plan would delete {deletes} of the {owned} deployments that {plan.owner.project} owns in "
-            f"{plan.environment}; nothing was changed.",
+            f"The plan would delete {deletes} of the {owned} deployments of {plan.owner.project} in "
+            f"{plan.environment} that it is about; nothing was changed.",
             location=plan.owner.tag,
             remedy="Look at it with `orchestrator plan`; if it is meant, repeat with --allow-delete.",
         )
@@ -203,9 +205,17 @@ def _foreign(config: DeploymentConfig, live: LiveDeployment, adopt: Sequence[str
             live=live,
         )
     holder = f"{live.owner.project} in {live.owner.environment}" if live.owner else "nobody that we know"
-    remedy = f"rename ours, or take it over with --adopt '{path}'" if live.owner is None else "rename one of them"
-    reasons = (f"a deployment of this name belongs to {holder}: {remedy}",)
+    reasons = (f"a deployment of this name belongs to {holder}: {_way_out(config, live)}",)
     return Change(action="conflict", deployment=path, kind=kind, reasons=reasons, desired=config, live=live)
+
+
+def _way_out(config: DeploymentConfig, live: LiveDeployment) -> str:
+    """What to do about a name that somebody else has."""
+    if config.flow_name == DEPLOYER_FLOW:  # named after the environment, as every project does
+        rename = f"name ours otherwise, by `deployer: {{name: …}}` in {config.source or 'the file of our environment'}"
+    else:
+        rename = "rename ours" if live.owner is None else "rename one of them"
+    return f"{rename}, or take it over with --adopt '{config.deployment_path}'" if live.owner is None else rename
 
 
 def _is_unwanted(item: LiveDeployment, desired: Desired, selection: Selection | None) -> bool:
@@ -293,7 +303,7 @@ def _with_cause(change: Change, last: DeploymentConfig | None, revision: int, to
     if change.live is None:
         return replace(change, reasons=(f"somebody deleted it from the server after revision {revision}",))
     if change.action == "conflict":
-        lost = f"it was ours at revision {revision}: somebody deployed it anew or took its tag away"
+        lost = f"it was ours, as revision {revision} records: somebody deployed it anew or took its tag away"
         return replace(change, reasons=(*change.reasons, *((lost,) if change.live.owner is None else ())))
     fields, kept = differences(change.desired, change.live, last)
     taken = (TAKEN_OVER,) if change.action == "adopt" else ()

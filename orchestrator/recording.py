@@ -116,7 +116,7 @@ def state_after(
 
     Returns:
         Sorted by path: what was applied or found right as it was asked for; what failed or was left alone as it was
-        recorded before, else as the server had it; nothing of what was deleted.
+        recorded before, else, if it is ours, as the server had it; nothing of what was deleted.
     """
     recorded = {config.deployment_path: config for config in before.deployments} if before else {}
     statuses = {item.deployment: item.status for item in result.results}
@@ -145,9 +145,11 @@ def _is_outside(config: DeploymentConfig, selection: Selection | None) -> bool:
 def _after(
     change: Change, status: ResultStatus, recorded: DeploymentConfig | None, owner: Owner
 ) -> DeploymentConfig | None:
-    """One deployment after an apply, None where there is none of ours."""
+    """One deployment after an apply, None where there is nothing to record."""
     is_done = status in ("applied", "unchanged")
-    if change.action == "conflict" or (change.action == "delete" and is_done):
+    if change.action == "conflict":
+        return recorded  # so that plans go on saying that it was ours
+    if change.action == "delete" and is_done:
         return None
     if is_done and change.desired is not None:
         return change.desired

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,18 @@ from orchestrator.confirmation import ask
 from orchestrator.errors import ConfigurationError, RefusedError
 from orchestrator.git import commit_of, is_dirty
 from orchestrator.holds import read_hold, release_hold, set_hold
-from orchestrator.model import DeploymentResult, Desired, Hold, Owner, Plan, Provenance, RecordedState, Revision
+from orchestrator.model import (
+    DeploymentConfig,
+    DeploymentResult,
+    Desired,
+    Hold,
+    LiveDeployment,
+    Owner,
+    Plan,
+    Provenance,
+    RecordedState,
+    Revision,
+)
 from orchestrator.plan import check_deletes
 from orchestrator.promotion import promotable_commit, promoted
 from orchestrator.provenance import user_at_host
@@ -29,7 +41,7 @@ from orchestrator.revision_report import folder_lines, history_json, history_tex
 from orchestrator.revisions import RevisionStore
 from orchestrator.server import open_server
 from orchestrator.terminal import EXIT_DEGRADED, OnServer, Terminal
-from orchestrator.terms import Terms
+from orchestrator.terms import ONLY, Terms
 
 ARevision = Annotated[int, Parameter(validator=Number(gte=1))]
 
@@ -102,7 +114,7 @@ def rollback(
     """Apply an older revision again, and let scheduled sync wait until the repository asks for something else.
 
     Args:
-        revision: Its number in `history`; default: the one before the last.
+        revision: Its number in `history`; default: the one before the last, or the last if the server differs from it.
         yes: Do not ask.
         allow_delete: Delete even more than the environment's policy allows at a time.
         release: Only let scheduled sync go on.
@@ -111,10 +123,10 @@ def rollback(
     place = place_of(server.root, server.env, server.api_url, writes=True)
     if release:
         return _release(terminal, place, revision)
-    target = anyio.run(_target, place, revision)
-    found = anyio.run(_plan, place, _desired(target, place.owner), f"revision {target.revision.number}")
+    target, which = anyio.run(_target, place, revision)
+    found = anyio.run(_plan_back, place, target)
     source = target.revision
-    words = f"{place.owner.environment} on {found.api_url}: back to revision {source.number}"
+    words = f"{place.owner.environment} on {found.api_url}: back to revision {source.number}{which}"
     _tell(terminal, words, source, found, place.root)
     note = f"rollback to {source.number}"
     _make_sure(terminal, place, found, f"Go back to revision {source.number}?", yes=yes, allow_delete=allow_delete)
@@ -145,25 +157,65 @@ async def _lift(place: Place) -> bool:
         return await release_hold(server, place.owner)
 
 
-async def _target(place: Place, number: int | None) -> RecordedState:
+async def _target(place: Place, number: int | None) -> tuple[RecordedState, str]:
+    """The revision to go back to and, where nobody named it, which one that is.
+
+    An apply that died before it was recorded, or a person, may have left the server otherwise than the last revision
+    says: then that one is what was there before.
+    """
+    if number is not None:
+        return await _recorded(place, number), ""
+    revisions, _ = await _history(place)
+    if revisions:
+        last = await _recorded(place, revisions[0].number)
+        if (await _plan_towards(place, last, _without_deployer(last))).has_changes:
+            return last, ", the last one: the server is not as it says"
+    if len(revisions) < 2:
+        raise ConfigurationError(
+            "There is no revision to go back to: " + ("only one is recorded." if revisions else "none is recorded."),
+            location=place.owner.tag,
+            remedy="`orchestrator history` lists them.",
+        )
+    return await _recorded(place, revisions[1].number), ", the one before the last"
+
+
+async def _plan_back(place: Place, target: RecordedState) -> Plan:
+    """What leads to what the environment had then. The deployer's own deployment stays as it is where there is one."""
     async with open_server(place.api_url) as server:
-        store = RevisionStore(server, place.owner)
-        if number is not None:
-            return await store.read(number)
-        last, *older = await store.history() or (None,)
-        if not older:
-            raise ConfigurationError(
-                "There is no revision to go back to: " + ("only one is recorded." if last else "none is recorded."),
-                location=place.owner.tag,
-                remedy="`orchestrator history` lists them.",
-            )
-        return await store.read(older[0].number)
+        there = await server.read_deployments()
+    deployer = _lost_deployer(target, place.owner, there)
+    return await _plan_towards(place, target, (*_without_deployer(target), *deployer))
 
 
-def _desired(target: RecordedState, owner: Owner) -> Desired:
-    """What the environment had then, but for the deployer's own deployment, which stays as it is."""
-    kept = tuple(config for config in target.deployments if config.flow_name != DEPLOYER_FLOW)
-    return Desired(owner=owner, deployments=kept)
+def _without_deployer(target: RecordedState) -> tuple[DeploymentConfig, ...]:
+    return tuple(config for config in target.deployments if config.flow_name != DEPLOYER_FLOW)
+
+
+def _lost_deployer(
+    target: RecordedState, owner: Owner, there: Sequence[LiveDeployment]
+) -> tuple[DeploymentConfig, ...]:
+    """The deployer's own deployment as it was then, if by now there is none of ours, and its name is free."""
+    deployers = [item for item in there if item.config.flow_name == DEPLOYER_FLOW]
+    taken = {item.config.deployment_path for item in deployers}
+    if any(item.owner == owner for item in deployers):
+        return ()
+    own = [config for config in target.deployments if config.flow_name == DEPLOYER_FLOW]
+    return tuple(config for config in own if config.deployment_path not in taken)
+
+
+async def _plan_towards(place: Place, target: RecordedState, deployments: tuple[DeploymentConfig, ...]) -> Plan:
+    """A plan for deployments of a revision.
+
+    What came after it is deleted, in an environment that does not prune as well: going back is asked for, while pruning
+    happens by the way. The limit on deletes holds.
+    """
+    name = f"revision {target.revision.number}"
+    policy = place.environment.policy.model_copy(update={"prune": True})
+    desired = Desired(owner=place.owner, deployments=deployments)
+    plan = await live.plan_changes(desired, policy, api_url=place.api_url, recorded_as=name)
+    reasons = (f"it is not in {name}",)
+    changes = (replace(change, reasons=reasons) if change.action == "delete" else change for change in plan.changes)
+    return replace(plan, changes=tuple(changes))
 
 
 def _digest_of_repository(server: OnServer, terminal: Terminal) -> str:
@@ -208,7 +260,7 @@ def promote(
     number = recorded.revision.number
     with terminal.working(f"reading commit {short_commit(recorded.revision)}"):
         desired = promoted(place.root, server.env, recorded)
-    found = anyio.run(_plan, place, desired)
+    found = anyio.run(partial(live.plan_changes, desired, place.environment.policy, api_url=place.api_url))
     words = f"{source} {number} into {server.env} on {found.api_url}"
     _tell(terminal, words, recorded.revision, found, place.root)
     question = f"Take revision {number} of {source} into {server.env}?"
@@ -237,10 +289,6 @@ async def _recorded(place: Place, number: int | None) -> RecordedState:
 # ---------------------------------------------------------------------------------------------------------
 # What both do
 # ---------------------------------------------------------------------------------------------------------
-
-
-async def _plan(place: Place, desired: Desired, recorded_as: str = "") -> Plan:
-    return await live.plan_changes(desired, place.environment.policy, api_url=place.api_url, recorded_as=recorded_as)
 
 
 def _terms(place: Place, provenance: Provenance, digest: str, *, yes: bool, hold: Hold | None = None) -> Terms:
@@ -274,6 +322,11 @@ def _tell(terminal: Terminal, words: str, source: Revision, plan: Plan, root: Pa
 def _cautions(source: Revision, plan: Plan, root: Path) -> Iterator[str]:
     if source.status == "degraded":
         yield f"Revision {source.number} of {source.owner.environment} is degraded: not all of it was applied there."
+    if source.provenance.note.startswith(f"{ONLY} ") and source.provenance.trigger != "bootstrap":
+        yield (
+            f"Revision {source.number} of {source.owner.environment} was of a part ({source.provenance.note}): "
+            f"other deployments there may come from another commit."
+        )
     commit, is_clean = source.provenance.commit, not source.provenance.is_dirty
     is_there = is_clean and commit is not None and commit == commit_of(root) and not is_dirty(root)
     yield from folder_lines(plan, source, right=root if is_there else None)

@@ -32,6 +32,7 @@ PIPED_WIDTH = 1000  # columns: lines are not folded where a program reads them
 
 Root = Annotated[Path, Parameter(help="The repository.")]
 Env = Annotated[str, Parameter(help="The environment.")]
+Wait = Annotated[bool, Parameter(negative="--no-wait")]
 ApiUrl = Annotated[str | None, Parameter(help="The server's API; default: the environment's.")]
 
 

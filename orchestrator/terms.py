@@ -12,6 +12,7 @@ from orchestrator.pipeline import Asked, Settings
 from orchestrator.provenance import deployed_files, provenance
 from orchestrator.recording import desired_digest
 
+ONLY = "only"  # how the note of a partial apply begins
 NOWHERE = Provenance()
 KEPT_REVISIONS = Policy().keep_revisions
 
@@ -27,6 +28,7 @@ class Terms:
         adopt: the patterns of unowned deployments that the plan takes over.
         is_reviewed: a person has looked at this very plan: refuse if anything has moved since.
         is_atomic: all or nothing.
+        keeps_commit: it changes nothing that commits say: the environment goes on to stand for the one before.
         waits: for another apply to the environment to end; else refuse.
         verifies: read back what was written.
         keep_revisions: how many recorded applies to keep.
@@ -40,6 +42,7 @@ class Terms:
     adopt: tuple[str, ...] = ()
     is_reviewed: bool = False
     is_atomic: bool = False
+    keeps_commit: bool = False
     waits: bool = True
     verifies: bool = True
     keep_revisions: int = KEPT_REVISIONS
@@ -66,12 +69,22 @@ def terms_of(asked: Asked, trigger: Trigger, *, run_name: str | None = None, **o
     """
     settings = asked.settings
     files = deployed_files(settings, asked.discovery)
+    note = _part(others.get("selection"))
     return Terms(
-        provenance=provenance(settings.root, trigger, run_name=run_name, files=files),
+        provenance=provenance(settings.root, trigger, note, run_name=run_name, files=files),
         desired_digest=desired_digest(asked.desired, settings.root),
         keep_revisions=settings.environment.policy.keep_revisions,
         **others,
     )
+
+
+def _part(selection: Selection | None) -> str:
+    """Which part of an environment an apply is about, for the history; empty: all of it."""
+    if selection is None or selection.is_everything:
+        return ""
+    words = [*selection.only, *([f"kind {selection.kind}"] if selection.kind else [])]
+    words += ["declared ones"] if selection.declared_only else []
+    return f"{ONLY} {', '.join(words)}"
 
 
 def cleaning_terms(settings: Settings, trigger: Trigger, pattern: str, **others: Any) -> Terms:
@@ -80,5 +93,6 @@ def cleaning_terms(settings: Settings, trigger: Trigger, pattern: str, **others:
         provenance=provenance(settings.root, trigger, f"clean {pattern}"),
         keep_revisions=settings.environment.policy.keep_revisions,
         selection=Selection(only=(pattern,)),
+        keeps_commit=True,
         **others,
     )

@@ -143,6 +143,11 @@ class Writers:
         """Give a server that counted as gone a new chance: something has to be put right there."""
         self._gone, self._last_success = None, self._clock()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the server was given up."""
+        return self._gone is not None
+
     async def do(self, jobs: Sequence[Job]) -> None:
         """Do jobs, beginning them in their order, until all have ended.
 

@@ -132,7 +132,9 @@ def unknown_parameter(facts: Facts) -> Iterator[Finding]:
                         f"The deployment {declaration.name!r} cannot be used: {place} gives {name!r}, but the flow "
                         f"{flow.name!r} ({flow.path}:{flow.line_number}) has no such parameter.",
                         _unknown_parameter_remedy(name, flow),
+                        skips=True,
                         span=columns_of(facts.repository, declaration.file_path, line, str(name)),
+                        declaration=declaration.location,
                     )
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator import live
 from orchestrator.automations import normal_triggers, read_triggers, write_triggers
-from orchestrator.model import DeploymentConfig, Owner
+from orchestrator.config import Policy
+from orchestrator.model import DeploymentConfig, DeploymentResult, Desired, Owner, Plan
 from orchestrator.server import PrefectServer, open_server
+from orchestrator.terms import Terms
 from tests.unit.builders import deployment
 
 from .api import Api, unique
@@ -89,11 +92,15 @@ async def test_what_somebody_changed_differs(
 ) -> None:
     id_, config = there
     await write_triggers(server, id_, config)
+    before = {row["name"]: row["id"] for row in automations(api, id_)}
     changed = automations(api, id_)[1]
     api.patch(f"/automations/{changed['id']}", enabled=False)
     found = await triggers(server, id_)
     assert [each["name"] for each in found] == [each["name"] for each in config.triggers]
     assert found != config.triggers
+    await write_triggers(server, id_, config)
+    assert {row["name"]: row["id"] for row in automations(api, id_)} == before  # changed in place
+    assert await triggers(server, id_) == config.triggers
     api.call("DELETE", f"/automations/{changed['id']}")
     assert len(await triggers(server, id_)) == len(SPECS) - 1
     await write_triggers(server, id_, config)
@@ -152,3 +159,124 @@ async def test_more_than_a_page(api: Api, server: PrefectServer, there: tuple[st
     finally:
         for row in rows:
             api.call("DELETE", f"/automations/{row['id']}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Planned and applied
+# ---------------------------------------------------------------------------------------------------------
+
+MINE = {"name": "mine", "expect": ["file.arrived"], "parameters": {"x": 1}}
+
+
+async def planned(api: Api, *wanted: DeploymentConfig) -> Plan:
+    owner = Owner.from_tags(wanted[0].tags)
+    assert owner is not None
+    desired = Desired(owner=owner, deployments=wanted)
+    return await live.plan_changes(desired, Policy(), api_url=api.url, adopt=["*"], recorded_as="a test")
+
+
+async def applied(api: Api, *wanted: DeploymentConfig, atomic: bool = False) -> DeploymentResult:
+    terms = Terms(adopt=("*",), verifies=False, is_atomic=atomic)
+    return await live.apply_changes(await planned(api, *wanted), api_url=api.url, terms=terms)
+
+
+def told(plan: Plan) -> tuple[dict[str, tuple[Any, Any]], tuple[str, ...]]:
+    """What a plan says about the triggers of its first deployment."""
+    change = plan.changes[0]
+    fields = {item.path: (item.before, item.after) for item in change.fields if item.path.startswith("triggers")}
+    return fields, change.kept
+
+
+@pytest.fixture
+async def deployed_by_prefect(api: Api, server: PrefectServer) -> AsyncIterator[tuple[str, DeploymentConfig]]:
+    """A deployment of nobody, with a trigger as `prefect deploy` makes one, one by hand; and what is to be adopted."""
+    project = unique("shop")
+    owner = Owner(project=project, environment="development")
+    config = deployment(f"{project}/daily", tags=(owner.tag,), triggers=normal_triggers([MINE], "daily"))
+    id_ = await server.create_deployment(replace(config, tags=(), triggers=()), {})
+    action = {"type": "run-deployment", "source": "selected", "deployment_id": id_}
+    trigger = {**TRIGGER, "expect": MINE["expect"], "within": 9}
+    actions = [{**action, "parameters": MINE["parameters"]}]
+    owned_by = f"prefect.deployment.{id_}"
+    api.post("/automations/", name="mine", tags=["x"], trigger=trigger, actions=actions, owner_resource=owned_by)
+    api.post("/automations/", name="by-hand", trigger=TRIGGER, actions=[action])
+    yield id_, config
+    for row in automations(api, id_):
+        api.call("DELETE", f"/automations/{row['id']}")
+    api.delete_deployments_of(project)
+
+
+async def test_a_failed_atomic_adoption_loses_nothing(
+    api: Api, deployed_by_prefect: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = deployed_by_prefect
+    before = automations(api, id_)
+    loop = {"name": "refused", "expect": ["prefect.flow-run.Running"]}  # comes after `mine`, which is written by then
+    asked = replace(config, triggers=normal_triggers([MINE, loop], "daily"))
+    (result,) = (await applied(api, asked, atomic=True)).results
+    assert result.status == "failed"
+    assert "infinite loop" in str(result.error)
+    assert "was set back" in str(result.error)
+    assert automations(api, id_)[1]["updated"] != before[1]["updated"]
+    assert [without_times(row) for row in automations(api, id_)] == [without_times(row) for row in before]
+
+
+async def test_an_adoption_takes_over_the_triggers_that_it_names(
+    api: Api, server: PrefectServer, deployed_by_prefect: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = deployed_by_prefect
+    by_hand = automations(api, id_)[0]
+    fields, kept = told(await planned(api, config))
+    assert fields == {"triggers.mine.within": (9, 0)}
+    assert [words.partition(":")[0] for words in kept] == ["triggers.by-hand"]
+    assert not (await applied(api, config)).failed
+    assert [row["name"] for row in automations(api, id_)] == ["by-hand", "mine"]
+    assert automations(api, id_)[0] == by_hand
+    assert await triggers(server, id_) == config.triggers
+    assert not (await planned(api, config)).has_changes
+    await server.delete_triggers(id_)
+    assert automations(api, id_) == [by_hand]  # what was changed in place is still the deployment's own
+
+
+async def test_triggers_that_do_not_differ_are_ours_after_an_adoption(
+    api: Api, server: PrefectServer, deployed_by_prefect: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = deployed_by_prefect
+    same = replace(config, triggers=normal_triggers([{**MINE, "within": 9}], ""))
+    assert told(await planned(api, same))[0] == {}
+    ids = [row["id"] for row in automations(api, id_)]
+    assert not (await applied(api, same)).failed
+    assert [row["id"] for row in automations(api, id_)] == ids
+    assert not (await planned(api, same)).has_changes
+    assert not (await applied(api, replace(same, triggers=()))).failed
+    assert [row["name"] for row in automations(api, id_)] == ["by-hand"]
+
+
+async def test_an_adoption_without_triggers_leaves_those_of_others(
+    api: Api, deployed_by_prefect: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = deployed_by_prefect
+    before = automations(api, id_)
+    assert not (await applied(api, replace(config, triggers=()))).failed
+    assert automations(api, id_) == before
+
+
+async def test_what_somebody_switched_off_stays_off(
+    api: Api, server: PrefectServer, there: tuple[str, DeploymentConfig]
+) -> None:
+    id_, config = there
+    config = replace(config, triggers=normal_triggers([MINE], "daily"))
+    await applied(api, config)
+    api.patch(f"/automations/{automations(api, id_)[0]['id']}", enabled=False)
+    plan = await planned(api, config)
+    assert (plan.has_changes, told(plan)) == (False, ({}, ("triggers.mine.enabled: somebody switched it off",)))
+    changed = replace(config, triggers=normal_triggers([{**MINE, "within": 5}], "daily"))
+    assert not (await applied(api, changed)).failed
+    assert [(row["enabled"], row["trigger"]["within"]) for row in automations(api, id_)] == [(False, 5)]
+    assert not (await planned(api, changed)).has_changes
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    """An automation without what any write of it changes."""
+    trigger = {key: value for key, value in row["trigger"].items() if key != "id"}
+    return {key: value for key, value in row.items() if key != "updated"} | {"trigger": trigger}

@@ -26,7 +26,7 @@ FLOW = """
     from prefect import flow
 
     @flow(name="{name}")
-    def {function}(day: str = "today") -> None:
+    def {function}(day: str = "today", password: str = "") -> None:
         '''Does its work.'''
 """
 
@@ -298,5 +298,5 @@ async def test_a_refusal_of_the_server_does_not_quote_a_secret(
     run = await repository.sync()
 
     assert run.outcome == ("FAILED", "Degraded")
-    assert "'env.API_TOKEN'. Failure reason: ******** is not valid" in run.message
+    assert "job_variables.env.API_TOKEN" in run.message
     assert "9876543210" not in await everything_said(run, caplog)

@@ -207,7 +207,7 @@ async def test_what_somebody_deleted(api: Api, owner: Owner) -> None:
 async def test_a_plan_is_worked_out_anew_for_what_is_there_now(api: Api, owner: Owner) -> None:
     await apply(owner, wants(owner), wants(owner, "gone"))
     plan = await plan_of(owner, wants(owner, description="new"))
-    assert refreshed(plan, await read(owner)) == plan
+    assert refreshed(plan, await read(owner)).checksum == plan.checksum
 
     ids = {name: row["id"] for name, row in api.deployments_of(owner.project).items()}
     api.call("DELETE", f"/deployments/{ids['gone']}")

@@ -20,6 +20,8 @@ import yaml
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from orchestrator import live, pipeline
+from orchestrator.apply import apply_plan
+from orchestrator.builder import DeploymentBuilder
 from orchestrator.errors import ConfigurationError, RefusedError, ServerError, ServerUnreachable
 from orchestrator.holds import held_back, hold_name, read_hold, release_hold, set_hold
 from orchestrator.model import (
@@ -27,6 +29,7 @@ from orchestrator.model import (
     DeploymentConfig,
     Hold,
     Owner,
+    Plan,
     Provenance,
     RecordedState,
     Revision,
@@ -349,10 +352,13 @@ class Shop:
         """Apply the repository, and record it."""
         return anyio.run(self._apply, env)
 
+    async def plan(self, env: str = "staging") -> Plan:
+        asked = pipeline.read_repository(self.root, env)
+        return await live.plan_changes(asked.desired, asked.settings.environment.policy, api_url=self.api.url)
+
     async def _apply(self, env: str) -> Revision:
         asked = pipeline.read_repository(self.root, env)
-        policy = asked.settings.environment.policy
-        plan = await live.plan_changes(asked.desired, policy, api_url=self.api.url)
+        plan = await self.plan(env)
         terms = Terms(
             provenance=provenance(self.root, files=deployed_files(asked.settings, asked.discovery)),
             desired_digest=desired_digest(asked.desired, self.root),
@@ -362,6 +368,32 @@ class Shop:
         assert result.revision is not None and not result.failed, result
         async with store_of(self.owner(env), self.api.url) as store:
             return (await store.read(result.revision)).revision
+
+    def applied_unrecorded(self, env: str = "staging") -> None:
+        """Apply the repository, and die before it is recorded."""
+
+        async def apply() -> None:
+            async with open_server(self.api.url) as server:
+                assert not (await apply_plan(await self.plan(env), server)).failed
+
+        anyio.run(apply)
+
+    def add(self, env: str, text: str) -> None:
+        """Say more in an environment's file."""
+        file = self.root / "environments" / f"{env}.yaml"
+        file.write_text(f"{file.read_text(encoding='utf-8')}{text}\n", encoding="utf-8")
+
+    def declare_another(self) -> None:
+        """A second deployment of the flow in staging."""
+        file = self.root / "prefect.yaml"
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document["deployments"].append({**document["deployments"][0], "name": "another"})
+        file.write_text(yaml.safe_dump(document), encoding="utf-8")
+        environment = self.root / "environments" / "staging.yaml"
+        said = yaml.safe_load(environment.read_text(encoding="utf-8"))
+        environment.write_text(
+            yaml.safe_dump({**said, "select": [*said["select"], f"{self.flow}/another"]}), encoding="utf-8"
+        )
 
     def digest(self, env: str = "staging") -> str:
         return desired_digest(pipeline.read_repository(self.root, env).desired, self.root)
@@ -540,6 +572,113 @@ def test_nobody_goes_back_without_being_asked_nor_to_nothing(shop: Shop) -> None
     with pytest.raises(ConfigurationError, match="no revision 99"):
         rollback(99, server=shop.server("staging"), yes=True)
     assert shop.deployment() == before and shop.held() is None
+
+
+def test_what_came_later_is_deleted_where_nothing_is_pruned(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.write()
+    shop.add("staging", "policy: {prune: false}")
+    shop.applied()
+    shop.declare_another()
+    shop.applied()
+    assert set(shop.api.deployments_of(shop.flow)) == {"staging", "another"}
+
+    assert rollback(server=replace(shop.server("staging"), output="json"), yes=True) == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["delete"] == 1
+    assert set(shop.api.deployments_of(shop.flow)) == {"staging"}
+    assert shop.api.deployment("deploy-everything/staging")
+
+
+def test_going_back_deletes_no_more_than_the_limit(shop: Shop) -> None:
+    shop.write()
+    shop.add("staging", "policy: {prune: false, delete_limit: 0, delete_share: 0}")
+    shop.applied()
+    shop.declare_another()
+    shop.applied()
+    with pytest.raises(RefusedError, match="would delete 1 of the 2"):
+        rollback(server=shop.server("staging"), yes=True)
+    assert shop.held() is None
+    assert rollback(server=shop.server("staging"), yes=True, allow_delete=True) == 0
+    assert set(shop.api.deployments_of(shop.flow)) == {"staging"}
+
+
+def test_what_was_not_recorded_is_undone_first(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.write(description="one")
+    shop.applied()
+    shop.write(description="two")
+    shop.applied()
+    shop.write(description="three")
+    shop.declare_another()
+    shop.applied_unrecorded()
+    assert len(shop.history()) == 2
+
+    assert rollback(server=shop.server("staging"), yes=True) == 0
+    assert "back to revision 2, the last one: the server is not as it says" in " ".join(capsys.readouterr().out.split())
+    assert shop.deployment()["description"] == "two"
+    assert set(shop.api.deployments_of(shop.flow)) == {"staging"}
+
+
+def test_the_only_revision_is_gone_back_to_from_what_was_not_recorded(shop: Shop) -> None:
+    shop.write(description="one")
+    shop.applied()
+    shop.write(description="two")
+    shop.applied_unrecorded()
+    assert rollback(server=shop.server("staging"), yes=True) == 0
+    assert shop.deployment()["description"] == "one"
+
+
+def test_a_deployer_that_is_gone_comes_back(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.write(description="one")
+    shop.applied()
+    shop.write(description="two")
+    shop.applied()
+    own = shop.api.deployment("deploy-everything/staging")
+    shop.api.call("DELETE", f"/deployments/{own['id']}")
+
+    assert rollback(server=shop.server("staging"), yes=True) == 0
+    assert "back to revision 1, the one before the last" in " ".join(capsys.readouterr().out.split())
+    assert shop.deployment()["description"] == "one"
+    again = shop.api.deployment("deploy-everything/staging")
+    assert (again["tags"], again["parameters"]) == (own["tags"], own["parameters"])
+
+
+def test_a_deployer_that_was_renamed_does_not_come_back(shop: Shop) -> None:
+    shop.write(description="one")
+    shop.applied()
+    old = shop.api.deployment("deploy-everything/staging")
+    shop.write(description="two")
+    shop.add("staging", f"deployer: {{name: {shop.project}}}")
+    shop.applied()
+    shop.api.call("DELETE", f"/deployments/{old['id']}")
+
+    assert rollback(server=shop.server("staging"), yes=True) == 0
+    assert {"staging", shop.project} & set(shop.api.deployments_of("deploy-everything")) == {shop.project}
+
+
+def test_a_second_project_names_its_deployer_otherwise(shop: Shop, tmp_path: Path) -> None:
+    shop.write()
+    shop.applied()
+    other = replace(shop, root=tmp_path / "other", project=unique("bank"), flow=unique("etl"))
+    other.write()
+    (conflict,) = [change for change in anyio.run(other.plan).changes if change.action == "conflict"]
+    assert conflict.deployment == "deploy-everything/staging"
+    assert "`deployer: {name: …}` in environments/staging.yaml" in conflict.reasons[0]
+
+    other.add("staging", f"deployer: {{name: {other.project}}}")
+    try:
+        assert other.applied().status == "completed"
+    finally:
+        owned = {"tags": {"all_": [other.owner("staging").tag]}}
+        for row in shop.api.post("/deployments/filter", deployments=owned):
+            shop.api.call("DELETE", f"/deployments/{row['id']}")
+
+
+def test_deleting_everything_leaves_the_deployer_unless_its_flow_is_named(shop: Shop) -> None:
+    shop.write()
+    shop.applied()
+    builder = DeploymentBuilder(shop.root, api_url=shop.api.url)
+    assert builder.cleanup_deployments(None, "staging").deleted == (f"{shop.flow}/staging",)
+    assert builder.cleanup_deployments("deploy*", "staging").deleted == ()
+    assert builder.cleanup_deployments("deploy-everything/*", "staging").deleted == ("deploy-everything/staging",)
 
 
 def test_history_tells_who_when_and_what(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:

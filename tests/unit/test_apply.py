@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.apply import apply_plan
 from orchestrator.config import Policy
+from orchestrator.differences import StrayTrigger
 from orchestrator.errors import LockedError, ServerBusy, ServerError, ServerUnreachable
 from orchestrator.model import (
     DeploymentConfig,
@@ -298,7 +299,8 @@ class TestTriggers:
     async def test_are_written_for_what_is_new_and_for_what_differs(self) -> None:
         given: list[tuple[str, Any]] = []
 
-        async def write(id_: str, config: DeploymentConfig) -> None:
+        async def write(id_: str, config: DeploymentConfig, taken_over: Collection[str]) -> None:
+            assert not taken_over
             given.append((id_, config.triggers))
 
         fires = ({"type": "event"},)
@@ -309,6 +311,40 @@ class TestTriggers:
         await apply_plan(plan, notebook, write_triggers=write)
         assert given == [("id-of-a/new", fires), ("id-of-c/changed", fires)]
         assert [call[:2] for call in notebook.calls] == [("create", "a/new"), ("create", "b/other")]
+
+    async def test_stay_off_where_somebody_switched_them_off(self) -> None:
+        given: list[Any] = []
+
+        async def write(_: str, config: DeploymentConfig, __: Collection[str]) -> None:
+            given.append(config.triggers)
+
+        off = {"name": "mine", "enabled": False, "expect": ["a"]}
+        wanted = deployment(triggers=({"name": "mine", "enabled": True, "expect": ["b"]},))
+        there = live(deployment(triggers=(off,)))
+        await apply_plan(plan_of([wanted], [there]), Notebook.holding(there), write_triggers=write)
+        assert given == [({"name": "mine", "enabled": False, "expect": ["b"]},)]
+
+    @pytest.mark.parametrize("atomic", [False, True])
+    async def test_of_an_adoption_are_written_before_it_is_ours(self, atomic: bool) -> None:
+        mine, other = StrayTrigger(name="mine"), StrayTrigger(name="other")
+        there = live(deployment(description="old", tags=(), triggers=(mine, other)), owner=None)
+        notebook = Notebook.holding(there)
+
+        async def write(id_: str, config: DeploymentConfig, taken_over: Collection[str]) -> None:
+            notebook.calls.append(("triggers", id_, config.triggers, taken_over))
+            if config.tags:
+                raise ServerError("The server answered 422.")
+
+        plan = plan_of([deployment(triggers=({"name": "mine"},))], [there], adopt=["*"])
+        result = await apply_plan(plan, notebook, write_triggers=write, atomic=atomic)
+        assert outcomes(result) == [("etl/daily", "failed")]
+        id_ = there.id
+        expected: list[tuple[Any, ...]] = [
+            ("update", id_, ("description",)),
+            ("triggers", id_, ({"name": "mine"},), {"mine"}),
+        ]
+        back: list[tuple[Any, ...]] = [("update", id_, ("description",)), ("triggers", id_, (mine,), {"mine"})]
+        assert notebook.calls == expected + (back if atomic else [])
 
 
 NO = ServerError("The server answered 422.")

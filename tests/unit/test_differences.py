@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.differences import changed_fields, differences, pair_schedules
+from orchestrator.differences import (
+    StrayTrigger,
+    changed_fields,
+    differences,
+    pair_schedules,
+    replaced_triggers,
+)
 from orchestrator.masking import HIDDEN
 from orchestrator.model import Cause, DeploymentConfig, FieldDiff, ScheduleConfig
 from tests.unit.builders import cron, deployment, live
@@ -130,8 +137,8 @@ class TestCauses:
     def test_of_triggers(self) -> None:
         trigger = {"name": "on-file", "expect": ["a"], "enabled": True}
         last = deployment(triggers=(trigger,))
-        there = deployment(triggers=({**trigger, "enabled": False},))
-        assert causes(last, there, last) == {"triggers.on-file.enabled": "server"}
+        there = deployment(triggers=({**trigger, "expect": ["b"]},))
+        assert causes(last, there, last) == {"triggers.on-file.expect": "server"}
         assert causes(last, last, deployment()) == {"triggers.on-file": "repository"}
 
     @given(*(st.sampled_from([ABSENT, 1, 2, "1", True]) for _ in range(3)), st.sampled_from(sorted(FIELDS)))
@@ -253,3 +260,47 @@ class TestConcealed:
 def test_fields_are_named_once() -> None:
     fields = tuple(FieldDiff(path=path) for path in ("tags", "parameters.a", "parameters.b", "schedules[x.y].cron"))
     assert changed_fields(fields) == ("tags", "parameters", "schedules")
+
+
+class TestTriggers:
+    ON: ClassVar[dict[str, Any]] = {"name": "mine", "expect": ["a"], "enabled": True}
+    OFF: ClassVar[dict[str, Any]] = {**ON, "enabled": False}
+
+    def found(
+        self, wanted: Sequence[Any], there: Sequence[Any], last: Sequence[Any] | None = None
+    ) -> tuple[dict[str, tuple[Any, Any]], tuple[str, ...]]:
+        recorded = None if last is None else deployment(triggers=tuple(last))
+        fields, kept = differences(
+            deployment(triggers=tuple(wanted)), live(deployment(triggers=tuple(there))), recorded
+        )
+        return {field.path: (field.before, field.after) for field in fields}, kept
+
+    def test_that_somebody_switched_off_stay_off(self) -> None:
+        kept = ("triggers.mine.enabled: somebody switched it off",)
+        assert self.found([self.ON], [self.OFF]) == ({}, kept)
+        assert self.found([self.ON], [self.OFF], [self.ON]) == ({}, kept)
+        changed = {**self.ON, "expect": ["b"]}
+        assert self.found([changed], [self.OFF]) == ({"triggers.mine.expect": (["a"], ["b"])}, kept)
+
+    def test_that_the_repository_switched_off_stay_off(self) -> None:
+        fields, (kept,) = self.found([self.ON], [self.OFF], [self.OFF])
+        assert fields == {}
+        assert kept.startswith("triggers.mine.enabled: the repository switched it off before")
+
+    def test_are_switched_off_by_the_repository(self) -> None:
+        assert self.found([self.OFF], [self.ON]) == ({"triggers.mine.enabled": (True, False)}, ())
+        assert self.found([self.OFF], [self.OFF]) == ({}, ())
+
+    def test_that_are_strays_are_compared_where_they_are_named(self) -> None:
+        fields, (kept,) = self.found([self.ON], [StrayTrigger(self.ON), StrayTrigger(name="other")])
+        assert fields == {}
+        assert kept.startswith("triggers.other: nobody can tell who made it")
+        changed = StrayTrigger({**self.ON, "expect": ["b"]})
+        assert self.found([self.ON], [changed]) == ({"triggers.mine.expect": (["b"], ["a"])}, ())
+        assert self.found([self.ON], [self.ON, changed]) == ({}, ())
+
+    def test_that_are_strays_are_replaced_where_they_are_named(self) -> None:
+        mine, other = StrayTrigger(self.ON), StrayTrigger(name="other")
+        there = deployment(triggers=(mine, other, {"name": "ours"}))
+        assert replaced_triggers(deployment(triggers=(self.ON,)), there) == (mine, {"name": "ours"})
+        assert replaced_triggers(deployment(), there) == ({"name": "ours"},)

@@ -174,6 +174,14 @@ class TestOwnership:
     def test_only_what_the_request_names_is_adopted(self) -> None:
         assert change(deployment(), live(deployment(), owner=None), adopt=["other/*"]).action == "conflict"
 
+    def test_a_deployer_of_the_same_name_is_renamed_by_a_key_of_the_environment(self) -> None:
+        wanted = replace(DEPLOYER, source="environments/development.yaml")
+        key = "name ours otherwise, by `deployer: {name: …}` in environments/development.yaml"
+        other = replace(OWNER, project="bank")
+        assert change(wanted, live(wanted, owner=other)).reasons[0].endswith(f"belongs to bank in development: {key}")
+        (nobodys,) = change(wanted, live(wanted, owner=None)).reasons
+        assert nobodys.endswith(f"{key}, or take it over with --adopt 'deploy-everything/development'")
+
     @pytest.mark.parametrize("owner", [None, STAGING, Owner(project="other", environment="development")])
     def test_only_what_is_ours_is_deleted(self, owner: Owner | None) -> None:
         assert plan_of([], [live(deployment("old/daily"), owner=owner)]).changes == ()
@@ -263,12 +271,12 @@ class TestDeleteLimit:
 
     @pytest.mark.parametrize(
         ("deletes", "stays"),
-        [(0, 0), (1, 0), (5, 1), (10, 5), (11, 100)],
+        [(0, 0), (1, 1), (5, 1), (10, 5), (11, 100)],
     )
     def test_allows(self, deletes: int, stays: int) -> None:
         check_deletes(self.plan(deletes=deletes, stays=stays), Policy(delete_limit=10, delete_share=0.3))
 
-    @pytest.mark.parametrize(("deletes", "stays"), [(11, 20), (2, 0), (8, 0)])
+    @pytest.mark.parametrize(("deletes", "stays"), [(11, 20), (1, 0), (2, 0), (8, 0)])
     def test_refuses_much_of_what_we_own_and_everything(self, deletes: int, stays: int) -> None:
         with pytest.raises(
             RefusedError, match=f"would delete {deletes} of the {deletes + stays} deployments"
@@ -283,6 +291,25 @@ class TestDeleteLimit:
         ours = [live(deployment(f"gone/{number}")) for number in range(3)]
         with pytest.raises(RefusedError):
             check_deletes(plan_of(wanted, [*theirs, *ours]), Policy())
+
+    def test_the_only_one_may_get_another_name_but_not_all_of_many(self) -> None:
+        def renamed(number: int) -> Plan:
+            there = [live(deployment(f"etl/{each}")) for each in range(number)]
+            return plan_of([deployment("etl/new")], there)
+
+        assert renamed(1).summary["create"] == 1
+        check_deletes(renamed(1), Policy())
+        with pytest.raises(RefusedError, match="2 of the 2"):
+            check_deletes(renamed(2), Policy())
+
+    def test_what_is_taken_over_was_not_ours(self) -> None:
+        wanted = [deployment(f"theirs/{number}") for number in range(50)]
+        theirs = [live(config, owner=None) for config in wanted]
+        gone = [live(deployment(f"gone/{number}")) for number in range(11)]
+        plan = plan_of(wanted, [*theirs, *gone], adopt=["*"])
+        assert plan.summary["adopt"] == 50
+        with pytest.raises(RefusedError, match="11 of the 11"):
+            check_deletes(plan, Policy())
 
 
 class TestWhatPeopleChanged:
@@ -589,7 +616,7 @@ class TestCauses:
     def test_a_mark_that_was_taken_away_is_said(self) -> None:
         (found,) = since(plan_of([deployment()], [live(deployment(), owner=None)]), deployment()).changes
         assert found.action == "conflict"
-        assert "it was ours at revision 12" in found.reasons[-1]
+        assert "it was ours, as revision 12 records" in found.reasons[-1]
         (found,) = since(
             plan_of([deployment()], [live(deployment(), owner=None, tags=())], adopt=["*"]), deployment()
         ).changes

@@ -31,7 +31,7 @@ from orchestrator.model import (
     Revision,
     ScheduleConfig,
 )
-from orchestrator.plan import make_plan
+from orchestrator.plan import make_plan, with_causes
 from orchestrator.recording import (
     desired_digest,
     from_json,
@@ -190,7 +190,8 @@ OUTCOMES: list[tuple[Action, ResultStatus, bool, str | None]] = [
     ("delete", "applied", True, None),
     ("delete", "failed", True, OLD),
     ("delete", "skipped", False, SERVER),
-    ("conflict", "skipped", True, None),
+    ("conflict", "skipped", True, OLD),
+    ("conflict", "skipped", False, None),
     ("adopt", "applied", False, NEW),
     ("adopt", "failed", False, None),
 ]
@@ -221,6 +222,18 @@ def test_what_there_is_after_each_outcome(
 def test_every_outcome_is_in_the_table() -> None:
     assert {action for action, *_ in OUTCOMES} == set(ACTIONS)
     assert {status for _, status, *_ in OUTCOMES} == set(get_args(ResultStatus))
+
+
+def test_every_plan_says_that_what_is_in_conflict_was_ours() -> None:
+    """Another change is applied meanwhile: it does not make us forget."""
+    lost, other = deployment("etl/lost"), deployment("etl/other", description=NEW)
+    plan = plan_of(lost, other, on_server=(live(lost, owner=None), live(other, description=OLD)))
+    before = recorded("etl/lost", "etl/other")
+    state = state_after(plan, result_of(plan, "applied"), before)
+    (again,) = with_causes(
+        plan_of(lost, on_server=(live(lost, owner=None),)), replace(before, deployments=state)
+    ).changes
+    assert "it was ours" in again.reasons[-1]
 
 
 def test_what_is_left_alone_stays_in_the_record() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator import pools
+from orchestrator import server as server_door
 from orchestrator.bootstrap import ensure_resources
 from orchestrator.config import EnvironmentConfig
 from orchestrator.errors import ConfigurationError, OrchestratorError
@@ -246,19 +247,20 @@ async def test_a_tag_and_a_global_limit_of_one_name_are_two(api: Api) -> None:
     assert api.get(f"/v2/concurrency_limits/{name}")["limit"] == 5
 
 
-async def test_more_limits_and_queues_than_a_page_holds(api: Api) -> None:
+async def test_more_limits_and_queues_than_a_page_holds(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_door, "PAGE", 5)  # each new queue makes the server renumber all others: 200 take minutes
     prefix, name = unique("many"), unique("pool")
     # Global limits come first in the server's order: its own list of tag limits loses as many tags.
-    shared = {f"{prefix}-{number:03}": 1 for number in range(120)}
-    tags = {f"{prefix}-{number:03}": 1 for number in range(120)}
-    many = {f"q-{number:03}": {} for number in range(230)}
+    shared = {f"{prefix}-{number:03}": 1 for number in range(7)}
+    tags = {f"{prefix}-{number:03}": 1 for number in range(7)}
+    many = {f"q-{number:03}": {} for number in range(12)}
     resources = declared(
         work_pools={"python": {"name": name, "type": "process", "queues": many}},
         concurrency_limits=tags,
         global_concurrency_limits=shared,
     )
 
-    assert await settled(api, resources) == ["create"] * (1 + 230 + 240)
+    assert await settled(api, resources) == ["create"] * (1 + 12 + 14)
     api.call("DELETE", f"/work_pools/{name}")
     for each in tags:
         api.call("DELETE", f"/concurrency_limits/tag/{each}")

@@ -102,7 +102,10 @@ async def plan_changes(
             resources=plan_resources(resources, await read_resources(server, resources)),
         )
         told = f"otherwise in {recorded_as}" if recorded_as else "the repository changed"
-        return await _explained(plan, resources, server, told)
+        plan = await _explained(plan, resources, server, told)
+        if recorded_as or not plan.has_changes or not chosen.is_everything:
+            return plan
+        return replace(plan, hold=await read_hold(server, plan.owner))
 
 
 async def _read_live(server: PrefectServer) -> tuple[LiveDeployment, ...]:
@@ -249,7 +252,7 @@ async def _recorded(
     store = RevisionStore(server, plan.owner)
 
     async def record() -> Revision | None:
-        before = await _last_record(store)
+        before = await (_last_record(store) if terms.concerns_all else store.latest())  # a part alone would be no state
         source = terms.provenance
         if terms.keeps_commit and before:
             last = before.revision.provenance

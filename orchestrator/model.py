@@ -486,6 +486,17 @@ class ResourceChange:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Hold:
+    """Scheduled sync waits: somebody went back to an older revision."""
+
+    owner: Owner
+    revision: int  # the one that was gone back to
+    desired_digest: str  # of the repository then; empty where it had faults and could not be worked out
+    by: str = ""
+    at: str = ""  # ISO 8601, UTC
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """A read-only list of changes for one environment on one server, in the order in which they are applied."""
 
@@ -496,6 +507,7 @@ class Plan:
     problems: tuple[ValidationError, ...] = ()
     checksum: str = ""
     last_revision: int | None = None  # the revision against which causes were told
+    hold: Hold | None = None  # what applying all of this would end
 
     @property
     def environment(self) -> str:
@@ -616,17 +628,6 @@ class RecordedState:
 
     revision: Revision
     deployments: tuple[DeploymentConfig, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hold:
-    """Scheduled sync waits: somebody went back to an older revision."""
-
-    owner: Owner
-    revision: int  # the one that was gone back to
-    desired_digest: str  # of the repository then; empty where it had faults and could not be worked out
-    by: str = ""
-    at: str = ""  # ISO 8601, UTC
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
@@ -76,6 +77,9 @@ def notes(plan: Plan) -> tuple[str, ...]:
     words = {"create": "to create", "update": "to update", "conflict": "in conflict"}
     resources = [f"{around.count(action)} {word}" for action, word in words.items() if action in around]
     found = [f"pools and limits: {', '.join(resources)}"] if resources else []
+    if plan.hold is not None:
+        who = plan.hold.by or "somebody"
+        found.append(f"{who} went back to revision {plan.hold.revision}: applying this undoes that rollback")
     if drifted:
         found.append(f"{_number(drifted, 'deployment')} changed on the server since revision {plan.last_revision}")
     if stopped:
@@ -184,12 +188,27 @@ def _plan_lines(plan: Plan, width: int) -> Iterator[tuple[Text, Text]]:
         if resource.action != "unchanged":
             yield from _resource_lines(resource, width)
     listed = [change for change in plan.changes if change.action != "unchanged" or change.kept]
+    shared = _shared(plan)
     for change in listed:
-        yield from _change_lines(change, width)
+        yield from _change_lines(change, width, shared)
+    for finding, number in shared.items():
+        _, body = finding_line(finding)
+        yield Text(f"! {_number(number, 'deployment')}  ", style=SEVERITY_COLOURS[finding.severity]), body
     yield from [(Text(), Text())] if listed or plan.resources else []
     yield Text(), Text(f"{headline(plan.environment, plan.summary)}  ({counts(plan.summary)})", style="bold")
     for note in notes(plan):
-        yield Text("  "), Text(note, style="bold red" if "cannot" in note else "cyan" if "server" in note else "")
+        yield (
+            Text("  "),
+            Text(
+                note, style="bold red" if "cannot" in note or "undoes" in note else "cyan" if "server" in note else ""
+            ),
+        )
+
+
+def _shared(plan: Plan) -> dict[Finding, int]:
+    """The warnings that several deployments have, such as a pool without a worker: told once."""
+    found = Counter(each for change in plan.changes for each in change.findings if each.severity == "warning")
+    return {finding: number for finding, number in found.items() if number > 1}
 
 
 def _resource_lines(change: ResourceChange, width: int) -> Iterator[tuple[Text, Text]]:
@@ -197,11 +216,12 @@ def _resource_lines(change: ResourceChange, width: int) -> Iterator[tuple[Text, 
     yield from _diff_lines(change.fields, width)
 
 
-def _change_lines(change: Change, width: int) -> Iterator[tuple[Text, Text]]:
+def _change_lines(change: Change, width: int, shared: Collection[Finding] = ()) -> Iterator[tuple[Text, Text]]:
     yield from _head(change.action, change.deployment, change.reasons, width)
     yield from _diff_lines(change.fields, width)
     for finding in change.findings:
-        yield finding_line(finding)
+        if finding not in shared:
+            yield finding_line(finding)
     if runs_in_words(change):
         yield Text(f"{INDENT}runs  ", style="bright_blue"), Text(runs_in_words(change))
     for kept in change.kept:
@@ -272,7 +292,9 @@ def plan_markdown(plan: Plan, *, with_links: bool = True, longest: int = LONGEST
         _row(change, with_links=with_links) for change in plan.changes if change.action != "unchanged" or change.kept
     ]
     parts += _fitting_rows(("Action", "Deployment", "Why"), rows, longest // 2)
-    findings = [row for change in plan.changes for row in _finding_rows(change)]
+    shared = _shared(plan)
+    findings = [row for change in plan.changes for row in _finding_rows(change, shared)]
+    findings += [finding_row(_number(number, "deployment"), finding) for finding, number in shared.items()]
     parts += _fitting_rows(FINDING_HEADINGS, findings, longest // 4)
     parts += [problems_markdown(plan.problems)] if plan.problems else []
     differences = [_details(change) for change in plan.changes if change.fields]
@@ -298,9 +320,10 @@ def _row(change: Change, *, with_links: bool) -> tuple[str, str, str]:
     return f"`{SIGNS[change.action]}` {change.action}", name, folded(*change.reasons, *more)
 
 
-def _finding_rows(change: Change) -> Iterator[tuple[str, str, str]]:
+def _finding_rows(change: Change, shared: Collection[Finding]) -> Iterator[tuple[str, str, str]]:
     for finding in change.findings:
-        yield finding_row(change.deployment, finding)
+        if finding not in shared:
+            yield finding_row(change.deployment, finding)
 
 
 def finding_row(deployment: str, finding: Finding) -> tuple[str, str, str]:

@@ -26,7 +26,16 @@ from orchestrator.model import (
     RunReport,
 )
 from orchestrator.plain_text import one_line
-from orchestrator.plan_report import COLOURS, FINDING_HEADINGS, SIGNS, Hanging, finding_line, finding_row, headline
+from orchestrator.plan_report import (
+    COLOURS,
+    FINDING_HEADINGS,
+    SIGNS,
+    Hanging,
+    finding_line,
+    finding_row,
+    headline,
+    shown,
+)
 
 # ---------------------------------------------------------------------------------------------------------
 # Terminal
@@ -84,6 +93,11 @@ def status_text(status: EnvironmentStatus, *, hold: str = "") -> RenderableType:
         hold: why scheduled syncs are held, and how to go on; empty: they are not.
     """
     lines = [(Text("! ", style="bold magenta"), Text(hold, style="bold magenta"))] if hold else []
+    for change in status.resources:
+        fields = [f"{diff.path} {shown(diff.before)} → {shown(diff.after)}" for diff in change.fields]
+        said = "; ".join((*change.reasons, *fields))
+        lines.append((Text(), Text(f"! {change.resource} {one_line(change.name)}  to {change.action}", style="red")))
+        lines += [(Text("    "), Text(said, style="yellow"))] if said else []
     for item in status.deployments:
         good = item.in_sync and item.ready
         words = f"{'in sync' if item.in_sync else 'OUT OF SYNC'}, {'ready' if item.ready else 'NOT READY'}"

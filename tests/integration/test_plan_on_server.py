@@ -10,10 +10,13 @@ import pytest
 
 from orchestrator import live, runs
 from orchestrator.config import Policy
+from orchestrator.errors import HeldError
+from orchestrator.holds import read_hold, set_hold
 from orchestrator.model import (
     Change,
     DeploymentConfig,
     Desired,
+    Hold,
     LiveDeployment,
     Owner,
     Plan,
@@ -22,9 +25,11 @@ from orchestrator.model import (
     Revision,
     ScheduleConfig,
     TouchedRuns,
+    Trigger,
 )
 from orchestrator.plan import refreshed, touching, with_causes, with_runs
 from orchestrator.server import open_server
+from orchestrator.terms import Terms
 
 from .api import Api, unique
 from .conftest import PrefectServer
@@ -266,3 +271,52 @@ async def test_a_renamed_schedule_keeps_its_id_and_stays_switched_off(api: Api, 
     assert (schedule["id"], schedule["slug"], schedule["active"]) == (before, "new", False)
     assert schedule["schedule"]["cron"] == "0 5 * * *"
     assert not (await plan_of(owner, renamed)).has_changes
+
+
+# --- held back --------------------------------------------------------------------------------------------
+
+
+async def hold_of(owner: Owner) -> Hold | None:
+    async with open_server() as server:
+        return await read_hold(server, owner)
+
+
+async def held(owner: Owner) -> Plan:
+    """A plan that changes something, and a hold that somebody set after it was made."""
+    plan = await plan_of(owner, wants(owner))
+    async with open_server() as server:
+        await set_hold(server, Hold(owner=owner, revision=3, desired_digest="as it was", by="me@here"))
+    return plan
+
+
+def terms(trigger: Trigger, digest: str = "as it was") -> Terms:
+    return Terms(provenance=Provenance(trigger=trigger), desired_digest=digest, verifies=False)
+
+
+async def test_a_scheduled_sync_that_waited_for_the_lock_undoes_no_rollback(api: Api, owner: Owner) -> None:
+    plan = await held(owner)
+    with pytest.raises(HeldError, match="rollback to revision 3 by me@here"):
+        await live.apply_changes(plan, terms=terms("schedule"))
+    assert not api.deployments_of(owner.project)
+    assert await hold_of(owner)
+
+
+async def test_a_scheduled_sync_goes_on_when_the_repository_has(api: Api, owner: Owner) -> None:
+    result = await live.apply_changes(await held(owner), terms=terms("schedule", "something else"))
+    assert (result.status, set(api.deployments_of(owner.project))) == ("completed", {"daily"})
+    assert await hold_of(owner) is None
+
+
+async def test_who_applies_by_hand_is_told_and_ends_the_hold(api: Api, owner: Owner) -> None:
+    await held(owner)
+    plan = await plan_of(owner, wants(owner))
+    assert plan.hold and plan.hold.revision == 3
+    assert (await live.apply_changes(plan, terms=terms("command line"))).status == "completed"
+    assert await hold_of(owner) is None
+
+
+async def test_an_apply_that_writes_nothing_ends_no_hold(api: Api, owner: Owner) -> None:
+    await held(owner)
+    plan = await plan_of(owner, wants(owner, work_pool="no-such-pool"))
+    assert (await live.apply_changes(plan, terms=terms("command line"))).status == "degraded"
+    assert await hold_of(owner)

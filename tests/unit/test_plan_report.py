@@ -19,6 +19,7 @@ from orchestrator.model import (
     Desired,
     FieldDiff,
     Finding,
+    Hold,
     LimitSpec,
     Plan,
     PoolSpec,
@@ -328,3 +329,32 @@ class TestMarkdown:
         more = [int(line.split()[2]) for line in text.splitlines() if line.startswith("… and")]
         assert more == [300 - text.count("| `~` update |"), 300 - text.count("<details>")]
         assert "300 to update" in text
+
+
+class TestSharedWarnings:
+    def shown(self, *findings: tuple[Finding, ...]) -> tuple[str, str]:
+        paths = [f"etl/{number}" for number in range(len(findings))]
+        plan = plan_of(*(deployment(path) for path in paths))
+        plan = with_findings(plan, dict(zip(paths, findings, strict=True)))
+        return text_of(plan_report.plan_text(plan)), plan_report.plan_markdown(plan)
+
+    def test_what_several_have_is_told_once(self) -> None:
+        for told in self.shown((NO_WORKER,), (NO_WORKER, NO_POOL), (NO_WORKER,)):
+            assert told.count("No worker is online") == 1 and "3 deployments" in told
+            assert told.count("There is no work pool") == 1
+
+    def test_what_one_has_stands_with_it(self) -> None:
+        for told in self.shown((NO_WORKER,), ()):
+            assert told.count("No worker is online") == 1 and "2 deployments " not in told
+
+    def test_errors_are_never_folded(self) -> None:
+        for told in self.shown((NO_POOL,), (NO_POOL,)):
+            assert told.count("There is no work pool") == 2
+
+
+def test_what_applying_would_undo_is_said() -> None:
+    plan = replace(
+        plan_of(deployment("etl/daily")), hold=Hold(owner=OWNER, revision=3, desired_digest="", by="me@here")
+    )
+    for told in (text_of(plan_report.plan_text(plan)), plan_report.plan_markdown(plan)):
+        assert "e@here went back to revision 3: applying this undoes that rollback" in told  # M or m

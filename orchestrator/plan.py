@@ -20,6 +20,7 @@ from orchestrator.differences import changed_fields, differences
 from orchestrator.errors import RefusedError
 from orchestrator.masking import without_secrets
 from orchestrator.model import (
+    DEFAULT_ENVIRONMENT,
     Cause,
     Change,
     DeploymentConfig,
@@ -345,18 +346,26 @@ def out_of_sync(change: Change) -> tuple[str, ...]:
     """Why a deployment is not as the repository says, and what to do: for `status`."""
     if change.action == "unchanged":
         return ()
+    apply = f"`orchestrator apply{_in_environment(change)}`"
     if change.action == "create":
-        return (f"not on the server ({'; '.join(change.reasons)}): `orchestrator apply` creates it",)
+        return (f"not on the server ({'; '.join(change.reasons)}): {apply} creates it",)
     if change.action == "conflict":
         return change.reasons
     if change.action == "delete":
-        return (f"{'; '.join(change.reasons)}: `orchestrator apply` deletes it",)
+        return (f"{'; '.join(change.reasons)}: {apply} deletes it",)
     drifted = [diff.path for diff in change.fields if diff.cause in ("server", "both")]
     moved = [diff.path for diff in change.fields if diff.cause not in ("server", "both")]
-    words = [f"somebody changed {_listed(drifted)} on the server: `orchestrator apply` sets it back"] if drifted else []
+    words = [f"somebody changed {_listed(drifted)} on the server: {apply} sets it back"] if drifted else []
     if moved:
-        words.append(f"{_listed(moved)} not as the repository says: `orchestrator apply` changes that")
+        words.append(f"{_listed(moved)} not as the repository says: {apply} changes that")
     return tuple(words)
+
+
+def _in_environment(change: Change) -> str:
+    """The option that names a change's environment, where it is not the default one."""
+    owner = change.live.owner if change.live else None
+    name = (change.desired.environment if change.desired else "") or (owner.environment if owner else "")
+    return f" --env {name}" if name not in ("", DEFAULT_ENVIRONMENT) else ""
 
 
 def _listed(paths: Sequence[str]) -> str:

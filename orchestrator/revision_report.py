@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.model import Hold, Plan, Provenance, Revision
+from orchestrator.model import DEFAULT_ENVIRONMENT, Hold, Plan, Provenance, Revision
 from orchestrator.plain_text import one_line
 from orchestrator.plan_report import headline
 from orchestrator.recording import runs_from_folder
@@ -77,7 +77,8 @@ def hold_line(hold: Hold) -> str:
     who = f" by {one_line(hold.by)}" if hold.by else ""
     return (
         f"Scheduled sync of {hold.owner.environment} waits until the repository asks for something else: gone back to "
-        f"revision {hold.revision}{who} at {_moment(hold.at)} UTC. `orchestrator rollback --release` lifts this."
+        f"revision {hold.revision}{who} at {_moment(hold.at)} UTC. `orchestrator rollback --release"
+        f"{'' if hold.owner.environment == DEFAULT_ENVIRONMENT else f' --env {hold.owner.environment}'}` lifts this."
     )
 
 

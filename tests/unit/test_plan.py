@@ -796,3 +796,8 @@ class TestTriggers:
         nameless = {"expect": ["a"]}
         found = changed(triggers=((nameless, nameless), (nameless, {"expect": ["b"]})))
         assert differing(found) == [("triggers.1.expect", ["a"], ["b"])]
+
+
+def test_what_to_do_names_the_environment() -> None:
+    (words,) = out_of_sync(Change(action="create", deployment="etl/daily", desired=deployment(environment="staging")))
+    assert "`orchestrator apply --env staging` creates it" in words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -170,13 +171,28 @@ async def _target(place: Place, number: int | None) -> tuple[RecordedState, str]
         last = await _recorded(place, revisions[0].number)
         if (await _plan_towards(place, last, _without_deployer(last))).has_changes:
             return last, ", the last one: the server is not as it says"
-    if len(revisions) < 2:
+    before = one_before(revisions)
+    if before is None:
         raise ConfigurationError(
-            "There is no revision to go back to: " + ("only one is recorded." if revisions else "none is recorded."),
+            "There is no revision to go back to: "
+            + (f"none before revision {revisions[-1].number} is recorded." if revisions else "none is recorded."),
             location=place.owner.tag,
             remedy="`orchestrator history` lists them.",
         )
-    return await _recorded(place, revisions[1].number), ", the one before the last"
+    return await _recorded(place, before.number), ", the one before"
+
+
+def one_before(revisions: Sequence[Revision]) -> Revision | None:
+    """The revision before the last; after a rollback the one before that which was gone back to: a second rollback
+    goes further back, not forward again."""
+    if not revisions:
+        return None
+    last = revisions[0]
+    gone_back = (
+        re.fullmatch(r"rollback to (\d+)", last.provenance.note) if last.provenance.trigger == "rollback" else None
+    )
+    number = int(gone_back[1]) if gone_back else last.number
+    return next((each for each in revisions if each.number < number), None)
 
 
 async def _plan_back(place: Place, target: RecordedState) -> Plan:

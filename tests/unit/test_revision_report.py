@@ -14,6 +14,7 @@ from orchestrator.config import Policy
 from orchestrator.desired import SET_DIRECTORY
 from orchestrator.model import ACTIONS, Desired, Hold, Plan, Provenance, Revision
 from orchestrator.plan import make_plan
+from orchestrator.revision_commands import one_before
 from orchestrator.revision_report import folder_lines, history_json, history_text, hold_line
 from tests.unit.builders import API_URL, OWNER, deployment, live
 
@@ -124,3 +125,19 @@ def test_many_deployments_are_counted() -> None:
 
 def test_a_time_that_is_none_is_shown_as_it_is() -> None:
     assert "whenever" in text(history_text("s", [replace(revision(), applied_at="whenever")]))[1]
+
+
+class TestOneBefore:
+    def numbers(self, *revisions: Revision) -> int | None:
+        found = one_before(revisions)
+        return found.number if found else None
+
+    def test_is_the_one_before_the_last(self) -> None:
+        assert self.numbers(revision(3), revision(2), revision(1)) == 2
+
+    def test_a_second_rollback_goes_further_back(self) -> None:
+        back = revision(4, provenance=Provenance(trigger="rollback", note="rollback to 2"))
+        assert self.numbers(back, revision(3), revision(2), revision(1)) == 1
+
+    def test_there_may_be_none(self) -> None:
+        assert (self.numbers(), self.numbers(revision(1))) == (None, None)

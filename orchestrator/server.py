@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
@@ -27,6 +28,7 @@ from orchestrator.model import DeploymentConfig, LiveDeployment, Owner, Schedule
 
 PAGE = 200  # rows: the server's own maximum
 BUSY = (408, 429, 502, 503, 504)  # status codes of a server, or of a proxy before it, that may do it later
+RACE_PAUSES = (0.0, 0.3, 1.0, 2.0)  # seconds: who was first needs that long at most
 RACE = "Data integrity conflict"  # what the server says when two requests create the same thing at a time
 LOST_TOKEN = "Invalid CSRF token"  # to a write after a restart; Prefect's client has fetched a new one by then
 
@@ -207,13 +209,16 @@ class PrefectServer:
             return str((await self._despite_a_race("POST", "/deployments/", json=body))["id"])
 
     async def _despite_a_race(self, method: Any, route: Any, **arguments: Any) -> Any:
-        """A request that creates what is missing: work queues, scheduled runs. Of two at a time that do, one fails."""
-        try:
-            return await self.request(method, route, **arguments)
-        except ServerError as error:
-            if RACE not in error.message:
-                raise
-            return await self.request(method, route, **arguments)  # by now it is there
+        """A request that creates what is missing: work queues, scheduled runs. Of two at a time that do, one fails, and
+        the server's own scheduler is at it, too."""
+        for pause in RACE_PAUSES:
+            try:
+                return await self.request(method, route, **arguments)
+            except ServerError as error:
+                if RACE not in error.message:
+                    raise
+                await anyio.sleep(pause)
+        return await self.request(method, route, **arguments)
 
     @contextmanager
     def _creating(self, key: tuple[str, ...]) -> Iterator[None]:

@@ -231,6 +231,8 @@ class PrefectServer:
 
     async def update_deployment(self, id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
         """Change the named fields of a deployment and nothing else: never its schedules, never un-pausing it."""
+        if "work_pool" in fields and config.work_pool:
+            await self._require_pool(config.work_pool)
         if {"work_pool", "work_queue", "job_variables"} & set(fields):
             # A queue alone is looked up in Prefect's default pool, and takes the deployment there. Job variables
             # alone are not checked against the pool's template.
@@ -240,24 +242,18 @@ class PrefectServer:
             body["version"] = config.version
         if "concurrency_limit" in fields:
             body["concurrency_limit"] = config.concurrency_limit
-        try:
-            await self._despite_a_race("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
-        except (ServerBusy, ServerUnreachable):
-            raise
-        except ServerError as error:
-            await self._require_pool(body.get("work_pool_name"), error)
-            raise
+        await self._despite_a_race("PATCH", "/deployments/{id}", path_params={"id": id_}, json=body)
         if config.schedules:
             await self._restore_runs(id_)
 
-    async def _require_pool(self, name: str | None, error: ServerError) -> None:
-        """Name a missing pool: to an update the server answers 500 and no reason."""
-        if name and not await self._has_pool(name):
+    async def _require_pool(self, name: str) -> None:
+        """Name a missing pool: an update with one the server answers by 500 and no reason, or by hanging up."""
+        if not await self._has_pool(name):
             raise ServerError(
                 f"There is no work pool {name!r}.",
                 location=f"work pool {name}",
                 remedy="`orchestrator bootstrap` creates those of the environment's file.",
-            ) from error
+            )
 
     async def _has_pool(self, name: str) -> bool:
         body = {"work_pools": {"name": {"any_": [name]}}, "limit": 1}
@@ -310,13 +306,21 @@ class PrefectServer:
         id_ = await self._find_schedule(deployment_id, schedule, known) if key in self._unanswered else None
         if id_ is None:
             with self._creating(key):
-                id_ = await self._add_schedule(deployment_id, schedule)
+                id_ = await self._add_schedule(deployment_id, schedule, known)
         await self._restore_runs(deployment_id)
         return id_
 
-    async def _add_schedule(self, deployment_id: str, schedule: ScheduleConfig) -> str:
+    async def _add_schedule(self, deployment_id: str, schedule: ScheduleConfig, known: Collection[str]) -> str:
         ids, body = {"id": deployment_id}, [_schedule_body(schedule)]
-        rows = await self._despite_a_race("POST", "/deployments/{id}/schedules", path_params=ids, json=body)
+        try:
+            rows = await self.request("POST", "/deployments/{id}/schedules", path_params=ids, json=body)
+        except ServerError as error:
+            if RACE not in error.message:
+                raise
+            found = await self._find_schedule(deployment_id, schedule, known)
+            if found is not None:  # it was added, and what came after that failed
+                return found
+            rows = await self._despite_a_race("POST", "/deployments/{id}/schedules", path_params=ids, json=body)
         return str(rows[0]["id"])
 
     async def _find_schedule(self, deployment_id: str, schedule: ScheduleConfig, known: Collection[str]) -> str | None:

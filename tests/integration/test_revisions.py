@@ -562,7 +562,7 @@ def test_nobody_goes_back_without_being_asked_nor_to_nothing(shop: Shop) -> None
     with pytest.raises(ConfigurationError, match="none is recorded"):
         rollback(server=shop.server("staging"), yes=True)
     shop.applied()
-    with pytest.raises(ConfigurationError, match="only one"):
+    with pytest.raises(ConfigurationError, match="none before revision 1"):
         rollback(server=shop.server("staging"), yes=True)
     shop.write(**SECOND)
     shop.applied()

@@ -23,7 +23,7 @@ from orchestrator.confirmation import ask
 from orchestrator.desired import Selection
 from orchestrator.errors import ConfigurationError, RefusedError, RunFailed
 from orchestrator.local import LocalProcess, LocalState
-from orchestrator.model import DEFAULT_ENVIRONMENT, BootstrapResult, DeploymentResult, Kind, Plan, RunReport, Step
+from orchestrator.model import DEFAULT_ENVIRONMENT, BootstrapResult, Kind, Plan, RunReport, Step
 from orchestrator.pipeline import Asked
 from orchestrator.plan import check_deletes
 from orchestrator.recording import desired_digest
@@ -76,6 +76,49 @@ class Scope:
         return Selection(only=self.only, kind=self.kind, declared_only=self.declared_only)
 
 
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How to apply."""
+
+    prune: Annotated[
+        bool | None,
+        Parameter(
+            negative="--no-prune", help="Delete what nothing asks for any more; default: the environment's policy."
+        ),
+    ] = None
+    allow_delete: Annotated[
+        bool, Parameter(help="Delete even more than the environment's policy allows at a time.")
+    ] = False
+    atomic: Annotated[bool, Parameter(help="After a failure set everything back to what it was.")] = False
+    wait: Annotated[
+        bool,
+        Parameter(
+            negative="--no-wait",
+            help="Wait for another apply to the environment to end; --no-wait says who is at it, and ends.",
+        ),
+    ] = True
+    verify: Annotated[
+        bool,
+        Parameter(
+            negative="--no-verify", help="Read back what was written, and wait until active schedules have runs."
+        ),
+    ] = True
+
+    def terms(self, asked: Asked, scope: Scope, *, is_reviewed: bool) -> Terms:
+        """The same for an apply of what a repository asks for, or a part of it."""
+        return terms_of(
+            asked,
+            "command line",
+            selection=scope.selection,
+            adopt=scope.adopt,
+            is_reviewed=is_reviewed,
+            is_atomic=self.atomic,
+            waits=self.wait,
+            verifies=self.verify,
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------
 # plan, apply, status, clean
 # ---------------------------------------------------------------------------------------------------------
@@ -117,59 +160,31 @@ def apply(
     scope: Scope = Scope(),
     reviewed: Annotated[Path | None, Parameter(name="--plan")] = None,
     yes: bool = False,
-    prune: Annotated[bool | None, Parameter(negative="--no-prune")] = None,
-    allow_delete: bool = False,
-    atomic: bool = False,
-    wait: Wait = True,
-    verify: Annotated[bool, Parameter(negative="--no-verify")] = True,
+    manner: Manner = Manner(),
 ) -> int:
     """Change what differs between the repository and the server.
 
     Args:
         reviewed: Apply exactly this plan, written by `plan --out`; refuse if anything has moved since.
         yes: Do not ask.
-        prune: Delete what nothing asks for any more; default: the environment's policy.
-        allow_delete: Delete even more than the environment's policy allows at a time.
-        atomic: After a failure set everything back to what it was.
-        wait: Wait for another apply to the environment to end; --no-wait says who is at it, and ends.
-        verify: Read back what was written, and wait until active schedules have runs.
     """
     terminal = Terminal(server.output)
-    asked = _with_prune(read_repository(server, terminal), prune)
-    policy = asked.settings.environment.policy
+    asked = _with_prune(read_repository(server, terminal), manner.prune)
     api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=True)
-    review = None if reviewed is None else _read_review(reviewed)
-    if review is not None and scope != Scope():
-        raise ConfigurationError(
-            "A reviewed plan says itself what it is about.",
-            location=str(reviewed),
-            remedy="Leave out --only, --kind, --declared-only and --adopt, or plan anew with them.",
-        )
+    review = None if reviewed is None else _read_review(reviewed, scope)
     scope = review.scope if review else scope
     found = anyio.run(_plan, asked, api_url, scope)
     _say_where(terminal, found)
     if review is not None:
         review.check(found)
-    if not allow_delete:
-        check_deletes(found, policy)
+    if not manner.allow_delete:
+        check_deletes(found, asked.settings.environment.policy)
     asks = found.has_changes and not yes and review is None
     if asks:
         ask(terminal, plan_report.plan_text(found), "Apply this plan?")
-    result = _carry_out(
-        terminal,
-        found,
-        api_url,
-        terms_of(
-            asked,
-            "command line",
-            selection=scope.selection,
-            adopt=scope.adopt,
-            is_reviewed=asks or review is not None,
-            is_atomic=atomic,
-            waits=wait,
-            verifies=verify,
-        ),
-    )
+    terms = manner.terms(asked, scope, is_reviewed=asks or review is not None)
+    with terminal.working("applying") as doing:
+        result = anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))
     return EXIT_DEGRADED if result.status == "degraded" else 0
@@ -232,11 +247,6 @@ async def _plan(asked: Asked, api_url: str | None, scope: Scope) -> Plan:
     return await live.plan_changes(asked.desired, policy, api_url=api_url, selection=scope.selection, adopt=scope.adopt)
 
 
-def _carry_out(terminal: Terminal, found: Plan, api_url: str | None, terms: Terms) -> DeploymentResult:
-    with terminal.working("applying") as doing:
-        return anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Review:
     """What `plan --out` keeps of a plan that a person looks at: which one it was, and what it was about."""
@@ -274,7 +284,13 @@ def _write_review(file: Path, document: dict[str, Any]) -> None:
         ) from error
 
 
-def _read_review(file: Path) -> Review:
+def _read_review(file: Path, given: Scope) -> Review:
+    if given != Scope():
+        raise ConfigurationError(
+            "A reviewed plan says itself what it is about.",
+            location=str(file),
+            remedy="Leave out --only, --kind, --declared-only and --adopt, or plan anew with them.",
+        )
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         return TypeAdapter(Review).validate_python(

@@ -253,20 +253,7 @@ async def _recorded(
 
     async def record() -> Revision | None:
         before = await (_last_record(store) if terms.concerns_all else store.latest())  # a part alone would be no state
-        source = terms.provenance
-        if terms.keeps_commit and before:
-            last = before.revision.provenance
-            source = replace(source, commit=last.commit, is_dirty=last.is_dirty)
-        return await record_apply(
-            store,
-            plan,
-            result,
-            source,
-            before=before,
-            digest=terms.desired_digest,
-            selection=terms.selection,
-            keep=terms.keep_revisions,
-        )
+        return await record_apply(store, plan, result, terms, before)
 
     try:
         with server.writing():

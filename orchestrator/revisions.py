@@ -18,11 +18,11 @@ from prefect.blocks.core import Block
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import SecretStr
 
-from orchestrator.desired import Selection
 from orchestrator.errors import ConfigurationError, ServerError
 from orchestrator.model import DeploymentResult, Owner, Plan, Provenance, RecordedState, Revision
 from orchestrator.recording import packed, server_name, state_after, unpacked
 from orchestrator.server import PAGE, PrefectServer, our_errors
+from orchestrator.terms import Terms
 
 logger = logging.getLogger(__name__)
 
@@ -209,16 +209,20 @@ def _fields(revision: Revision) -> dict[str, Any]:
     return {**values.pop("owner"), **values.pop("provenance"), **values}
 
 
+def _source(terms: Terms, before: RecordedState | None) -> Provenance:
+    """Where an apply comes from. What changes nothing that commits say goes on standing for the one before."""
+    if not terms.keeps_commit or before is None:
+        return terms.provenance
+    last = before.revision.provenance
+    return replace(terms.provenance, commit=last.commit, is_dirty=last.is_dirty)
+
+
 async def record_apply(
     store: RevisionStore,
     plan: Plan,
     result: DeploymentResult,
-    provenance: Provenance,
-    *,
+    terms: Terms,
     before: RecordedState | None,
-    digest: str,
-    selection: Selection | None = None,
-    keep: int,
 ) -> Revision | None:
     """Record an apply that wrote something, and drop the oldest records.
 
@@ -226,11 +230,8 @@ async def record_apply(
         store: of the environment that was applied to.
         plan: what was carried out.
         result: what became of it.
-        provenance: where it comes from.
+        terms: on which, and where it comes from.
         before: the last record, read under the same lock.
-        digest: of what the repository asked for, by `recording.desired_digest`.
-        selection: what the plan was about; None: everything.
-        keep: how many records to keep.
 
     Returns:
         The new revision; None where nothing was written.
@@ -244,15 +245,15 @@ async def record_apply(
     revision = Revision(
         number=0,
         owner=plan.owner,
-        provenance=provenance,
+        provenance=_source(terms, before),
         applied_at=datetime.now(UTC).isoformat(timespec="seconds"),
         status="degraded" if result.status == "degraded" else "completed",
         summary=result.summary,
-        desired_digest=digest,
+        desired_digest=terms.desired_digest,
     )
-    deployments = state_after(plan, result, before, selection)
+    deployments = state_after(plan, result, before, terms.selection)
     recorded = await store.record(RecordedState(revision=revision, deployments=deployments))
-    if recorded.number > keep:
-        await store.prune(keep)
+    if recorded.number > terms.keep_revisions:
+        await store.prune(terms.keep_revisions)
     logger.info("recorded as revision %s of %s", recorded.number, plan.environment)
     return recorded

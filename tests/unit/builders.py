@@ -17,9 +17,14 @@ from orchestrator.model import (
     LiveDeployment,
     Owner,
     Parameter,
+    Plan,
+    Provenance,
+    RecordedState,
+    Revision,
     ScheduleConfig,
     ValidationError,
 )
+from orchestrator.plan import with_causes
 
 OWNER = Owner(project="shop", environment="development")
 API_URL = "http://127.0.0.1:4270/api"
@@ -92,3 +97,17 @@ def problem(**fields: Any) -> ValidationError:
 def places(faults: tuple[Fault, ...]) -> list[tuple[str, str]]:
     """Code and file:line of each fault."""
     return [(fault.code, f"{fault.file_path}:{fault.line_number}") for fault in faults]
+
+
+def since(plan: Plan, *recorded: DeploymentConfig) -> Plan:
+    """The plan, with causes since revision 12, which had these deployments."""
+    revision = Revision(
+        number=12,
+        owner=OWNER,
+        provenance=Provenance(),
+        applied_at="2026-11-20T10:00:00Z",
+        status="completed",
+        summary={},
+        desired_digest="",
+    )
+    return with_causes(plan, RecordedState(revision=revision, deployments=recorded))

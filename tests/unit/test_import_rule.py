@@ -184,7 +184,7 @@ OURS: dict[str, set[str]] = {
     "templating": {"automations", "masking", "placeholders", "prefect_yaml", "server", "yaml_source"},
     "runs": {"faults", "server"},
     "submission": set(),
-    "revisions": {"desired", "recording", "server"},
+    "revisions": {"recording", "server", "terms"},
     "holds": {"recording", "server"},
     "lock": {"server"},
     "verify": {"differences", "server"},

@@ -29,10 +29,7 @@ from orchestrator.model import (
     LiveDeployment,
     Owner,
     Plan,
-    Provenance,
-    RecordedState,
     ResourceChange,
-    Revision,
     ScheduleConfig,
     TouchedRuns,
     ValidationError,
@@ -50,7 +47,7 @@ from orchestrator.plan import (
 )
 from orchestrator.plan_report import plan_json, plan_markdown, plan_text
 from orchestrator.validation import facts_of, validate
-from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live, problem
+from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live, problem, since
 
 REPOS = Path(__file__).parents[1] / "repos"
 DEPLOYER = deployment("deploy-everything/development")
@@ -88,20 +85,6 @@ def changed(**fields: Any) -> Change:
 
 
 FINDING = Finding(message="There is no pool.", remedy="Create it.")
-
-
-def since(plan: Plan, *recorded: DeploymentConfig) -> Plan:
-    """The plan, with causes since revision 12, which had these deployments."""
-    revision = Revision(
-        number=12,
-        owner=OWNER,
-        provenance=Provenance(),
-        applied_at="2026-11-20T10:00:00Z",
-        status="completed",
-        summary={},
-        desired_digest="",
-    )
-    return with_causes(plan, RecordedState(revision=revision, deployments=recorded))
 
 
 def differing(found: Change) -> list[tuple[str, Any, Any]]:

@@ -23,14 +23,11 @@ from orchestrator.model import (
     LimitSpec,
     Plan,
     PoolSpec,
-    Provenance,
-    RecordedState,
     ResourceChange,
-    Revision,
     TouchedRuns,
 )
-from orchestrator.plan import make_plan, with_causes, with_findings, with_runs
-from tests.unit.builders import API_URL, OWNER, deployment, live, problem
+from orchestrator.plan import make_plan, with_findings, with_runs
+from tests.unit.builders import API_URL, OWNER, deployment, live, problem, since
 
 RESOURCES = (
     ResourceChange(
@@ -78,20 +75,6 @@ def plan_with_everything(**more: Any) -> Plan:
     ]
     wanted = (same, other, theirs, deployment("e/[new]"), deployment("f/quiet"))
     return plan_of(*wanted, there=there, problems=(problem(),), resources=RESOURCES, **more)
-
-
-def since(plan: Plan, *recorded: DeploymentConfig) -> Plan:
-    """The plan, with causes since revision 12, which had these deployments."""
-    revision = Revision(
-        number=12,
-        owner=OWNER,
-        provenance=Provenance(),
-        applied_at="2026-11-20T10:00:00Z",
-        status="completed",
-        summary={},
-        desired_digest="",
-    )
-    return with_causes(plan, RecordedState(revision=revision, deployments=recorded))
 
 
 class TestJson:

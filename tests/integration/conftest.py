@@ -21,8 +21,13 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from orchestrator.model import Owner
+
+from .api import Api, unique
+from .gitops import OTHER_POOL, POOL, TEMPLATE, Repository
+
 ROOT = Path(__file__).parents[2]
-POOL = "test-pool"
+WORKER_POOL = "test-pool"
 START_SECONDS = 120  # far more than it takes: a slow machine is no failure
 
 
@@ -64,11 +69,27 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
 
 
 @pytest.fixture(scope="session")
+def api(prefect_server: PrefectServer) -> Api:
+    """The server's raw API."""
+    return Api(prefect_server.api_url)
+
+
+@pytest.fixture
+def repository(api: Api) -> Iterator[Repository]:
+    """A project of its own, and the pools that its deployments name."""
+    for name in (POOL, OTHER_POOL):
+        api.ensure_pool(name, template=TEMPLATE)
+    project = unique("shop")
+    yield Repository(Owner(project=project, environment="development"), f"{project}-etl", api.url)
+    api.delete_deployments_of(f"{project}-etl")  # their schedules would keep the server busy
+
+
+@pytest.fixture(scope="session")
 def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A process worker whose flow runs keep their databases in a temporary folder."""
     folder = tmp_path_factory.mktemp("worker")
     result = Worker(
-        pool=POOL,
+        pool=WORKER_POOL,
         source_url=f"sqlite:///{folder / 'source.db'}",
         target_url=f"sqlite:///{folder / 'target.db'}",
     )
@@ -79,7 +100,7 @@ def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
     # More at once only makes each slower on a small machine, and a chain of waiting parents needs three.
-    command = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", "4"]
+    command = ["worker", "start", "--pool", WORKER_POOL, "--type", "process", "--limit", "4"]
     ready = lambda: has_online_worker(prefect_server.api_url)  # noqa: E731
     with prefect_process(command, environment, folder / "worker.log", ready=ready):
         yield result
@@ -141,5 +162,5 @@ def is_healthy(api_url: str) -> bool:
 
 
 def has_online_worker(api_url: str) -> bool:
-    response = httpx.post(f"{api_url}/work_pools/{POOL}/workers/filter", json={}, timeout=5)
+    response = httpx.post(f"{api_url}/work_pools/{WORKER_POOL}/workers/filter", json={}, timeout=5)
     return response.is_success and any(worker["status"] == "ONLINE" for worker in response.json())

@@ -17,7 +17,6 @@ from orchestrator.terms import Terms
 from tests.unit.builders import deployment
 
 from .api import Api, unique
-from .conftest import PrefectServer as RunningServer
 
 SPECS: tuple[dict[str, Any], ...] = (
     {"expect": ["b.happened", "a.happened"], "parameters": {"x": "{{ event.name }}"}, "schedule_after": 60},
@@ -31,11 +30,6 @@ SPECS: tuple[dict[str, Any], ...] = (
     {"type": "sequence", "triggers": [{"type": "event", "expect": ["z"]}, {"type": "event", "expect": ["a"]}]},
 )
 TRIGGER = {"type": "event", "expect": ["x.*"], "posture": "Reactive", "threshold": 1, "within": 0}
-
-
-@pytest.fixture(scope="module")
-def api(prefect_server: RunningServer) -> Api:
-    return Api(prefect_server.api_url)
 
 
 @pytest.fixture

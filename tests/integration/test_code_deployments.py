@@ -96,8 +96,7 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    api = Api(prefect_server.api_url)
+def api(api: Api) -> Api:
     api.ensure_pool(POOL)
     return api
 

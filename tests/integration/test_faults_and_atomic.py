@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.apply import apply_plan
-from orchestrator.model import DeploymentConfig, DeploymentResult, Owner, Plan
+from orchestrator.model import DeploymentConfig, DeploymentResult, Plan
 from orchestrator.server import open_server
 from orchestrator.writers import Writers
 
-from .api import Api, unique
-from .conftest import PrefectServer
-from .proxy import Fault, Proxy, Request, first, proxy_to
-from .test_plan_and_apply import (
+from .api import Api
+from .gitops import (
     OTHER_POOL,
-    POOL,
     SCHEMA,
-    TEMPLATE,
     TWO,
     Repository,
     actions,
@@ -28,21 +23,7 @@ from .test_plan_and_apply import (
     full,
     statuses,
 )
-
-
-@pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    api = Api(prefect_server.api_url)
-    for name in (POOL, OTHER_POOL):
-        api.ensure_pool(name, template=TEMPLATE)
-    return api
-
-
-@pytest.fixture
-def repository(api: Api) -> Iterator[Repository]:
-    project = unique("shop")
-    yield Repository(Owner(project=project, environment="development"), f"{project}-etl", api.url)
-    api.delete_deployments_of(f"{project}-etl")
+from .proxy import Fault, Proxy, Request, first, proxy_to
 
 
 async def apply_to(api_url: str, plan: Plan, **more: Any) -> DeploymentResult:

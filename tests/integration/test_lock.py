@@ -26,13 +26,8 @@ from orchestrator.writers import Writers
 from tests.unit.builders import deployment
 
 from .api import Api, unique
-from .conftest import ROOT, PrefectServer
+from .conftest import ROOT
 from .proxy import first, proxy_to
-
-
-@pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    return Api(prefect_server.api_url)
 
 
 @pytest.fixture

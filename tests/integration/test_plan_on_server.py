@@ -32,14 +32,8 @@ from orchestrator.server import open_server
 from orchestrator.terms import Terms
 
 from .api import Api, unique
-from .conftest import PrefectServer
 
 HOUR = 3600
-
-
-@pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    return Api(prefect_server.api_url)
 
 
 @pytest.fixture

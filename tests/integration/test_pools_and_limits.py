@@ -16,13 +16,7 @@ from orchestrator.resources import apply_resources, plan_resources, resources_of
 from orchestrator.server import open_server
 
 from .api import Api, unique
-from .conftest import PrefectServer
 from .proxy import proxy_to
-
-
-@pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    return Api(prefect_server.api_url)
 
 
 def wanted(name: str = "", *, limits: dict[str, int] | None = None, **fields: Any) -> Resources:

@@ -17,15 +17,10 @@ from orchestrator.server import open_server
 from tests.unit.builders import cron, deployment
 
 from .api import Api, unique
-from .conftest import PrefectServer, Worker
+from .conftest import Worker
 from .proxy import proxy_to
 
 SIGNATURE = {"type": "object", "properties": {"rows": {"type": "integer"}, "day": {"type": "string"}}}
-
-
-@pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    return Api(prefect_server.api_url)
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,6 @@ from orchestrator.terms import Terms
 from tests.unit.builders import write_files
 
 from .api import Api, unique
-from .conftest import PrefectServer
 from .proxy import Judge, first, proxy_to
 
 POOL = "revision-processes"
@@ -54,8 +53,7 @@ RESOURCE_NAME = "prefect.resource.name"
 
 
 @pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    api = Api(prefect_server.api_url)
+def api(api: Api) -> Api:
     api.ensure_pool(POOL)
     return api
 

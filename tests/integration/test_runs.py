@@ -21,11 +21,6 @@ from .api import Api, unique
 from .conftest import PrefectServer, free_port
 
 
-@pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    return Api(prefect_server.api_url)
-
-
 @pytest.fixture
 def path(api: Api) -> str:
     """A deployment of its own for each test, which no worker serves."""

@@ -13,16 +13,10 @@ from orchestrator.templating import resolve
 from tests.unit.builders import deployment
 
 from .api import Api, unique
-from .conftest import PrefectServer as RunningServer
 
 SECRET = "hush-hush"
 SOURCE = "prefect.yaml:3"
 OWNER = Owner(project="shop", environment="development")
-
-
-@pytest.fixture(scope="module")
-def api(prefect_server: RunningServer) -> Api:
-    return Api(prefect_server.api_url)
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,6 @@ from .proxy import first, proxy_to
 NIGHTLY = (cron("0 4 * * *", slug="nightly", timezone="UTC"),)
 
 
-@pytest.fixture(scope="module")
-def api(prefect_server: PrefectServer) -> Api:
-    return Api(prefect_server.api_url)
-
-
 @pytest.fixture
 def owner(api: Api) -> Iterator[Owner]:
     owner = Owner(project=unique("checked"), environment="development")

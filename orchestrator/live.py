@@ -171,7 +171,7 @@ async def apply_changes(
             await _require_no_hold(terms, plan.owner, server)
             if terms.hold is not None:
                 await set_hold(server, terms.hold)
-            result = await _carry_out(now, terms, server, Writers(before=lock.require))
+            result = await _carry_out(now, terms, server, Writers(before=lock.require, alive=server.is_alive))
             if any(item.status == "applied" for item in result.results):
                 await _end_hold(terms, plan.owner, server)
         return await _verified(now, result, server) if terms.verifies else result

@@ -214,9 +214,21 @@ def _way_out(config: DeploymentConfig, live: LiveDeployment) -> str:
     """What to do about a name that somebody else has."""
     if config.flow_name == DEPLOYER_FLOW:  # named after the environment, as every project does
         rename = f"name ours otherwise, by `deployer: {{name: …}}` in {config.source or 'the file of our environment'}"
+    elif live.owner is None:
+        rename = "rename ours"
     else:
-        rename = "rename ours" if live.owner is None else "rename one of them"
+        rename = _rename(config, live.owner)
     return f"{rename}, or take it over with --adopt '{config.deployment_path}'" if live.owner is None else rename
+
+
+def _rename(config: DeploymentConfig, holder: Owner) -> str:
+    ours = Owner.from_tags(config.tags)
+    if ours is not None and ours.project != holder.project and ours.environment == holder.environment:
+        return (
+            f"rename one of them, or, if that is this project, whose name here is {ours.project}, write "
+            f'project = "{holder.project}" below [tool.orchestrator] in pyproject.toml'
+        )
+    return "two environments on one server need different names: rename one, or let `select` leave it out of ours"
 
 
 def _is_unwanted(item: LiveDeployment, desired: Desired, selection: Selection | None) -> bool:

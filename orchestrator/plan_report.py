@@ -20,7 +20,7 @@ from rich.text import Text
 from orchestrator.fault_report import fault_json, problems_markdown
 from orchestrator.markdown import details, folded, plain, table
 from orchestrator.masking import HIDDEN
-from orchestrator.model import Cause, Change, FieldDiff, Finding, Plan, ResourceChange
+from orchestrator.model import Cause, Change, DeploymentConfig, FieldDiff, Finding, Plan, ResourceChange
 from orchestrator.plain_text import one_line
 
 SIGNS = {"create": "+", "adopt": "+", "update": "~", "delete": "-", "unchanged": "=", "conflict": "!"}
@@ -125,6 +125,14 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"
 
 
+def created(config: DeploymentConfig) -> str:
+    """What a new deployment will do, in a line."""
+    where = f"in {config.work_pool}" if config.work_pool else "in no pool"
+    words = [where, config.schedule or "no schedule", *(["paused"] if config.paused else [])]
+    given = ", ".join(sorted(map(str, config.parameters)))
+    return one_line("; ".join([*words, *([f"parameters {given}"] if given else [])]))
+
+
 def runs_in_words(change: Change) -> str:
     """`3 scheduled runs, next 2026-11-22 04:00 UTC; 1 running`; empty where there are none."""
     runs, removed = change.runs, change.action == "delete"
@@ -218,6 +226,8 @@ def _resource_lines(change: ResourceChange, width: int) -> Iterator[tuple[Text, 
 
 def _change_lines(change: Change, width: int, shared: Collection[Finding] = ()) -> Iterator[tuple[Text, Text]]:
     yield from _head(change.action, change.deployment, change.reasons, width)
+    if change.action == "create" and change.desired:
+        yield Text(INDENT), Text(created(change.desired), style="dim")
     yield from _diff_lines(change.fields, width)
     for finding in change.findings:
         if finding not in shared:
@@ -314,10 +324,12 @@ def _row(change: Change, *, with_links: bool) -> tuple[str, str, str]:
     if with_links and change.live:
         name = f"[{name}](../../deployments/deployment/{change.live.id})"
     more = [
+        *([created(change.desired)] if change.action == "create" and change.desired else []),
         *([f"runs: {runs_in_words(change)}"] if runs_in_words(change) else []),
         *map("kept: {}".format, change.kept),
     ]
-    return f"`{SIGNS[change.action]}` {change.action}", name, folded(*change.reasons, *more)
+    why = folded(*change.reasons, *more) if with_links else plain("; ".join([*change.reasons, *more]))
+    return f"`{SIGNS[change.action]}` {change.action}", name, why
 
 
 def _finding_rows(change: Change, shared: Collection[Finding]) -> Iterator[tuple[str, str, str]]:

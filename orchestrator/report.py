@@ -82,7 +82,8 @@ def cleanup_text(result: CleanupResult) -> RenderableType:
     lines = [Text(f"- {path}", style="red") for path in result.deleted]
     lines += [Text(f"= {path}  not ours: left as it is", style="dim") for path in result.foreign]
     lines += [Text(f"! {path}  failed: {reason}", style="bold red") for path, reason in result.failed.items()]
-    return Group(*lines, Text(f"{len(result.deleted)} deleted", style="bold"))
+    nothing = "" if lines else f": nothing of ours matches {result.pattern}"
+    return Group(*lines, Text(f"{len(result.deleted)} deleted{nothing}", style="bold"))
 
 
 def status_text(status: EnvironmentStatus, *, hold: str = "") -> RenderableType:

@@ -98,6 +98,14 @@ class PrefectServer:
         """Its address, as it may be shown."""
         return shown_url(str(self.client.api_url)).rstrip("/")
 
+    async def is_alive(self) -> bool:
+        """Whether the server answers at all, whatever becomes of single requests."""
+        try:
+            await self.request("GET", "/health")
+        except ServerError:
+            return False
+        return True
+
     # ----- deployments: reading ------------------------------------------------------------------------
 
     async def read_deployments(self) -> tuple[LiveDeployment, ...]:

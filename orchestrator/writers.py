@@ -119,6 +119,8 @@ class Writers:
         patience: seconds; when nothing has succeeded for so long the server is gone.
         throttle: says how many jobs at a time.
         before: called before each try of an operation; what it raises ends the operation.
+        alive: says whether the server answers at all: one operation that it hangs up on is not its end. None: nobody
+            knows.
         clock: seconds, from any start.
         sleep: waits for so many seconds.
     """
@@ -129,12 +131,14 @@ class Writers:
         patience: float = PATIENCE_SECONDS,
         throttle: Throttle | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
+        alive: Callable[[], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self.throttle = throttle or Throttle(clock=clock)
         self._patience, self._before, self._clock, self._sleep = patience, before, clock, sleep
         self._last_success, self._told = clock(), False
+        self._alive, self._hung_up = alive, 0
         self._gone: ServerUnreachable | None = None
         self._running = 0
         self._ended = anyio.Event()
@@ -191,7 +195,7 @@ class Writers:
             except (ServerBusy, ServerUnreachable) as error:
                 pause = min(_pause(error, tries), max(self._patience, FIRST_PAUSE))
                 if tries > 1 and self._clock() + pause - began > self._patience:
-                    raise self._verdict(error, began) from error
+                    raise await self._verdict(error, began) from error
                 if self._gone is not None:
                     raise self._gone from error
                 self._tell(error)
@@ -216,9 +220,9 @@ class Writers:
         self._last_success, self._told = self._clock(), False
         return result
 
-    def _verdict(self, error: ServerBusy | ServerUnreachable, began: float) -> ServerError:
+    async def _verdict(self, error: ServerBusy | ServerUnreachable, began: float) -> ServerError:
         """The end of patience: is the server gone, or is it this one operation that it cannot do?"""
-        if self._last_success > began:
+        if self._last_success > began or await self._hangs_up(error):
             message = f"{error.message} It was tried for {self._patience:.0f} seconds, while others succeeded."
             return ServerError(message, location=error.location, remedy=error.remedy)
         self._gone = ServerUnreachable(
@@ -227,6 +231,14 @@ class Writers:
             remedy=error.remedy or "When the server is well again, apply again: it goes on where this one ended.",
         )
         return self._gone
+
+    async def _hangs_up(self, error: ServerBusy | ServerUnreachable) -> bool:
+        """Whether the server answers others while it hangs up on this one. Twice is as good as gone: who waits a
+        minute for each of a hundred operations does not come to an end."""
+        if isinstance(error, ServerBusy) or self._alive is None or self._hung_up:
+            return False
+        self._hung_up += 1
+        return await self._alive()
 
 
 def _pause(error: ServerBusy | ServerUnreachable, tries: int) -> float:

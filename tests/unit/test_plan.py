@@ -784,3 +784,17 @@ class TestTriggers:
 def test_what_to_do_names_the_environment() -> None:
     (words,) = out_of_sync(Change(action="create", deployment="etl/daily", desired=deployment(environment="staging")))
     assert "`orchestrator apply --env staging` creates it" in words
+
+
+class TestWhoseName:
+    @pytest.mark.parametrize(
+        ("holder", "words"),
+        [
+            (Owner(project="shop-copy", environment="development"), 'write project = "shop-copy" below'),
+            (Owner(project="shop", environment="staging"), "two environments on one server need different names"),
+            (None, "--adopt 'etl/daily'"),
+        ],
+    )
+    def test_a_conflict_says_the_way_out(self, holder: Owner | None, words: str) -> None:
+        plan = plan_of([deployment("etl/daily", tags=(OWNER.tag,))], [live(deployment("etl/daily"), owner=holder)])
+        assert words in plan.changes[0].reasons[0]

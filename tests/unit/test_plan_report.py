@@ -24,6 +24,7 @@ from orchestrator.model import (
     Plan,
     PoolSpec,
     ResourceChange,
+    ScheduleConfig,
     TouchedRuns,
 )
 from orchestrator.plan import make_plan, with_findings, with_runs
@@ -341,3 +342,16 @@ def test_what_applying_would_undo_is_said() -> None:
     )
     for told in (text_of(plan_report.plan_text(plan)), plan_report.plan_markdown(plan)):
         assert "e@here went back to revision 3: applying this undoes that rollback" in told  # M or m
+
+
+def test_what_is_created_says_what_it_will_do() -> None:
+    wanted = deployment("etl/daily", work_pool="processes", parameters={"day": 1}, paused=True)
+    plan = plan_of(replace(wanted, schedules=(ScheduleConfig(cron="0 4 * * *"),)))
+    for told in (text_of(plan_report.plan_text(plan)), plan_report.plan_markdown(plan, with_links=False)):
+        assert "in processes; cron 0 4 * * *; paused; parameters day" in told
+
+
+def test_cells_for_a_pull_request_are_not_broken_into_lines() -> None:
+    assert "<br>" in plan_report.plan_markdown(plan_with_everything())
+    rows = plan_report.plan_markdown(plan_with_everything(), with_links=False).split("| Severity")[0]
+    assert "<br>" not in rows.split("| Action | Deployment")[1]

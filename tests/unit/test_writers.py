@@ -255,3 +255,30 @@ class TestJobs:
         with pytest.raises(AttributeError, match=r"A bug\."):
             await writers().do([partial(job, number) for number in range(9)])
         assert begun == [0, 1, 2]
+
+
+class TestHangingUp:
+    """The server answers others, but ends the connection on one operation, again and again."""
+
+    async def verdicts(self, *, answers: bool) -> list[str]:
+        clock = Clock()
+
+        async def alive() -> bool:
+            return answers
+
+        async def hangs_up() -> None:
+            raise ServerUnreachable("It hung up.")
+
+        writers = Writers(patience=10.0, clock=clock, sleep=clock.sleep, alive=alive)
+        found = []
+        for _ in range(2):
+            with pytest.raises(ServerError) as caught:
+                await writers.attempt(hangs_up)
+            found.append(type(caught.value).__name__)
+        return found
+
+    async def test_one_operation_is_not_the_servers_end_two_are(self) -> None:
+        assert await self.verdicts(answers=True) == ["ServerError", "ServerUnreachable"]
+
+    async def test_a_server_that_answers_nobody_is_gone_at_once(self) -> None:
+        assert await self.verdicts(answers=False) == ["ServerUnreachable", "ServerUnreachable"]

@@ -92,8 +92,18 @@ check-ui: install ## Are the deployments on the server, in sync and ready?
 
 # ----- the project itself --------------------------------------------------------------------------------
 
+# The two halves run side by side: one waits for servers most of the time, the other computes.
+UNIT_LOG := .orchestrator/unit-tests.log
+
 test: install ## Run all tests that this machine can run
+ifeq ($(ARGS),)
+	@$(BIN)/python -m pytest tests/unit > $(UNIT_LOG) 2>&1 & unit=$$!; trap "kill $$unit" INT TERM; \
+	$(BIN)/python -m pytest tests/integration tests/system; others=$$?; \
+	echo "the unit tests, which ran meanwhile:"; wait $$unit; units=$$?; cat $(UNIT_LOG); \
+	exit $$((others ? others : units))
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 soak: install ## 50 rounds of faults on a real server (ARGS="--rounds 5 --seed 7")
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -92,18 +92,11 @@ check-ui: install ## Are the deployments on the server, in sync and ready?
 
 # ----- the project itself --------------------------------------------------------------------------------
 
-# The two halves run side by side: one waits for servers most of the time, the other computes.
-UNIT_LOG := .orchestrator/unit-tests.log
+# As many at once as there are processors; what waits for servers first, what only computes fills the gaps.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 test: install ## Run all tests that this machine can run
-ifeq ($(ARGS),)
-	@$(BIN)/python -m pytest tests/unit > $(UNIT_LOG) 2>&1 & unit=$$!; trap "kill $$unit" INT TERM; \
-	$(BIN)/python -m pytest tests/integration tests/system; others=$$?; \
-	echo "the unit tests, which ran meanwhile:"; wait $$unit; units=$$?; cat $(UNIT_LOG); \
-	exit $$((others ? others : units))
-else
-	@$(BIN)/python -m pytest $(ARGS)
-endif
+	@$(BIN)/python -m pytest $(or $(ARGS),$(SIDE_BY_SIDE) tests/system tests/integration tests/unit)
 
 soak: install ## 50 rounds of faults on a real server (ARGS="--rounds 5 --seed 7")
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -1,0 +1,14 @@
+"""What is true of all tests: which of them share a process when they run side by side."""
+
+from __future__ import annotations
+
+import pytest
+
+ONE_JOURNEY = "tests/system"  # its files follow each other on one system
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together (pytest-xdist's `loadgroup`): they share servers and worked-out answers."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(ONE_JOURNEY if file.startswith(ONE_JOURNEY) else file))

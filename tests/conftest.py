@@ -7,6 +7,7 @@ import pytest
 ONE_JOURNEY = "tests/system"  # its files follow each other on one system
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file together (pytest-xdist's `loadgroup`): they share servers and worked-out answers."""
     for item in items:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import anyio
 from cyclopts import Parameter
-from pydantic import TypeAdapter
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
@@ -20,13 +19,14 @@ from orchestrator import fault_report, live, pipeline, plan_report, report
 from orchestrator.bootstrap import Progress, Request, run_and_follow
 from orchestrator.bootstrap import bootstrap as bring_up
 from orchestrator.confirmation import ask
-from orchestrator.desired import Selection
-from orchestrator.errors import ConfigurationError, RefusedError, RunFailed
+from orchestrator.errors import ConfigurationError, RunFailed
 from orchestrator.local import LocalProcess, LocalState
-from orchestrator.model import DEFAULT_ENVIRONMENT, BootstrapResult, Kind, Plan, RunReport, Step
+from orchestrator.model import DEFAULT_ENVIRONMENT, BootstrapResult, Plan, RunReport, Step
+from orchestrator.options import Manner, Scope
 from orchestrator.pipeline import Asked
 from orchestrator.plan import check_deletes
 from orchestrator.recording import desired_digest
+from orchestrator.review import read_review, write_review
 from orchestrator.revision_report import hold_line
 from orchestrator.server import open_server
 from orchestrator.terminal import (
@@ -42,9 +42,7 @@ from orchestrator.terminal import (
     Terminal,
     Wait,
 )
-from orchestrator.terms import Terms, cleaning_terms, terms_of
-
-Patterns = tuple[str, ...]
+from orchestrator.terms import cleaning_terms, terms_of
 
 
 @Parameter(name="*")
@@ -61,64 +59,6 @@ class ForReview:
     api_url: ApiUrl = None
 
 
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scope:
-    """Which part of the environment a command is about."""
-
-    only: Annotated[Patterns, Parameter(help="Only what matches: patterns on flow/deployment.")] = ()
-    kind: Annotated[Kind | None, Parameter(help="Only deployments of this kind.")] = None
-    declared_only: Annotated[bool, Parameter(help="Only what a prefect.yaml declares.")] = False
-    adopt: Annotated[Patterns, Parameter(help="Take over unowned deployments that match.")] = ()
-
-    @property
-    def selection(self) -> Selection:
-        return Selection(only=self.only, kind=self.kind, declared_only=self.declared_only)
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Manner:
-    """How to apply."""
-
-    prune: Annotated[
-        bool | None,
-        Parameter(
-            negative="--no-prune", help="Delete what nothing asks for any more; default: the environment's policy."
-        ),
-    ] = None
-    allow_delete: Annotated[
-        bool, Parameter(help="Delete even more than the environment's policy allows at a time.")
-    ] = False
-    atomic: Annotated[bool, Parameter(help="After a failure set everything back to what it was.")] = False
-    wait: Annotated[
-        bool,
-        Parameter(
-            negative="--no-wait",
-            help="Wait for another apply to the environment to end; --no-wait says who is at it, and ends.",
-        ),
-    ] = True
-    verify: Annotated[
-        bool,
-        Parameter(
-            negative="--no-verify", help="Read back what was written, and wait until active schedules have runs."
-        ),
-    ] = True
-
-    def terms(self, asked: Asked, scope: Scope, *, is_reviewed: bool) -> Terms:
-        """The same for an apply of what a repository asks for, or a part of it."""
-        return terms_of(
-            asked,
-            "command line",
-            selection=scope.selection,
-            adopt=scope.adopt,
-            is_reviewed=is_reviewed,
-            is_atomic=self.atomic,
-            waits=self.wait,
-            verifies=self.verify,
-        )
-
-
 # ---------------------------------------------------------------------------------------------------------
 # plan, apply, status, clean
 # ---------------------------------------------------------------------------------------------------------
@@ -127,7 +67,7 @@ class Manner:
 def plan(
     *,
     server: ForReview = ForReview(),
-    scope: Scope = Scope(),
+    scope: Scope = Scope(),  # noqa: B008
     out: Path | None = None,
     detailed_exitcode: bool = False,
 ) -> int:
@@ -144,7 +84,7 @@ def plan(
     _say_where(terminal, found)
     document = plan_report.plan_json(found)
     if out is not None:
-        _write_review(out, {**document, "scope": dataclasses.asdict(scope)})
+        write_review(out, document, found, scope)
     if server.output == "markdown":
         terminal.lines(plan_report.plan_markdown(found, with_links=False, longest=plan_report.LONGEST_COMMENT))
     else:
@@ -157,21 +97,23 @@ def plan(
 def apply(
     *,
     server: OnServer = OnServer(),  # noqa: B008 - frozen
-    scope: Scope = Scope(),
+    scope: Scope = Scope(),  # noqa: B008
     reviewed: Annotated[Path | None, Parameter(name="--plan")] = None,
     yes: bool = False,
-    manner: Manner = Manner(),
+    prune: Annotated[bool | None, Parameter(negative="--no-prune")] = None,
+    manner: Manner = Manner(),  # noqa: B008
 ) -> int:
     """Change what differs between the repository and the server.
 
     Args:
         reviewed: Apply exactly this plan, written by `plan --out`; refuse if anything has moved since.
         yes: Do not ask.
+        prune: Delete what nothing asks for any more; default: the environment's policy.
     """
     terminal = Terminal(server.output)
-    asked = _with_prune(read_repository(server, terminal), manner.prune)
+    asked = _with_prune(read_repository(server, terminal), prune)
     api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=True)
-    review = None if reviewed is None else _read_review(reviewed, scope)
+    review = None if reviewed is None else read_review(reviewed, scope)
     scope = review.scope if review else scope
     found = anyio.run(_plan, asked, api_url, scope)
     _say_where(terminal, found)
@@ -182,7 +124,14 @@ def apply(
     asks = found.has_changes and not yes and review is None
     if asks:
         ask(terminal, plan_report.plan_text(found), "Apply this plan?")
-    terms = manner.terms(asked, scope, is_reviewed=asks or review is not None)
+    terms = terms_of(
+        asked,
+        "command line",
+        selection=scope.selection,
+        adopt=scope.adopt,
+        is_reviewed=asks or review is not None,
+        **manner.terms,
+    )
     with terminal.working("applying") as doing:
         result = anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
@@ -245,63 +194,6 @@ def read_repository(server: OnServer | ForReview, terminal: Terminal) -> Asked:
 async def _plan(asked: Asked, api_url: str | None, scope: Scope) -> Plan:
     policy = asked.settings.environment.policy
     return await live.plan_changes(asked.desired, policy, api_url=api_url, selection=scope.selection, adopt=scope.adopt)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Review:
-    """What `plan --out` keeps of a plan that a person looks at: which one it was, and what it was about."""
-
-    environment: str
-    scope: Scope
-    checksum: str
-
-    def check(self, found: Plan) -> None:
-        """Refuse another plan than the one that was looked at.
-
-        Raises:
-            ConfigurationError: it is another environment's.
-            RefusedError: the checksums differ.
-        """
-        if found.environment != self.environment:
-            raise ConfigurationError(
-                f"This plan is for the environment {self.environment}; nothing was changed in {found.environment}.",
-                remedy=f"Say --env {self.environment}.",
-            )
-        if found.checksum != self.checksum:
-            raise RefusedError(
-                "The server or the repository has moved since this plan was made; nothing was changed.",
-                location=found.owner.tag,
-                remedy="Plan again, and look at it again.",
-            )
-
-
-def _write_review(file: Path, document: dict[str, Any]) -> None:
-    try:
-        file.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"The plan cannot be written there: {error.strerror}.", location=str(file), remedy="Correct --out."
-        ) from error
-
-
-def _read_review(file: Path, given: Scope) -> Review:
-    if given != Scope():
-        raise ConfigurationError(
-            "A reviewed plan says itself what it is about.",
-            location=str(file),
-            remedy="Leave out --only, --kind, --declared-only and --adopt, or plan anew with them.",
-        )
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        return TypeAdapter(Review).validate_python(
-            {name: document[name] for name in ("environment", "scope", "checksum")}
-        )
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigurationError(
-            f"The plan cannot be read: {error.strerror}." if isinstance(error, OSError) else "This is no plan.",
-            location=str(file),
-            remedy="Write one with `orchestrator plan --out FILE`.",
-        ) from error
 
 
 def _with_prune(asked: Asked, prune: bool | None) -> Asked:

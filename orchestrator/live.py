@@ -12,7 +12,7 @@ from orchestrator.apply import apply_plan
 from orchestrator.automations import read_triggers, write_triggers
 from orchestrator.config import DEPLOYER_FLOW, Policy
 from orchestrator.desired import Selection
-from orchestrator.errors import HeldError, RefusedError, ServerBusy, ServerError, ServerUnreachable
+from orchestrator.errors import HeldError, ServerBusy, ServerError, ServerUnreachable
 from orchestrator.facts import misfits, read_facts
 from orchestrator.holds import held_back, read_hold, release_hold, set_hold
 from orchestrator.lock import environment_lock
@@ -32,6 +32,7 @@ from orchestrator.model import (
     Resources,
     Revision,
 )
+from orchestrator.moved import has_moved, outline
 from orchestrator.pipeline import narrowed
 from orchestrator.plan import (
     kind_of,
@@ -194,11 +195,7 @@ async def _still_the_same(plan: Plan, terms: Terms, server: PrefectServer) -> Pl
     resources = plan_resources(wanted, await read_resources(server, wanted))
     now = refreshed(plan, await _read_live(server), adopt=terms.adopt, resources=resources)
     if terms.is_reviewed and now.checksum != plan.checksum:
-        raise RefusedError(
-            "The server has moved since this plan was made; nothing was changed.",
-            location=plan.owner.tag,
-            remedy="Plan again, and look at it again.",
-        )
+        raise has_moved("The server has", outline(plan), now)
     return now
 
 

@@ -620,6 +620,7 @@ class Revision:
     status: Literal["completed", "degraded"]
     summary: Mapping[Action, int]
     desired_digest: str  # of what the repository asked for: tells whether it has moved on since
+    failed: int = 0  # changes that were not made, or were set back
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -628,6 +629,7 @@ class RecordedState:
 
     revision: Revision
     deployments: tuple[DeploymentConfig, ...] = ()
+    resources: Resources = Resources()  # pools, queues and limits that the environment declared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from orchestrator.faults import did_you_mean
 from orchestrator.model import Change, DeploymentConfig, Finding, LivePool
+from orchestrator.placeholders import ENVIRONMENT, names_in, texts_of
 
 _REFERENCE = re.compile(r"\{\{\s*prefect\.(variables|blocks)\.([\w.\-\[\]]+)\s*\}\}")
 _BLOCK_STEP = "prefect.deployments.steps.pull_with_block"
@@ -90,10 +91,27 @@ def findings(change: Change, facts: ServerFacts, misfits: SchemaCheck) -> tuple[
         *_job_variables(config, facts, misfits),
         *_parameters(config, misfits),
         *_references(config, facts),
+        *_emptied_steps(change),
         *_queue(config, facts),
         *_worker(config, facts),
     ]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
+
+
+def _emptied_steps(change: Change) -> Iterator[Finding]:
+    """Pull steps that lose a value only because whoever plans has not set a variable that the last one had."""
+    if change.desired is None or change.live is None:
+        return
+    there = {text for _, text in texts_of(change.live.config.pull_steps)}
+    texts = [text for _, text in texts_of(change.desired.pull_steps) if text not in there]
+    names = {name for text in texts for _, name in names_in(text) if name.startswith(ENVIRONMENT)}
+    for name in sorted(names):
+        variable = name.lstrip(ENVIRONMENT)
+        yield Finding(
+            message=f"The environment variable {variable} is not set here: the pull steps lose the value they have.",
+            remedy=f"Set {variable} where the orchestrator runs, or leave it so: then the worker's value counts.",
+            severity="warning",
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What is recorded of an apply, and how it is written down: pure, without a server.
 
-A record holds the deployments as they were asked for, with everything that placeholders stood for: an older revision
-can be applied again though a variable has changed since. That makes it secret; `revisions` stores it as such.
+A record holds deployments, pools, queues and limits as they were asked for, with everything that placeholders stood
+for: an older revision can be applied again though a variable has changed since. That makes it secret; `revisions`
+stores it as such.
 """
 
 from __future__ import annotations
@@ -24,17 +25,23 @@ from orchestrator.model import (
     DeploymentResult,
     Desired,
     Hold,
+    LimitSpec,
     Owner,
     Plan,
+    PoolSpec,
+    QueueSpec,
     RecordedState,
+    Resources,
     ResultStatus,
     ScheduleConfig,
 )
+from orchestrator.resources import key_of, resources_from, specs_of
 
 LONGEST_NAME = 60  # characters of project and environment in a name on the server; its digest tells the rest
 _NOT_ASKED_FOR = ("environment", "deployment_type", "origin", "source", "concealed")  # says where it comes from
 _OF_THE_MACHINE = ("parameter_schema",)  # static only where the flow's packages are missing
 _CHECKOUT = "{checkout}"
+NO_RESOURCES = Resources()
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -79,23 +86,32 @@ def _known(kind: type, written: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def packed(deployments: tuple[DeploymentConfig, ...]) -> str:
-    """Deployments as one short text: many of them say nearly the same."""
-    text = json.dumps([to_json(config) for config in deployments], separators=(",", ":"))
+def packed(deployments: tuple[DeploymentConfig, ...], resources: Resources = NO_RESOURCES) -> str:
+    """What an environment has as one short text: many deployments say nearly the same."""
+    written = {"deployments": [to_json(config) for config in deployments], "resources": asdict(resources)}
+    text = json.dumps(written, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode())).decode("ascii")
 
 
-def unpacked(text: str) -> tuple[DeploymentConfig, ...]:
-    """The deployments that `packed` wrote.
+def unpacked(text: str) -> tuple[tuple[DeploymentConfig, ...], Resources]:
+    """What `packed` wrote.
 
     Raises:
         ValueError: the text is none of ours.
     """
     try:
         written = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
-        return tuple(from_json(each) for each in written)
-    except (zlib.error, TypeError, AttributeError) as error:
+        return tuple(from_json(each) for each in written["deployments"]), _resources(written["resources"])
+    except (zlib.error, TypeError, AttributeError, LookupError) as error:
         raise ValueError(str(error)) from error
+
+
+def _resources(written: Mapping[str, Any]) -> Resources:
+    return Resources(
+        pools=tuple(PoolSpec(**_known(PoolSpec, each)) for each in written["pools"]),
+        queues=tuple(QueueSpec(**_known(QueueSpec, each)) for each in written["queues"]),
+        limits=tuple(LimitSpec(**_known(LimitSpec, each)) for each in written["limits"]),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -130,6 +146,30 @@ def state_after(
         if config is not None:
             after[path] = config
     return tuple(after[path] for path in sorted(after))
+
+
+def resources_after(
+    plan: Plan, result: DeploymentResult, before: RecordedState | None, selection: Selection | None = None
+) -> Resources:
+    """The pools, queues and limits of an environment after an apply, as far as we know.
+
+    Args:
+        plan, result, before, selection: as for `state_after`.
+
+    Returns:
+        What was applied or found right as it was asked for; what failed as it was recorded before, and so what a plan
+        for a part did not look at. What the environment declares no more is left out.
+    """
+    recorded = {key_of(spec): spec for spec in specs_of(before.resources)} if before else {}
+    done = {item.label for item in result.resources if item.status in ("applied", "unchanged")}
+    after = {} if selection is None or selection.is_everything else dict(recorded)
+    for change in plan.resources:
+        key = (change.resource, change.name)
+        if f"{change.resource} {change.name}" in done:
+            after[key] = change.desired
+        elif key in recorded:
+            after[key] = recorded[key]
+    return resources_from(after.values())
 
 
 def _is_outside(config: DeploymentConfig, selection: Selection | None) -> bool:

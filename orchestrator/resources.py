@@ -6,7 +6,7 @@ Where the environment is silent the server decides, and nothing is ever deleted:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
@@ -77,7 +77,17 @@ def _queue_spec(pool: str, name: str, queue: QueueConfig) -> QueueSpec:
 
 def resources_in(changes: Sequence[ResourceChange]) -> Resources:
     """What a plan wants of pools, queues and limits."""
-    specs = [change.desired for change in changes]
+    return resources_from(change.desired for change in changes)
+
+
+def specs_of(resources: Resources) -> tuple[Spec, ...]:
+    """All of them in one row, pools before their queues."""
+    return (*resources.pools, *resources.queues, *resources.limits)
+
+
+def resources_from(row: Iterable[Spec]) -> Resources:
+    """What `specs_of` took apart."""
+    specs = tuple(row)
     return Resources(
         pools=tuple(spec for spec in specs if isinstance(spec, PoolSpec)),
         queues=tuple(spec for spec in specs if isinstance(spec, QueueSpec)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,6 +34,7 @@ from orchestrator.model import (
     RecordedState,
     Revision,
 )
+from orchestrator.options import Manner
 from orchestrator.plan import check_deletes
 from orchestrator.promotion import promotable_commit, promoted
 from orchestrator.provenance import user_at_host
@@ -109,15 +110,14 @@ def rollback(
     *,
     server: OnServer = OnServer(),  # noqa: B008
     yes: bool = False,
-    allow_delete: bool = False,
     release: bool = False,
+    manner: Manner = Manner(),  # noqa: B008
 ) -> int:
     """Apply an older revision again, and let scheduled sync wait until the repository asks for something else.
 
     Args:
         revision: Its number in `history`; default: the one before the last, or the last if the server differs from it.
         yes: Do not ask.
-        allow_delete: Delete even more than the environment's policy allows at a time.
         release: Only let scheduled sync go on.
     """
     terminal = Terminal(server.output)
@@ -130,7 +130,7 @@ def rollback(
     words = f"{place.owner.environment} on {found.api_url}: back to revision {source.number}{which}"
     _tell(terminal, words, source, found, place.root)
     note = f"rollback to {source.number}"
-    _make_sure(terminal, place, found, f"Go back to revision {source.number}?", yes=yes, allow_delete=allow_delete)
+    _make_sure(terminal, place, found, f"Go back to revision {source.number}?", manner, yes=yes)
     hold = Hold(
         owner=place.owner,
         revision=source.number,
@@ -139,7 +139,8 @@ def rollback(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     provenance = replace(source.provenance, by=hold.by, trigger="rollback", note=note)
-    result = anyio.run(_apply, place, found, _terms(place, provenance, source.desired_digest, yes=yes, hold=hold))
+    terms = _terms(place, provenance, source.desired_digest, manner, yes=yes, hold=hold)
+    result = _carried_out(terminal, place, found, terms)
     _show(terminal, result, {"rolled_back_to": source.number}, hold_line(hold))
     return EXIT_DEGRADED if result.status == "degraded" else 0
 
@@ -220,14 +221,14 @@ def _lost_deployer(
 
 
 async def _plan_towards(place: Place, target: RecordedState, deployments: tuple[DeploymentConfig, ...]) -> Plan:
-    """A plan for deployments of a revision.
+    """A plan for deployments of a revision, and for its pools, queues and limits.
 
     What came after it is deleted, in an environment that does not prune as well: going back is asked for, while pruning
     happens by the way. The limit on deletes holds.
     """
     name = f"revision {target.revision.number}"
     policy = place.environment.policy.model_copy(update={"prune": True})
-    desired = Desired(owner=place.owner, deployments=deployments)
+    desired = Desired(owner=place.owner, deployments=deployments, resources=target.resources)
     plan = await live.plan_changes(desired, policy, api_url=place.api_url, recorded_as=name)
     reasons = (f"it is not in {name}",)
     changes = (replace(change, reasons=reasons) if change.action == "delete" else change for change in plan.changes)
@@ -256,7 +257,7 @@ def promote(
     revision: ARevision | None = None,
     from_api_url: str | None = None,
     yes: bool = False,
-    allow_delete: bool = False,
+    manner: Manner = Manner(),  # noqa: B008
 ) -> int:
     """Take the commit and the images of one environment into another one, with that one's configuration.
 
@@ -264,7 +265,6 @@ def promote(
         revision: Which revision of the first environment; default: the last.
         from_api_url: The first environment's server; default: the one that its file names.
         yes: Do not ask.
-        allow_delete: Delete even more than the environment's policy allows at a time.
     """
     terminal = Terminal(server.output)
     place = place_of(server.root, server.env, server.api_url, writes=True)
@@ -280,11 +280,11 @@ def promote(
     words = f"{source} {number} into {server.env} on {found.api_url}"
     _tell(terminal, words, recorded.revision, found, place.root)
     question = f"Take revision {number} of {source} into {server.env}?"
-    _make_sure(terminal, place, found, question, yes=yes, allow_delete=allow_delete)
+    _make_sure(terminal, place, found, question, manner, yes=yes)
     note = f"promoted from {source} {number}"
     provenance = replace(recorded.revision.provenance, by=user_at_host(), trigger="promotion", note=note)
-    digest = desired_digest(desired, place.root)
-    result = anyio.run(_apply, place, found, _terms(place, provenance, digest, yes=yes))
+    terms = _terms(place, provenance, desired_digest(desired, place.root), manner, yes=yes)
+    result = _carried_out(terminal, place, found, terms)
     _show(terminal, result, {"promoted_from": {"environment": source, "revision": number}})
     return EXIT_DEGRADED if result.status == "degraded" else 0
 
@@ -307,17 +307,25 @@ async def _recorded(place: Place, number: int | None) -> RecordedState:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _terms(place: Place, provenance: Provenance, digest: str, *, yes: bool, hold: Hold | None = None) -> Terms:
+def _terms(
+    place: Place, provenance: Provenance, digest: str, manner: Manner, *, yes: bool, hold: Hold | None = None
+) -> Terms:
     return Terms(
         provenance=provenance,
         desired_digest=digest,
         is_reviewed=not yes,
         keep_revisions=place.environment.policy.keep_revisions,
         hold=hold,
+        **manner.terms,
     )
 
 
-async def _apply(place: Place, plan: Plan, terms: Terms) -> DeploymentResult:
+def _carried_out(terminal: Terminal, place: Place, plan: Plan, terms: Terms) -> DeploymentResult:
+    with terminal.working("applying") as doing:
+        return anyio.run(_apply, place, plan, terms, doing.tell)
+
+
+async def _apply(place: Place, plan: Plan, terms: Terms, tell: Callable[[str], None]) -> DeploymentResult:
     """Carry out a plan. Where it changes nothing, nothing is written but the hold, which is what was asked for."""
     if not plan.has_changes:
         async with open_server(place.api_url) as server:
@@ -325,7 +333,7 @@ async def _apply(place: Place, plan: Plan, terms: Terms) -> DeploymentResult:
                 await set_hold(server, terms.hold)
             else:
                 await release_hold(server, place.owner)
-    return await live.apply_changes(plan, api_url=place.api_url, terms=terms)
+    return await live.apply_changes(plan, api_url=place.api_url, terms=terms, tell=tell)
 
 
 def _tell(terminal: Terminal, words: str, source: Revision, plan: Plan, root: Path) -> None:
@@ -348,13 +356,13 @@ def _cautions(source: Revision, plan: Plan, root: Path) -> Iterator[str]:
     yield from folder_lines(plan, source, right=root if is_there else None)
 
 
-def _make_sure(terminal: Terminal, place: Place, plan: Plan, question: str, *, yes: bool, allow_delete: bool) -> None:
+def _make_sure(terminal: Terminal, place: Place, plan: Plan, question: str, manner: Manner, *, yes: bool) -> None:
     """The safety rules, and a person's yes.
 
     Raises:
         RefusedError: the plan deletes too much, or nobody said yes.
     """
-    if not allow_delete:
+    if not manner.allow_delete:
         check_deletes(plan, place.environment.policy)
     if plan.has_changes and not yes:
         ask(terminal, plan_report.plan_text(plan), question)

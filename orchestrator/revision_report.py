@@ -43,7 +43,8 @@ def _cells(revision: Revision) -> Iterator[Text]:
     yield Text(str(revision.number), style="bold")
     yield Text(_moment(revision.applied_at))
     yield Text(short_commit(revision), style="yellow" if source.is_dirty else "")
-    yield Text(revision.status, style="bold red" if revision.status == "degraded" else "green")
+    failed = f", {revision.failed} failed" if revision.failed else ""
+    yield Text(revision.status + failed, style="bold red" if revision.status == "degraded" else "green")
     yield Text(headline("", revision.summary).removeprefix(": "))
     yield Text(one_line(source.by))
     yield Text(one_line(_how(source)))

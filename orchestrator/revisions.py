@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from orchestrator.errors import ConfigurationError, ServerError
 from orchestrator.model import DeploymentResult, Owner, Plan, Provenance, RecordedState, Revision
-from orchestrator.recording import packed, server_name, state_after, unpacked
+from orchestrator.recording import packed, resources_after, server_name, state_after, unpacked
 from orchestrator.server import PAGE, PrefectServer, our_errors
 from orchestrator.terms import Terms
 
@@ -33,7 +33,7 @@ ROUTE = "/block_documents/filter"
 class OrchestratorRevision(Block):
     """One recorded apply of orchestrator: `orchestrator history` lists them, `orchestrator rollback` goes back to one.
 
-    The fields are those of `model.Revision`; `state` holds the deployments.
+    The fields are those of `model.Revision`; `state` holds the deployments, pools, queues and limits.
     """
 
     _block_type_name: ClassVar[str | None] = "Orchestrator Revision"
@@ -51,6 +51,7 @@ class OrchestratorRevision(Block):
     status: str
     summary: dict[str, int]
     desired_digest: str
+    failed: int
     state: SecretStr
 
 
@@ -110,7 +111,7 @@ class RevisionStore:
             return revision
         last = await self.latest_revision()
         revision = replace(state.revision, owner=self._owner, number=last.number + 1 if last else 1)
-        text = packed(state.deployments)
+        text = packed(state.deployments, state.resources)
         while not await self._create(revision, text) and not await self._is_recorded(revision):
             revision = replace(revision, number=revision.number + 1)  # somebody else's
         return revision
@@ -189,12 +190,14 @@ class RevisionStore:
             status=data["status"],
             summary=data["summary"],
             desired_digest=data["desired_digest"],
+            failed=data["failed"],
         )
 
     def _state(self, row: Mapping[str, Any]) -> RecordedState:
         revision = self._revision(row["data"])
         try:
-            return RecordedState(revision=revision, deployments=unpacked(row["data"]["state"]))
+            deployments, resources = unpacked(row["data"]["state"])
+            return RecordedState(revision=revision, deployments=deployments, resources=resources)
         except (ValueError, LookupError) as error:
             raise ServerError(
                 f"What revision {revision.number} recorded cannot be read: {type(error).__name__}.",
@@ -250,9 +253,11 @@ async def record_apply(
         status="degraded" if result.status == "degraded" else "completed",
         summary=result.summary,
         desired_digest=terms.desired_digest,
+        failed=len(result.failed),
     )
     deployments = state_after(plan, result, before, terms.selection)
-    recorded = await store.record(RecordedState(revision=revision, deployments=deployments))
+    resources = resources_after(plan, result, before, terms.selection)
+    recorded = await store.record(RecordedState(revision=revision, deployments=deployments, resources=resources))
     if recorded.number > terms.keep_revisions:
         await store.prune(terms.keep_revisions)
     logger.info("recorded as revision %s of %s", recorded.number, plan.environment)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -22,8 +23,9 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from orchestrator import live, pipeline
 from orchestrator.apply import apply_plan
 from orchestrator.builder import DeploymentBuilder
-from orchestrator.errors import ConfigurationError, RefusedError, ServerError, ServerUnreachable
+from orchestrator.errors import ConfigurationError, LockedError, RefusedError, ServerError, ServerUnreachable
 from orchestrator.holds import held_back, hold_name, read_hold, release_hold, set_hold
+from orchestrator.lock import environment_lock
 from orchestrator.model import (
     ACTIONS,
     DeploymentConfig,
@@ -35,6 +37,7 @@ from orchestrator.model import (
     Revision,
     ScheduleConfig,
 )
+from orchestrator.options import Manner
 from orchestrator.provenance import deployed_files, provenance
 from orchestrator.recording import desired_digest
 from orchestrator.revision_commands import history, promote, rollback
@@ -574,6 +577,37 @@ def test_nobody_goes_back_without_being_asked_nor_to_nothing(shop: Shop) -> None
     assert shop.deployment() == before and shop.held() is None
 
 
+def test_pools_and_limits_go_back_as_well(shop: Shop) -> None:
+    tag = unique("database")
+    shop.write()
+    shop.add("staging", f"concurrency_limits: {{{tag}: 3}}")
+    shop.applied()
+    shop.write()
+    shop.add("staging", f"concurrency_limits: {{{tag}: 7}}")
+    shop.applied()
+    assert shop.api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 7
+
+    assert rollback(server=shop.server("staging"), yes=True) == 0
+    assert shop.api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 3
+
+
+def test_going_back_waits_for_nobody_where_it_is_told_so(shop: Shop) -> None:
+    shop.write(**FIRST)
+    shop.applied()
+    shop.write(**SECOND)
+    shop.applied()
+    before = shop.deployment()
+
+    async def go_back() -> None:
+        async with open_server(shop.api.url) as server, environment_lock(server, shop.owner("staging"), "somebody"):
+            back = partial(rollback, server=shop.server("staging"), yes=True, manner=Manner(wait=False))
+            await anyio.to_thread.run_sync(back)
+
+    with pytest.raises(LockedError, match="somebody"):
+        anyio.run(go_back)
+    assert shop.deployment() == before
+
+
 def test_what_came_later_is_deleted_where_nothing_is_pruned(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     shop.write()
     shop.add("staging", "policy: {prune: false}")
@@ -597,7 +631,7 @@ def test_going_back_deletes_no_more_than_the_limit(shop: Shop) -> None:
     with pytest.raises(RefusedError, match="would delete 1 of the 2"):
         rollback(server=shop.server("staging"), yes=True)
     assert shop.held() is None
-    assert rollback(server=shop.server("staging"), yes=True, allow_delete=True) == 0
+    assert rollback(server=shop.server("staging"), yes=True, manner=Manner(allow_delete=True)) == 0
     assert set(shop.api.deployments_of(shop.flow)) == {"staging"}
 
 

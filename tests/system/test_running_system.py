@@ -240,7 +240,7 @@ def test_a_reviewed_plan_is_applied_exactly_or_refused(system: System) -> None:
     system.run("apply", "--yes")
 
     assert (planned.code, moved.code, applied.code) == (3, 5, 0)
-    assert "has moved since" in moved.text
+    assert "has moved since" in moved.text and "nothing then, update now" in moved.text
     assert [path for path in before if after[path] != before[path]] == ["sub-etl-job/sub-etl-deployment"]
 
 

@@ -301,3 +301,23 @@ class TestReferences:
 def test_errors_come_first() -> None:
     items = found(replace(FACTS, served_pools=frozenset()), work_queue="new", job_variables={"image": 1})
     assert [finding.severity for finding in items] == ["error", "warning", "warning"]
+
+
+class TestPullSteps:
+    CLONE = "prefect.deployments.steps.git_clone"
+
+    def lost(self, there: str, wanted: str) -> list[str]:
+        steps = ({self.CLONE: {"repository": there}},)
+        config = deployment(work_pool="processes", pull_steps=({self.CLONE: {"repository": wanted}},))
+        change = Change(action="update", deployment="etl/daily", desired=config, live=live(config, pull_steps=steps))
+        return [item.message for item in findings(change, FACTS, misfits) if "pull steps" in item.message]
+
+    def test_a_value_that_is_lost_because_a_variable_is_not_set_here(self) -> None:
+        (message,) = self.lost("https://git/shop", "{{ $REPOSITORY }}")
+        assert message.startswith("The environment variable REPOSITORY is not set here")
+
+    def test_what_was_left_to_the_worker_before(self) -> None:
+        assert self.lost("{{ $REPOSITORY }}", "{{ $REPOSITORY }}") == []
+
+    def test_what_is_written_out(self) -> None:
+        assert self.lost("https://git/shop", "https://git/bank") == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,8 +26,12 @@ from orchestrator.model import (
     LiveDeployment,
     Owner,
     Plan,
+    PoolSpec,
     Provenance,
+    QueueSpec,
     RecordedState,
+    ResourceChange,
+    ResourceResult,
     Resources,
     ResultStatus,
     Revision,
@@ -37,12 +43,14 @@ from orchestrator.recording import (
     from_json,
     holds,
     packed,
+    resources_after,
     runs_from_folder,
     server_name,
     state_after,
     to_json,
     unpacked,
 )
+from orchestrator.resources import Spec, key_of, specs_of
 from tests.unit.builders import API_URL, OWNER, cron, deployment, live
 
 # --- names ------------------------------------------------------------------------------------------------
@@ -110,8 +118,9 @@ configs = st.builds(
 
 @given(st.lists(configs, max_size=3).map(tuple))
 def test_what_is_packed_comes_back_whole(written: tuple[DeploymentConfig, ...]) -> None:
-    read = unpacked(packed(written))
+    read, resources = unpacked(packed(written, AROUND))
     assert [asdict(config) for config in read] == [asdict(config) for config in written]
+    assert resources == AROUND
 
 
 def test_what_another_version_wrote_is_read_as_far_as_it_is_known() -> None:
@@ -123,7 +132,10 @@ def test_what_another_version_wrote_is_read_as_far_as_it_is_known() -> None:
     assert from_json(written) == config
 
 
-@pytest.mark.parametrize("text", ["", "********", "bm8gemxpYg==", packed(())[:-4]])
+NOT_OURS = base64.b64encode(zlib.compress(b'{"deployments": []}')).decode("ascii")
+
+
+@pytest.mark.parametrize("text", ["", "********", "bm8gemxpYg==", packed(())[:-4], NOT_OURS])
 def test_what_is_no_record_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ValueError):
         unpacked(text)
@@ -249,6 +261,43 @@ def test_what_a_change_is_not_about_is_as_it_was_recorded() -> None:
     selected = after(plan, "applied", before, Selection(only=("etl/daily",)))
     assert selected == {"etl/daily": NEW, "etl/weekly": OLD, "report/daily": OLD}
     assert after(plan, "applied", before, Selection(only=("etl/*",))) == {"etl/daily": NEW, "report/daily": OLD}
+
+
+POOL, LIMIT, RATE = (
+    PoolSpec(name="processes", type="process", concurrency_limit=4),
+    LimitSpec(scope="tag", name="database", slots=3),
+    LimitSpec(scope="global", name="rate", slots=1),
+)
+AROUND = Resources(pools=(POOL,), queues=(QueueSpec(pool="processes", name="tables", priority=2),), limits=(LIMIT,))
+
+
+@pytest.mark.parametrize(
+    ("status", "selection", "expected"),
+    [
+        ("applied", None, (POOL, LIMIT)),  # what is declared no more is forgotten
+        ("unchanged", Selection(), (POOL, LIMIT)),
+        ("failed", None, (replace(POOL, concurrency_limit=1),)),
+        ("applied", Selection(only=("etl/*",)), (POOL, RATE, LIMIT)),
+    ],
+)
+def test_what_there_is_of_pools_and_limits(
+    status: ResultStatus, selection: Selection | None, expected: tuple[Spec, ...]
+) -> None:
+    changes = tuple(
+        ResourceChange(action="update", resource=kind, name=name, desired=spec)
+        for (kind, name), spec in ((key_of(spec), spec) for spec in (POOL, LIMIT))
+    )
+    results = tuple(
+        ResourceResult(resource=each.resource, name=each.name, action=each.action, status=status) for each in changes
+    )
+    before = Resources(pools=(replace(POOL, concurrency_limit=1),), limits=(RATE,))
+    found = resources_after(
+        Plan(owner=OWNER, api_url=API_URL, resources=changes),
+        DeploymentResult(environment="development", api_url=API_URL, resources=results),
+        replace(recorded(), resources=before),
+        selection,
+    )
+    assert set(specs_of(found)) == set(expected)
 
 
 def test_what_is_gone_from_server_and_repository_is_gone_from_the_record() -> None:

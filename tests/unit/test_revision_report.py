@@ -31,6 +31,7 @@ def revision(number: int = 1, **fields: Any) -> Revision:
         "status": "completed",
         "summary": {**dict.fromkeys(ACTIONS, 0), "create": 8, "update": 2},
         "desired_digest": "abc",
+        "failed": 0,
     }
     return Revision(number=number, **{**values, **fields})
 
@@ -50,6 +51,11 @@ def test_one_line_says_all_about_a_revision() -> None:
         *("12", "2026-11-22", "06:31:59", "0123456789ab", "completed", "+8", "~2", "-0", "me@here"),
         *("rollback", "to", "3"),
     ]
+
+
+def test_failures_are_counted() -> None:
+    *_, line = text(history_text("staging", [revision(status="degraded", failed=3)]))
+    assert "degraded, 3 failed" in line
 
 
 def test_a_dirty_commit_is_marked_and_the_mark_is_explained() -> None:
@@ -89,6 +95,7 @@ def test_json_is_flat() -> None:
         "status": "completed",
         "summary": {**dict.fromkeys(ACTIONS, 0), "create": 8, "update": 2},
         "desired_digest": "abc",
+        "failed": 0,
     }
     assert document["hold"] == {"revision": 3, "by": "me@here", "at": "2026-11-22T06:31:59+00:00"}
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError as PydanticError
 from orchestrator.errors import ConfigurationError
 from orchestrator.faults import did_you_mean, faulty
 from orchestrator.model import DEFAULT_ENVIRONMENT, KINDS, FlowMetadata, Kind, ScheduleConfig, ValidationError
-from orchestrator.project import ProjectConfig, load_project
+from orchestrator.project import ProjectConfig, is_project, load_project
 from orchestrator.strict import Section, WrongValue, as_far_as_known, fault, matching, written_in
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
@@ -306,8 +306,10 @@ class ConfigurationManager:
         """Make sure that there is an environment.
 
         Raises:
-            ConfigurationError: there are environments, but none of that name (CFG004).
+            ConfigurationError: there are environments, but none of that name (CFG004); or this is a mere folder inside
+                of a project.
         """
+        self._require_top()
         known, file = self.environments(), f"{self.load_project().environments}/{env}.yaml"
         if env in known or not self.has_environment_files():
             return
@@ -316,6 +318,17 @@ class ConfigurationManager:
         remedy = f"{did_you_mean(env, known)}{here} Write {file} to add it."
         missing = ValidationError(code="CFG004", message=message, file_path=file, remediation=remedy)
         raise ConfigurationError(message, faults=[missing])
+
+    def _require_top(self) -> None:
+        """A folder of a project would count as a project of its own, with a name and deployments of its own."""
+        if self.has_environment_files() or is_project(self.root) or (self.root / "prefect.yaml").is_file():
+            return
+        if outer := next((folder for folder in self.root.parents if is_project(folder)), None):
+            raise ConfigurationError(
+                "This is no project, but a folder inside of one.",
+                location=str(self.root),
+                remedy=f"Call it in {outer}, or with --root {outer}.",
+            )
 
 
 def merge(base: Any, over: Any) -> Any:

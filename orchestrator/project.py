@@ -68,6 +68,15 @@ def load_project(root: Path) -> ProjectConfig:
     return ProjectConfig(**{**given, "project": name, "flows": folders})
 
 
+def is_project(folder: Path) -> bool:
+    """Whether a folder's pyproject.toml has a section for us."""
+    try:
+        tools = tomllib.loads((folder / FILE).read_text(encoding="utf-8")).get("tool", {})
+    except (OSError, ValueError, RecursionError):  # ValueError: of decoding, and of TOML
+        return False
+    return "orchestrator" in tools
+
+
 def require_folders(root: Path, project: ProjectConfig) -> None:
     """Make sure that the folders of the flows exist.
 

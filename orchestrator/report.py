@@ -49,8 +49,10 @@ def result_text(result: DeploymentResult) -> RenderableType:
         lines.append((Text(), Text(f"? {one_line(deployment)}", style="yellow")))
         lines += map(finding_line, findings)
     words = {"no-changes": "nothing to change", "completed": "done", "degraded": "DEGRADED: see above"}
+    was_set_back = any(item.status == "restored" for item in _changed(result))
+    said = "FAILED, and set back: see above" if was_set_back else words[result.status]
     style = "bold red" if result.status == "degraded" else "bold green"
-    end = f"{headline(result.environment, result.summary)}  {words[result.status]}{_aside(result)}"
+    end = f"{headline(result.environment, result.summary)}  {said}{_aside(result)}"
     lines.append((Text(), Text(end, style=style)))
     return Hanging(lambda width: lines)
 

@@ -487,6 +487,26 @@ class TestEnvironmentThatDoesNotExist:
         assert self.load(tmp_path, "base").code == "CFG004"
 
 
+class TestFolderInsideOfAProject:
+    FILES = {"shop/pyproject.toml": "[tool.orchestrator]\nproject = 'shop'\n", "shop/flows/etl.py": ""}
+
+    def test_is_not_taken_for_a_project_of_its_own(self, tmp_path: Path) -> None:
+        write_files(tmp_path, self.FILES)
+        with pytest.raises(ConfigurationError, match="a folder inside of one") as caught:
+            read_settings(tmp_path / "shop" / "flows", "development")
+        assert caught.value.remedy == f"Call it in {tmp_path}/shop, or with --root {tmp_path}/shop."
+
+    @pytest.mark.parametrize("own", ["pyproject.toml", "prefect.yaml", "environments/development.yaml"])
+    def test_may_be_one_where_it_says_so(self, tmp_path: Path, own: str) -> None:
+        text = "[tool.orchestrator]\n" if own.endswith(".toml") else "{}"
+        write_files(tmp_path, {**self.FILES, f"shop/inner/{own}": text, "shop/inner/flows/etl.py": ""})
+        assert read_settings(tmp_path / "shop" / "inner", "development").project.project == "inner"
+
+    def test_a_pyproject_without_us_makes_none(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"shop/pyproject.toml": "[project]\nname = 'x'\n", "shop/inner/flows/etl.py": ""})
+        assert read_settings(tmp_path / "shop" / "inner", "development").project.project == "inner"
+
+
 class TestPlaceholders:
     def test_an_unknown_one_has_file_and_line(self, tmp_path: Path) -> None:
         (fault,) = faults(tmp_path, "templates:\n  python:\n    name: x\n    tags:\n      - '{flow.nme}'")

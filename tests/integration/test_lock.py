@@ -39,8 +39,8 @@ def owner(api: Api) -> Iterator[Owner]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Renewals and looks several times a second; a holder is dead after three seconds."""
-    for name, seconds in {"RENEW_SECONDS": 0.2, "POLL_SECONDS": 0.1, "STALE_SECONDS": 3.0}.items():
+    """Renewals and looks several times a second. A living holder counts as dead no sooner: a machine may be slow."""
+    for name, seconds in {"RENEW_SECONDS": 0.2, "POLL_SECONDS": 0.1}.items():
         monkeypatch.setattr(lock, name, seconds)
 
 
@@ -185,7 +185,6 @@ async def test_who_is_killed_here_frees_it_at_once(api: Api, owner: Owner, holde
 async def test_who_is_killed_elsewhere_frees_it_by_time(
     api: Api, owner: Owner, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "STALE_SECONDS", 4.0)
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     left = variable(api, owner) or {}
@@ -194,6 +193,7 @@ async def test_who_is_killed_elsewhere_frees_it_by_time(
     with pytest.raises(LockedError, match="carol@server"):
         async with held(api, owner, wait=False):
             raise AssertionError("it is too early")
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
     async with held(api, owner, tell=told.append):
         assert (variable(api, owner) or {})["value"]["holder"] == "alice@laptop"
     assert "carol@server has ended without giving its lock back" in told[-1]

@@ -487,11 +487,12 @@ class TestEnvironmentThatDoesNotExist:
         assert self.load(tmp_path, "base").code == "CFG004"
 
 
-class TestFolderInsideOfAProject:
-    FILES = {"shop/pyproject.toml": "[tool.orchestrator]\nproject = 'shop'\n", "shop/flows/etl.py": ""}
+SHOP = {"shop/pyproject.toml": "[tool.orchestrator]\nproject = 'shop'\n", "shop/flows/etl.py": ""}
 
+
+class TestFolderInsideOfAProject:
     def test_is_not_taken_for_a_project_of_its_own(self, tmp_path: Path) -> None:
-        write_files(tmp_path, self.FILES)
+        write_files(tmp_path, SHOP)
         with pytest.raises(ConfigurationError, match="a folder inside of one") as caught:
             read_settings(tmp_path / "shop" / "flows", "development")
         assert caught.value.remedy == f"Call it in {tmp_path}/shop, or with --root {tmp_path}/shop."
@@ -499,7 +500,7 @@ class TestFolderInsideOfAProject:
     @pytest.mark.parametrize("own", ["pyproject.toml", "prefect.yaml", "environments/development.yaml"])
     def test_may_be_one_where_it_says_so(self, tmp_path: Path, own: str) -> None:
         text = "[tool.orchestrator]\n" if own.endswith(".toml") else "{}"
-        write_files(tmp_path, {**self.FILES, f"shop/inner/{own}": text, "shop/inner/flows/etl.py": ""})
+        write_files(tmp_path, {**SHOP, f"shop/inner/{own}": text, "shop/inner/flows/etl.py": ""})
         assert read_settings(tmp_path / "shop" / "inner", "development").project.project == "inner"
 
     def test_a_pyproject_without_us_makes_none(self, tmp_path: Path) -> None:

@@ -117,6 +117,16 @@ async def apply_plan(
     return work.result()
 
 
+def untouched(plan: Plan) -> DeploymentResult:
+    """What becomes of a plan that changes nothing; no server is needed for that."""
+    return DeploymentResult(
+        environment=plan.environment,
+        api_url=plan.api_url,
+        results=tuple(map(_without_a_write, plan.changes)),
+        problems=plan.problems,
+    )
+
+
 class _Apply:
     """One plan on its way."""
 
@@ -134,9 +144,8 @@ class _Apply:
         self.stopped = ""  # why nothing more is written
         self.touched: set[str] = set()  # deployments that something was sent about
         self.labels: dict[str, Mapping[str, str]] = {}  # of what is deleted: the plan does not hold them
-        self.due = [change for change in plan.changes if change.writes and not change.obstacles]
-        left = [change for change in plan.changes if change not in self.due]
-        self.results = {change.deployment: _without_a_write(change) for change in left}
+        self.due = [change for change in plan.changes if _is_due(change)]
+        self.results = {change.deployment: _without_a_write(change) for change in plan.changes if not _is_due(change)}
         blocked = [result.deployment for result in self.results.values() if result.status == "skipped"]
         if atomic and blocked:
             self._stop(f"--atomic, and {blocked[0]} cannot be done")
@@ -169,8 +178,8 @@ class _Apply:
 
     def _phases(self) -> Iterator[list[tuple[Change, Part]]]:
         """What is written together. The deployer comes last and alone: it may be the one that runs this."""
-        own = [change for change in self.due if change.deployment.startswith(f"{DEPLOYER_FLOW}/")]
-        others = [change for change in self.due if change not in own]
+        own = [change for change in self.due if _is_own(change)]
+        others = sorted((change for change in self.due if not _is_own(change)), key=_has_no_rhythm)
         additions = [change for change in others if change.action != "delete"]
         deletes = [change for change in others if change.action == "delete"]
         if not self.atomic:
@@ -374,6 +383,19 @@ def _without_a_write(change: Change) -> ChangeResult:
         told = "; ".join(f"{finding.message} {finding.remedy}".strip() for finding in change.obstacles)
         return _result(change, "skipped", told)
     return _result(change, "unchanged")
+
+
+def _is_due(change: Change) -> bool:
+    return change.writes and not change.obstacles
+
+
+def _is_own(change: Change) -> bool:
+    return change.deployment.startswith(f"{DEPLOYER_FLOW}/")
+
+
+def _has_no_rhythm(change: Change) -> bool:
+    """What runs by a schedule goes first: while the rest is written the server's scheduler makes its runs."""
+    return change.desired is None or not any(schedule.active for schedule in change.desired.schedules)
 
 
 def _removed_schedules(change: Change) -> Sequence[str]:

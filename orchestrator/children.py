@@ -3,7 +3,7 @@
 Importing runs code that nobody here has read: it may fail, hang, end the process, start others, or flood its output.
 So it is done elsewhere, and whatever happens there is an answer here:
 
-    one child for each import root     two folders that each have a `helper.py` cannot share one
+    one child for each import root     two folders that each have a `helper.py` cannot share one; two for many files
     one answer after the other         who hangs or crashes is known, and the others go on in a new child
     an environment without secrets     an allow-list, and a PREFECT_HOME of its own in a temporary folder
     a session of its own               at the end, at the time limit and on Ctrl-C it is killed with all it started
@@ -40,6 +40,7 @@ Task = Literal["schema", "import"]
 
 PARALLEL_CHILDREN = 2
 START_LIMIT_SECONDS = 120.0  # until a child has imported Prefect
+_WORTH_ANOTHER_CHILD = 200  # entrypoints: importing as many takes longer than importing Prefect
 _LARGEST_ANSWER = 16_000_000  # bytes; a schema has some thousand
 _MOST_CHUNKS = 64  # at a time: who never stops sending must not keep us from looking at the clock
 _KEPT_OUTPUT = 2_000  # bytes: the last words of a child that fails to start
@@ -64,7 +65,14 @@ class Failure:
 Answer: TypeAlias = "dict[str, Any] | Failure"
 
 
-def ask(root: Path, task: Task, entrypoints: Iterable[str], *, seconds: float) -> dict[str, Answer]:
+def ask(
+    root: Path,
+    task: Task,
+    entrypoints: Iterable[str],
+    *,
+    seconds: float,
+    meanwhile: Callable[[], object] | None = None,
+) -> dict[str, Answer]:
     """Ask child processes about entrypoints, as `prefect` would load them in a run.
 
     A child that hangs or dies is blamed on the entrypoint that it was busy with, but only when that was its first
@@ -76,12 +84,15 @@ def ask(root: Path, task: Task, entrypoints: Iterable[str], *, seconds: float) -
         task: what to do with each.
         entrypoints: `path.py:name` relative to the root, or dotted module paths.
         seconds: how long one entrypoint may take.
+        meanwhile: called once while the children start, which takes them a second; not at all where there is nothing
+            to ask.
 
     Returns:
         For each entrypoint the child's answer, or why there is none.
     """
-    batches = [_Batch(root, task, each, seconds) for each in _by_import_root(entrypoints)]
-    _carry_out(batches)
+    parts = (part for group in _by_import_root(entrypoints) for part in _divided(group))
+    batches = [_Batch(root, task, part, seconds) for part in parts]
+    _carry_out(batches, meanwhile)
     return {entrypoint: answer for batch in batches for entrypoint, answer in batch.answers.items()}
 
 
@@ -104,8 +115,15 @@ def _by_import_root(entrypoints: Iterable[str]) -> Iterable[list[str]]:
     return groups.values()
 
 
+def _divided(group: list[str]) -> Iterator[list[str]]:
+    """A large group in parts, one for each child that may run at a time."""
+    number = PARALLEL_CHILDREN if len(group) >= _WORTH_ANOTHER_CHILD else 1
+    size = -(-len(group) // number)
+    yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
 class _Batch:
-    """The entrypoints of one import root, and what is known of them so far."""
+    """Entrypoints of one import root, and what is known of them so far."""
 
     def __init__(self, root: Path, task: Task, entrypoints: Sequence[str], seconds: float) -> None:
         self.root, self.task, self.seconds = root, task, seconds
@@ -135,7 +153,7 @@ class _Batch:
         return [each for each in self.waiting if each == blamed or (file and each.rpartition(":")[0] == file)]
 
 
-def _carry_out(batches: Sequence[_Batch]) -> None:
+def _carry_out(batches: Sequence[_Batch], meanwhile: Callable[[], object] | None) -> None:
     """Run children, some at a time, until every batch is done. In one thread, so that Ctrl-C ends it at once."""
     unstarted, running = list(batches), dict[_Child, _Batch]()
     stop_where_nobody_waits = _watch()
@@ -148,6 +166,9 @@ def _carry_out(batches: Sequence[_Batch]) -> None:
                         running[_Child(batch, selector)] = batch
                     except OSError as error:
                         batch.give_up(f"the importing process could not be started: {error}")
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
                 for key, _ in selector.select(_LOOK_SECONDS):
                     key.data()
                 for child in [child for child in running if child.is_done()]:

@@ -33,16 +33,16 @@ _COMMANDS = {
     "discover_command:discover": "List the flows of the repository, by reading source only.",
     "validate_command:validate": "Check flows, prefect.yaml and environment files without the server.",
     "validate_command:rules": "List all rules of `validate`, or explain one.",
-    "commands:bootstrap": "From nothing to a running deployer: server, pools, limits, worker, first sync.",
-    "commands:plan": "Show what would change on the server, and write nothing.",
-    "commands:apply": "Change what differs between the repository and the server.",
-    "commands:status": "Compare the live server with the repository: in sync, ready, and what is wrong.",
+    "run_commands:bootstrap": "From nothing to a running deployer: server, pools, limits, worker, first sync.",
+    "deploy_commands:plan": "Show what would change on the server, and write nothing.",
+    "deploy_commands:apply": "Change what differs between the repository and the server.",
+    "deploy_commands:status": "Compare the live server with the repository: in sync, ready, and what is wrong.",
     "revision_commands:history": "List what was applied: when, from which commit, by whom, and what changed.",
     "revision_commands:rollback": "Apply an older revision again; scheduled sync waits until the repository moves on.",
     "revision_commands:promote": "Take the commit and images of one environment into another one.",
-    "commands:run": "Run one deployment, follow it, and show what its child runs did.",
-    "commands:clean": "Delete deployments of ours that match a pattern.",
-    "commands:down": "Stop the server and the worker that bootstrap started, and only those.",
+    "run_commands:run": "Run one deployment, follow it, and show what its child runs did.",
+    "deploy_commands:clean": "Delete deployments of ours that match a pattern.",
+    "run_commands:down": "Stop the server and the worker that bootstrap started, and only those.",
 }
 _AFTER_INTERRUPTION = "`orchestrator history` tells what was done; the same command goes on from there."
 _COLLECT_RARELY = (100_000, 50, 100)  # importing makes hundreds of thousands of objects, and none of them is garbage

@@ -306,10 +306,8 @@ class ConfigurationManager:
         """Make sure that there is an environment.
 
         Raises:
-            ConfigurationError: there are environments, but none of that name (CFG004); or this is a mere folder inside
-                of a project.
+            ConfigurationError: there are environments, but none of that name (CFG004).
         """
-        self._require_top()
         known, file = self.environments(), f"{self.load_project().environments}/{env}.yaml"
         if env in known or not self.has_environment_files():
             return
@@ -319,8 +317,13 @@ class ConfigurationManager:
         missing = ValidationError(code="CFG004", message=message, file_path=file, remediation=remedy)
         raise ConfigurationError(message, faults=[missing])
 
-    def _require_top(self) -> None:
-        """A folder of a project would count as a project of its own, with a name and deployments of its own."""
+    def require_project(self) -> None:
+        """Make sure that this is no mere folder inside of a project: it would count as a project of its own, with
+        another name and deployments that clash with the true ones.
+
+        Raises:
+            ConfigurationError: it is.
+        """
         if self.has_environment_files() or is_project(self.root) or (self.root / "prefect.yaml").is_file():
             return
         if outer := next((folder for folder in self.root.parents if is_project(folder)), None):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 
-from orchestrator.apply import apply_plan
+from orchestrator.apply import apply_plan, untouched
 from orchestrator.automations import read_triggers, write_triggers
 from orchestrator.config import DEPLOYER_FLOW, Policy
 from orchestrator.desired import Selection
@@ -63,6 +63,11 @@ logger = logging.getLogger(__name__)
 # ---------------------------------------------------------------------------------------------------------
 
 
+def make_ready() -> None:
+    """Load what a plan with changes needs beyond this module, for who has time now."""
+    misfits({}, {}, none_for_default=False)
+
+
 async def plan_changes(
     desired: Desired,
     policy: Policy,
@@ -104,13 +109,13 @@ async def plan_changes(
         )
         told = f"otherwise in {recorded_as}" if recorded_as else "the repository changed"
         plan = await _explained(plan, resources, server, told)
-        if recorded_as or not plan.has_changes or not chosen.is_everything:
+        if recorded_as or not chosen.is_everything:
             return plan
         return replace(plan, hold=await read_hold(server, plan.owner))
 
 
-async def _read_live(server: PrefectServer) -> tuple[LiveDeployment, ...]:
-    return await read_triggers(server, await server.read_deployments())
+async def _read_live(server: PrefectServer, flows: Collection[str] | None = None) -> tuple[LiveDeployment, ...]:
+    return await read_triggers(server, await server.read_deployments(flows))
 
 
 def _needed(desired: Desired) -> Resources:
@@ -166,9 +171,9 @@ async def apply_changes(
     async with open_server(api_url) as server:
         if not plan.has_changes:
             await _end_hold(terms, plan.owner, server)
-            return await apply_plan(plan, server)
+            return untouched(plan)
         async with environment_lock(server, plan.owner, terms.holder, wait=terms.waits, tell=tell) as lock:
-            now = await _still_the_same(plan, terms, server)
+            now = await _still_the_same(plan, terms, server, waited=lock.waited)
             await _require_no_hold(terms, plan.owner, server)
             if terms.hold is not None:
                 await set_hold(server, terms.hold)
@@ -185,18 +190,29 @@ async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer)
     return replace(result, findings=findings)
 
 
-async def _still_the_same(plan: Plan, terms: Terms, server: PrefectServer) -> Plan:
+async def _still_the_same(plan: Plan, terms: Terms, server: PrefectServer, *, waited: bool) -> Plan:
     """The plan against the server as it is now: until the lock was ours, others may have applied.
+
+    If nobody has, by the lock and by the records, what the plan found unchanged is not read once more.
 
     Raises:
         RefusedError: a person has looked at the plan, and by now it would do something else.
     """
     wanted = resources_in(plan.resources)
     resources = plan_resources(wanted, await read_resources(server, wanted))
-    now = refreshed(plan, await _read_live(server), adopt=terms.adopt, resources=resources)
+    is_quiet = not waited and await _last_number(server, plan.owner) == plan.last_revision
+    rest = [change.live for change in plan.changes if change.live and not change.writes] if is_quiet else []
+    flows = {change.deployment.partition("/")[0] for change in plan.changes if change.writes} if is_quiet else None
+    there = {item.id: item for item in (*rest, *await _read_live(server, flows))}
+    now = refreshed(plan, tuple(there.values()), adopt=terms.adopt, resources=resources)
     if terms.is_reviewed and now.checksum != plan.checksum:
         raise has_moved("The server has", outline(plan), now)
     return now
+
+
+async def _last_number(server: PrefectServer, owner: Owner) -> int | None:
+    last = await RevisionStore(server, owner).latest_revision()
+    return last.number if last else None
 
 
 class _PatientWriter:

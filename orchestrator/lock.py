@@ -105,17 +105,20 @@ class Lock:
         self._id = ""
         self._proven = 0.0  # when it was last known to be ours, by this machine's steady clock
         self._lost: LockedError | None = None
+        self.waited = False  # somebody else had it, or left it behind
 
     async def acquire(self, *, wait: bool, tell: Callable[[str], None]) -> None:
         """Get the lock, waiting for it if that is wanted."""
         told = ""
         while not await self._create():
             other = await self._read()
-            if other is None:
-                continue  # it was released in between
+            if other is None:  # it was released in between
+                self.waited = True
+                continue
             if other.token == self._token:
                 self._hold(other.id)  # it was created, and the answer lost
                 return
+            self.waited = True
             if other.is_dead:
                 tell(f"{other.name} has ended without giving its lock back: taking it")
                 await self._delete(other.id)

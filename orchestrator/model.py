@@ -507,7 +507,7 @@ class Plan:
     problems: tuple[ValidationError, ...] = ()
     checksum: str = ""
     last_revision: int | None = None  # the revision against which causes were told
-    hold: Hold | None = None  # what applying all of this would end
+    hold: Hold | None = None  # what applying all of this would end; not looked for in a plan for a part
 
     @property
     def environment(self) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -84,19 +84,20 @@ class Asked:
     desired: Desired
 
 
-def read_repository(root: Path, env: str) -> Asked:
+def read_repository(root: Path, env: str, *, meanwhile: Callable[[], object] | None = None) -> Asked:
     """Every stage before the server.
 
     Args:
         root: the repository.
         env: the environment.
+        meanwhile: as for `children.ask`.
 
     Raises:
         ConfigurationError: with every fault that forbids an apply.
     """
     settings = load_settings(root, env)
     discovery = discover_flows(settings.root, settings.project, settings.declarations)
-    desired = work_out(settings, discovery, validate(settings, discovery))
+    desired = work_out(settings, discovery, validate(settings, discovery), meanwhile=meanwhile)
     return Asked(settings=settings, discovery=discovery, desired=desired)
 
 
@@ -104,8 +105,9 @@ def load_settings(root: Path, env: str) -> Settings:
     """Read the project's, the environment's and the prefect.yaml files.
 
     Raises:
-        ConfigurationError: with every fault of all of them.
+        ConfigurationError: with every fault of all of them; or it is a mere folder inside of a project.
     """
+    ConfigurationManager(root).require_project()
     settings = read_settings(root, env)
     if settings.errors:
         raise ConfigurationError("The configuration has faults; nothing was changed.", faults=settings.errors)
@@ -277,13 +279,19 @@ def _facts(repository: Repository, settings: Settings, discovery: Discovery, ins
 
 
 def work_out(
-    settings: Settings, discovery: Discovery, validation: ValidationResult, *, checkout: Path | None = None
+    settings: Settings,
+    discovery: Discovery,
+    validation: ValidationResult,
+    *,
+    checkout: Path | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Desired:
     """What the environment should have.
 
     Args:
         settings, discovery, validation: what the stages before found.
         checkout: the folder that workers run from, which pull steps name; None: the one that was read.
+        meanwhile: as for `children.ask`.
 
     Raises:
         ConfigurationError: a fault forbids any apply (two flows of one name, an unknown parameter, …).
@@ -298,7 +306,7 @@ def work_out(
     ]
     subjects.append(Subject(entrypoint=DEPLOYER_ENTRYPOINT, digest=deployer_version()))
     cache_file = settings.root / STATE_FOLDER / "cache" / "schemas.json"
-    schemas, met = read_schemas(settings.root, subjects, cache_file=cache_file)
+    schemas, met = read_schemas(settings.root, subjects, cache_file=cache_file, meanwhile=meanwhile)
     repository = Repository(settings.root)
     warnings = not_silenced(met, project_ignores(settings.project, repository), repository)
     found = desired_state(

@@ -111,6 +111,8 @@ def refreshed(
 
 
 def _refreshed(change: Change, live: LiveDeployment | None, owner: Owner, adopt: Sequence[str]) -> Change | None:
+    if live is not None and live is change.live:
+        return change  # it was not read again
     if change.desired is None:
         return replace(change, live=live) if live is not None and live.owner == owner else None
     now = _change(change.desired, live, owner, adopt)

@@ -40,6 +40,8 @@ from orchestrator.resources import key_of, resources_from, specs_of
 LONGEST_NAME = 60  # characters of project and environment in a name on the server; its digest tells the rest
 _NOT_ASKED_FOR = ("environment", "deployment_type", "origin", "source", "concealed")  # says where it comes from
 _OF_THE_MACHINE = ("parameter_schema",)  # static only where the flow's packages are missing
+_SAID = tuple(field.name for field in fields(DeploymentConfig))
+_OF_SCHEDULES = tuple(field.name for field in fields(ScheduleConfig))
 _CHECKOUT = "{checkout}"
 NO_RESOURCES = Resources()
 
@@ -66,9 +68,12 @@ def server_name(owner: Owner, separator: str = "-") -> str:
 
 
 def to_json(config: DeploymentConfig) -> dict[str, Any]:
-    """All that a deployment says, where it comes from included, in plain values."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    return found
+    """All that a deployment says, where it comes from included, for `json.dumps` with `default=str`.
+
+    Nothing is copied, as `dataclasses.asdict` would do: there may be thousands.
+    """
+    said = {name: getattr(config, name) for name in _SAID}
+    return {**said, "schedules": [{name: getattr(each, name) for name in _OF_SCHEDULES} for each in config.schedules]}
 
 
 def from_json(written: Mapping[str, Any]) -> DeploymentConfig:
@@ -89,7 +94,7 @@ def _known(kind: type, written: Mapping[str, Any]) -> dict[str, Any]:
 def packed(deployments: tuple[DeploymentConfig, ...], resources: Resources = NO_RESOURCES) -> str:
     """What an environment has as one short text: many deployments say nearly the same."""
     written = {"deployments": [to_json(config) for config in deployments], "resources": asdict(resources)}
-    text = json.dumps(written, separators=(",", ":"))
+    text = json.dumps(written, separators=(",", ":"), default=str)
     return base64.b64encode(zlib.compress(text.encode())).decode("ascii")
 
 
@@ -219,7 +224,8 @@ def desired_digest(desired: Desired, root: Path | None = None) -> str:
         key=lambda config: config.deployment_path,
     )
     essence = [{name: value for name, value in to_json(config).items() if name not in without} for config in asked]
-    text = json.dumps([_anywhere(essence, str(root) if root else ""), asdict(desired.resources)], sort_keys=True)
+    written = [_anywhere(essence, str(root) if root else ""), asdict(desired.resources)]
+    text = json.dumps(written, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -230,7 +236,7 @@ def _anywhere(value: Any, root: str) -> Any:
         return f"{_CHECKOUT}{value[len(root) :]}" if inside else value
     if isinstance(value, Mapping):
         return {key: _anywhere(inner, root) for key, inner in value.items()}
-    return [_anywhere(inner, root) for inner in value] if isinstance(value, list) else value
+    return [_anywhere(inner, root) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def runs_from_folder(config: DeploymentConfig) -> str | None:

@@ -66,6 +66,7 @@ def place_of(root: Path, env: str, api_url: str | None, *, writes: bool) -> Plac
         ConfigurationError: its file or the project's has faults, or there is no such environment.
     """
     manager = ConfigurationManager(root)
+    manager.require_project()
     project, environment = manager.load_project(), manager.load_environment_config(env)
     return Place(
         root=manager.root,

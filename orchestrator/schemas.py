@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -58,7 +58,7 @@ def _prefect_version() -> str:
 
 
 def read_schemas(
-    root: Path, subjects: Sequence[Subject], *, cache_file: Path
+    root: Path, subjects: Sequence[Subject], *, cache_file: Path, meanwhile: Callable[[], object] | None = None
 ) -> tuple[dict[str, Schema], tuple[ValidationError, ...]]:
     """Find the parameter schema of each subject.
 
@@ -66,13 +66,14 @@ def read_schemas(
         root: the folder in which the flows run.
         subjects: whose schemas.
         cache_file: where answers are kept; a damaged or unwritable one is worked without.
+        meanwhile: as for `children.ask`.
 
     Returns:
         Schemas by entrypoint, and a warning (SCH001) for each reason why some could not be had by importing the flow.
     """
     cache = _read_cache(cache_file)
     missing = [subject for subject in subjects if subject.key not in cache]
-    answers = _ask(root, [subject.entrypoint for subject in missing])
+    answers = _ask(root, [subject.entrypoint for subject in missing], meanwhile)
     # An answer with a reason may be better next time, when what the flow imports has been installed.
     learned = {item.key: answers[item.entrypoint] for item in missing if not _reason(answers[item.entrypoint])}
     if learned:
@@ -88,8 +89,8 @@ def read_schemas(
     }, warnings
 
 
-def _ask(root: Path, entrypoints: Sequence[str]) -> dict[str, dict[str, Any]]:
-    answers = ask(root, "schema", entrypoints, seconds=TIME_LIMIT_SECONDS)
+def _ask(root: Path, entrypoints: Sequence[str], meanwhile: Callable[[], object] | None) -> dict[str, dict[str, Any]]:
+    answers = ask(root, "schema", entrypoints, seconds=TIME_LIMIT_SECONDS, meanwhile=meanwhile)
     return {
         entrypoint: {"error": answer.reason} if isinstance(answer, Failure) else answer
         for entrypoint, answer in answers.items()

@@ -108,19 +108,23 @@ class PrefectServer:
 
     # ----- deployments: reading ------------------------------------------------------------------------
 
-    async def read_deployments(self) -> tuple[LiveDeployment, ...]:
+    async def read_deployments(self, flows: Collection[str] | None = None) -> tuple[LiveDeployment, ...]:
         """Every deployment of the server, whoever owns it: one request per 200 deployments and per 200 flows.
+
+        Args:
+            flows: only those of flows with these names; so many that it takes several questions are not told apart.
 
         Raises:
             ServerUnreachable, ServerError: the server did not answer, or not with deployments.
         """
         # Flows come second: one that somebody adds meanwhile would be missing for its deployment. A deployment whose
         # flow is gone by then is gone too. A server may have any number of flows that never had a deployment.
-        rows = await self.pages("/deployments/filter", {"sort": "CREATED_DESC"})
-        deployed = {"flows": {"deployment": {"is_null_": False}}, "sort": "NAME_ASC"}
-        flows = {flow["id"]: flow["name"] for flow in await self.pages("/flows/filter", deployed)}
-        self._flow_ids = {name: id_ for id_, name in flows.items()}
-        found = {row["id"]: _live(row, flows[row["flow_id"]]) for row in rows if row["flow_id"] in flows}
+        chosen = {"name": {"any_": sorted(flows)}} if flows is not None and len(flows) <= PAGE else {}
+        rows = await self.pages("/deployments/filter", {"flows": chosen or None, "sort": "CREATED_DESC"})
+        deployed = {"flows": {"deployment": {"is_null_": False}, **chosen}, "sort": "NAME_ASC"}
+        names = {flow["id"]: flow["name"] for flow in await self.pages("/flows/filter", deployed)}
+        self._flow_ids |= {name: id_ for id_, name in names.items()}
+        found = {row["id"]: _live(row, names[row["flow_id"]]) for row in rows if row["flow_id"] in names}
         return tuple(sorted(found.values(), key=lambda item: item.config.deployment_path))
 
     async def pages(self, route: Any, query: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -21,7 +21,7 @@ from orchestrator.server import PrefectServer
 
 SCHEDULER_TIME = timedelta(minutes=2)
 PATIENCE_SECONDS = 60.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two looks for scheduled runs
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 1.0  # seconds between two looks for scheduled runs
 WORKERLESS = (":push", ":managed")  # endings of pool types that need no worker
 
 NOT_SCHEDULED = Finding(
@@ -34,7 +34,8 @@ NO_DATES = Finding(
     severity="warning",
 )
 
-ReadLive = Callable[[], Awaitable[Sequence[LiveDeployment]]]
+ReadLive = Callable[[Collection[str]], Awaitable[Sequence[LiveDeployment]]]
+"""Reads at least the deployments of the flows with these names."""
 
 
 async def verify(
@@ -52,7 +53,7 @@ async def verify(
         result: what became of it; only what was applied is looked at.
         server: where it was done.
         patience_seconds: how long the server's scheduler has for the first runs.
-        read: gives all deployments of the server as they are now; None: without their automations.
+        read: gives deployments of the server as they are now; None: without their automations.
 
     Returns:
         Findings by deployment, those about a pool under `work pool NAME`; empty where all is well. A server that
@@ -64,7 +65,8 @@ async def verify(
         return {}
     findings: dict[str, list[Finding]] = defaultdict(list)
     try:
-        live = {item.config.deployment_path: item for item in await (read or server.read_deployments)()}
+        flows = {change.deployment.partition("/")[0] for change in changes}
+        live = {item.config.deployment_path: item for item in await (read or server.read_deployments)(flows)}
         for change in changes:
             findings[change.deployment] += _as_written(change, live.get(change.deployment))
         there = [live[change.deployment] for change in changes if change.desired and change.deployment in live]

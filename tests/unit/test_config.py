@@ -494,18 +494,18 @@ class TestFolderInsideOfAProject:
     def test_is_not_taken_for_a_project_of_its_own(self, tmp_path: Path) -> None:
         write_files(tmp_path, SHOP)
         with pytest.raises(ConfigurationError, match="a folder inside of one") as caught:
-            read_settings(tmp_path / "shop" / "flows", "development")
+            load_settings(tmp_path / "shop" / "flows", "development")
         assert caught.value.remedy == f"Call it in {tmp_path}/shop, or with --root {tmp_path}/shop."
 
     @pytest.mark.parametrize("own", ["pyproject.toml", "prefect.yaml", "environments/development.yaml"])
     def test_may_be_one_where_it_says_so(self, tmp_path: Path, own: str) -> None:
         text = "[tool.orchestrator]\n" if own.endswith(".toml") else "{}"
         write_files(tmp_path, {**SHOP, f"shop/inner/{own}": text, "shop/inner/flows/etl.py": ""})
-        assert read_settings(tmp_path / "shop" / "inner", "development").project.project == "inner"
+        assert load_settings(tmp_path / "shop" / "inner", "development").project.project == "inner"
 
     def test_a_pyproject_without_us_makes_none(self, tmp_path: Path) -> None:
         write_files(tmp_path, {"shop/pyproject.toml": "[project]\nname = 'x'\n", "shop/inner/flows/etl.py": ""})
-        assert read_settings(tmp_path / "shop" / "inner", "development").project.project == "inner"
+        assert load_settings(tmp_path / "shop" / "inner", "development").project.project == "inner"
 
 
 class TestPlaceholders:

@@ -195,6 +195,7 @@ OURS: dict[str, set[str]] = {
     "writers": set(),
     "apply": {"config", "differences", "masking", "writers"},
     # putting it together
+    "late": set(),
     "live": {
         "apply",
         "automations",
@@ -276,12 +277,12 @@ OURS: dict[str, set[str]] = {
         "server",
         "terms",
     },
-    "commands": {
-        "bootstrap",
+    "deploy_commands": {
+        "apply",
         "confirmation",
         "fault_report",
+        "late",
         "live",
-        "local",
         "options",
         "pipeline",
         "plan",
@@ -290,10 +291,10 @@ OURS: dict[str, set[str]] = {
         "report",
         "review",
         "revision_report",
-        "server",
         "terminal",
         "terms",
     },
+    "run_commands": {"bootstrap", "fault_report", "local", "pipeline", "report", "server", "terminal"},
     "revision_commands": {
         "config",
         "confirmation",

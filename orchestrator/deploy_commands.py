@@ -1,41 +1,36 @@
-"""The commands that need Prefect; loaded when one of them is called."""
+"""The commands that take a repository to its server: plan, apply, status, clean.
+
+Prefect is imported when the server's turn comes. Where child processes import flows before that, both happen at a time.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio
 from cyclopts import Parameter
-from rich.console import Group, RenderableType
-from rich.markdown import Markdown
+from rich.console import Group
 from rich.text import Text
 
-from orchestrator import fault_report, live, pipeline, plan_report, report
-from orchestrator.bootstrap import Progress, Request, run_and_follow
-from orchestrator.bootstrap import bootstrap as bring_up
+from orchestrator import fault_report, pipeline, plan_report, report
+from orchestrator.apply import untouched
 from orchestrator.confirmation import ask
-from orchestrator.errors import ConfigurationError, RunFailed
-from orchestrator.local import LocalProcess, LocalState
-from orchestrator.model import DEFAULT_ENVIRONMENT, BootstrapResult, Plan, RunReport, Step
+from orchestrator.late import late
+from orchestrator.model import DEFAULT_ENVIRONMENT, Plan
 from orchestrator.options import Manner, Scope
 from orchestrator.pipeline import Asked
 from orchestrator.plan import check_deletes
 from orchestrator.recording import desired_digest
 from orchestrator.review import read_review, write_review
 from orchestrator.revision_report import hold_line
-from orchestrator.server import open_server
 from orchestrator.terminal import (
     EXIT_CHANGES_PENDING,
     EXIT_DEGRADED,
     EXIT_FAILED,
     ApiUrl,
-    Common,
-    Doing,
     Env,
     OnServer,
     Root,
@@ -43,6 +38,11 @@ from orchestrator.terminal import (
     Wait,
 )
 from orchestrator.terms import cleaning_terms, terms_of
+
+if TYPE_CHECKING:
+    from orchestrator import live
+else:
+    live = late("orchestrator.live")
 
 
 @Parameter(name="*")
@@ -57,11 +57,6 @@ class ForReview:
     ] = "text"
     env: Env = DEFAULT_ENVIRONMENT
     api_url: ApiUrl = None
-
-
-# ---------------------------------------------------------------------------------------------------------
-# plan, apply, status, clean
-# ---------------------------------------------------------------------------------------------------------
 
 
 def plan(
@@ -124,16 +119,15 @@ def apply(
     asks = found.has_changes and not yes and review is None
     if asks:
         ask(terminal, plan_report.plan_text(found), "Apply this plan?")
-    terms = terms_of(
-        asked,
-        "command line",
-        selection=scope.selection,
-        adopt=scope.adopt,
-        is_reviewed=asks or review is not None,
-        **manner.terms,
-    )
-    with terminal.working("applying") as doing:
-        result = anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
+    if found.has_changes or found.hold is not None:
+        seen = asks or review is not None
+        terms = terms_of(
+            asked, "command line", selection=scope.selection, adopt=scope.adopt, is_reviewed=seen, **manner.terms
+        )
+        with terminal.working("applying") as doing:
+            result = anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
+    else:
+        result = untouched(found)
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))
     return EXIT_DEGRADED if result.status == "degraded" else 0
@@ -188,7 +182,11 @@ def clean(
 def read_repository(server: OnServer | ForReview, terminal: Terminal) -> Asked:
     """Every stage before the server: configuration, discovery, validation, desired state."""
     with terminal.working("reading the repository"):
-        return pipeline.read_repository(server.root, server.env)
+        return pipeline.read_repository(server.root, server.env, meanwhile=_load_prefect)
+
+
+def _load_prefect() -> None:
+    live.make_ready()
 
 
 async def _plan(asked: Asked, api_url: str | None, scope: Scope) -> Plan:
@@ -211,140 +209,3 @@ def _say_where(terminal: Terminal, found: Plan) -> None:
 
 def _is_broken(found: Plan) -> bool:
     return bool(found.summary["conflict"]) or any(problem.severity == "error" for problem in found.problems)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# bootstrap, run, down
-# ---------------------------------------------------------------------------------------------------------
-
-
-def bootstrap(
-    *,
-    server: OnServer = OnServer(),  # noqa: B008 - frozen
-    run: str | None = None,
-    again: bool = False,
-) -> int:
-    """From nothing to a running deployer: server, pools, limits, worker, first sync.
-
-    Every step does only what is missing: on a running system nothing changes.
-
-    Args:
-        run: A flow/deployment to run at the end, unless its present version has completed before.
-        again: Run it even then.
-    """
-    terminal = Terminal(server.output)
-    request = Request(root=server.root.resolve(), environment=server.env, api_url=server.api_url, run=run, again=again)
-    terminal.tell(Text(f"bootstrap: environment {server.env} of {request.root.name}", style="bold"))
-    result = _with_steps(terminal, request)
-    parts: list[RenderableType] = [fault_report.problems_text(result.problems)]
-    if result.sync is not None:
-        parts.append(Markdown(result.sync.artifact))
-    if result.run is not None:
-        parts.append(report.run_text(result.run))
-    parts.append(Text(f"Prefect UI: {result.ui_url}", style="bold green"))
-    terminal.show(Group(*parts), report.bootstrap_json(result))
-    return _exit_code(result)
-
-
-def _exit_code(result: BootstrapResult) -> int:
-    if result.run is not None and not result.run.succeeded:
-        return EXIT_FAILED
-    return EXIT_DEGRADED if any(problem.severity == "error" for problem in result.problems) else 0
-
-
-def _with_steps(terminal: Terminal, request: Request) -> BootstrapResult:
-    """Run bootstrap and tell each step; if it ends early, say what is running now."""
-    try:
-        with LocalState(request.root).alone(), terminal.working("bootstrap") as doing:
-            return anyio.run(bring_up, request, Progress(Teller(terminal, doing)))
-    except BaseException as error:
-        _say_what_runs(terminal, LocalState(request.root), interrupted=isinstance(error, KeyboardInterrupt))
-        raise
-
-
-def _say_what_runs(terminal: Terminal, state: LocalState, *, interrupted: bool) -> None:
-    """After an early end: which processes of ours there are now."""
-    running = [process for process in state.processes() if process.find() is not None]
-    if running or interrupted:
-        left = ", ".join(f"{process.role} (pid {process.pid})" for process in running) or "nothing"
-        words = f"bootstrap did not finish; running now: {left}. `orchestrator down` stops it."
-        terminal.tell(Text(words, style="yellow"))
-
-
-class Teller:
-    """Tells on a terminal how bootstrap, or one run, goes."""
-
-    def __init__(self, terminal: Terminal, doing: Doing) -> None:
-        self._terminal = terminal
-        self.starting, self.doing = doing.now, doing.tell
-
-    def done(self, step: Step) -> None:
-        self._terminal.tell(_step_line(step))
-
-    def left(self, words: str) -> None:
-        self._terminal.tell(Text(words, style="yellow"))
-
-
-def _step_line(step: Step) -> Text:
-    mark = "+" if step.changed else "="
-    style = "green" if step.changed else "dim"
-    line = Text(f"{mark} {step.name:<20} ", style=style)
-    return line.append(step.outcome, style="default").append(f"  {step.seconds:.1f} s", style="dim")
-
-
-def run(
-    deployment: str,
-    *,
-    server: OnServer = OnServer(),  # noqa: B008 - frozen
-    parameter: tuple[str, ...] = (),
-) -> int:
-    """Run one deployment, follow it, and show what its child runs did.
-
-    Args:
-        deployment: Which one, as flow/deployment.
-        parameter: A parameter as name=value, the value in JSON or plain text. May be given several times.
-    """
-    terminal = Terminal(server.output)
-    settings = pipeline.load_settings(server.root, server.env)
-    api_url = pipeline.server_address(settings.environment, server.api_url, writes=True)
-    with terminal.working(f"{deployment}: starting") as doing:
-        found = anyio.run(_run, deployment, api_url, _parameters(parameter), Teller(terminal, doing))
-    terminal.show(report.run_text(found), report.run_json(found))
-    return 0 if found.succeeded else RunFailed.exit_code
-
-
-async def _run(deployment: str, api_url: str | None, parameters: dict[str, Any], teller: Teller) -> RunReport:
-    async with open_server(api_url) as server:
-        return await run_and_follow(server, deployment, parameters, teller)
-
-
-def _parameters(written: Sequence[str]) -> dict[str, Any]:
-    for item in written:
-        if "=" not in item:
-            raise ConfigurationError(f"--parameter {item} has no value.", remedy="Write --parameter name=value.")
-    return {name: _value(text) for name, _, text in (item.partition("=") for item in written)}
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def down(*, common: Common = Common()) -> int:  # noqa: B008 - frozen
-    """Stop the server and the worker that bootstrap started, and only those."""
-    terminal = Terminal(common.output)
-    state = LocalState(common.root.resolve())
-    stopped: list[LocalProcess] = []
-    if state.processes():
-        with state.alone():
-            stopped = [process for process in state.processes() if state.stop(process)]
-    lines = [Text(f"stopped {process.role} {process.name} (pid {process.pid})") for process in stopped]
-    text = Group(*lines) if lines else Text("nothing of ours is running")
-    terminal.show(text, {"stopped": [_process_json(process) for process in stopped]})
-    return 0
-
-
-def _process_json(process: LocalProcess) -> dict[str, Any]:
-    return {"role": process.role, "name": process.name, "pid": process.pid}

@@ -30,7 +30,7 @@ Job = Callable[[], Awaitable[None]]
 
 MOST_WRITERS = 8
 PATIENCE_SECONDS = 60.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries of one operation
+FIRST_PAUSE, LONGEST_PAUSE = 0.03, 5.0  # seconds between two tries of one operation
 SILENT_SECONDS = 5.0  # without any success: people are told
 
 

@@ -18,6 +18,7 @@ from orchestrator.bootstrap import ensure_resources
 from orchestrator.cli import run_command
 from orchestrator.errors import ServerUnreachable
 from orchestrator.model import (
+    DeploymentConfig,
     DeploymentResult,
     Owner,
     Plan,
@@ -526,6 +527,45 @@ async def test_more_deployments_than_a_page_holds_are_all_seen(api: Api, reposit
         assert len(proxy.seen) <= total // 200 + 1 + 10
 
     assert [change.deployment for change in plan.changes if change.action == "delete"] == many
+
+
+async def test_deployments_of_some_flows_are_read_alone(api: Api, repository: Repository) -> None:
+    await repository.deployed(repository.wants("a"), repository.wants("b"), other_flow(repository))
+    async with proxy_to(api.url) as proxy, open_server(proxy.api_url) as server:
+        found = await server.read_deployments([repository.flow])
+        assert [item.config.deployment_path for item in found] == [repository.path("a"), repository.path("b")]
+        assert len([request for request in proxy.seen if request.path.endswith("/filter")]) == 2
+        everything = await server.read_deployments()
+        assert {item.id for item in found} < {item.id for item in everything}
+        assert await server.read_deployments([f"{repository.flow}-{number}" for number in range(201)]) == everything
+
+
+async def test_a_change_among_many_reads_the_others_once(api: Api, repository: Repository) -> None:
+    """Nobody has applied between plan and lock: what was unchanged is so."""
+    other = other_flow(repository)
+    await repository.deployed(repository.wants(), other)
+    plan = await repository.plan(repository.wants(description="new"), other)
+    api.patch(f"/deployments/{api.deployment(other.deployment_path)['id']}", description="by hand")
+    result = await live.apply_changes(plan, api_url=api.url, terms=Terms(verifies=False))
+    assert {item.deployment: item.status for item in result.results} == {
+        repository.path(): "applied",
+        other.deployment_path: "unchanged",
+    }
+    assert (await repository.plan(repository.wants(description="new"), other)).has_changes  # the next one sees it
+
+
+async def test_what_another_apply_changed_meanwhile_is_put_right(api: Api, repository: Repository) -> None:
+    other = other_flow(repository)
+    await repository.deployed(repository.wants(), other)
+    plan = await repository.plan(repository.wants(description="new"), other)
+    await repository.deployed(repository.wants(), replace(other, description="theirs"))
+    result = await live.apply_changes(plan, api_url=api.url, terms=Terms(verifies=False))
+    assert [item.status for item in result.results] == ["applied", "applied"]
+    assert api.deployment(other.deployment_path)["description"] == ""
+
+
+def other_flow(repository: Repository) -> DeploymentConfig:
+    return replace(repository.wants(), flow_name=f"{repository.flow}-other")
 
 
 # --- whose deployments ------------------------------------------------------------------------------------

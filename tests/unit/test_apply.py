@@ -223,6 +223,22 @@ class TestOrder:
             ("create", "deploy-everything/development"),
         ]
 
+    async def test_what_runs_by_a_schedule_comes_first(self) -> None:
+        off = (cron(active=False),)
+        wanted = [
+            deployment("a/plain"),
+            deployment("b/off", schedules=off),
+            deployment("c/on", schedules=(cron(),)),
+            deployment("deploy-everything/development", schedules=(cron(),)),
+        ]
+        notebook = Notebook()
+        await apply_plan(plan_of(wanted, [live(deployment("d/old"))]), notebook)
+        assert [call[1].removeprefix("id-of-") for call in notebook.calls] == [
+            *("c/on", "a/plain", "b/off"),
+            "d/old",
+            "deploy-everything/development",
+        ]
+
 
 class TestFailures:
     async def test_one_does_not_stop_the_others(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator import children
 from orchestrator.children import Answer, Failure, ask, import_root
 from tests.unit.builders import write_files
 
@@ -160,6 +161,36 @@ class TestAnswers:
 
     def test_nothing_asked_nothing_answered(self, tmp_path: Path) -> None:
         assert ask(tmp_path / "nowhere", "import", [], seconds=1) == {}
+
+
+def test_many_of_one_folder_are_shared_by_two_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_WORTH_ANOTHER_CHILD", 2)
+    # each waits for the other one
+    write_files(
+        tmp_path,
+        {
+            "flows/a.py": SOUND + "open('meeting', 'w').close()",
+            "flows/b.py": SOUND + "open('meeting').close()",
+            "flows/c.py": SOUND,
+        },
+    )
+    os.mkfifo(tmp_path / "meeting")
+    asked = ["flows/a.py:f", "flows/c.py:f", "flows/b.py:f"]
+    assert ask(tmp_path, "import", asked, seconds=60) == dict.fromkeys(asked, ANSWERED)
+
+
+def test_something_else_is_done_meanwhile_but_not_where_nobody_waits(tmp_path: Path) -> None:
+    """What is done meanwhile is what the child waits for."""
+    write_files(tmp_path, {"flows/a.py": SOUND + "open('meeting').read()"})
+    os.mkfifo(tmp_path / "meeting")
+    done: list[int] = []
+
+    def meanwhile() -> None:
+        done.append((tmp_path / "meeting").write_text("here I am"))
+
+    assert ask(tmp_path, "import", ["flows/a.py:f"], seconds=60, meanwhile=meanwhile) == {"flows/a.py:f": ANSWERED}
+    assert ask(tmp_path, "import", [], seconds=60, meanwhile=meanwhile) == {}
+    assert done == [9]
 
 
 class TestWhatIsLeft:

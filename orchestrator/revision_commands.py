@@ -163,15 +163,17 @@ async def _lift(place: Place) -> bool:
 async def _target(place: Place, number: int | None) -> tuple[RecordedState, str]:
     """The revision to go back to and, where nobody named it, which one that is.
 
-    An apply that died before it was recorded, or a person, may have left the server otherwise than the last revision
-    says: then that one is what was there before.
+    An apply that died before it was recorded, or a person, may have left the deployments otherwise than the last
+    revision says: then that one is what was there before. Pools and limits do not count: other environments may share
+    them, and want them otherwise for good.
     """
     if number is not None:
         return await _recorded(place, number), ""
     revisions, _ = await _history(place)
     if revisions:
         last = await _recorded(place, revisions[0].number)
-        if (await _plan_towards(place, last, _without_deployer(last))).has_changes:
+        found = await _plan_towards(place, last, _without_deployer(last))
+        if any(change.writes for change in found.changes):
             return last, ", the last one: the server is not as it says"
     before = one_before(revisions)
     if before is None:

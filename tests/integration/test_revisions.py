@@ -587,6 +587,7 @@ def test_pools_and_limits_go_back_as_well(shop: Shop) -> None:
     shop.applied()
     assert shop.api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 7
 
+    shop.api.post("/concurrency_limits/", tag=tag, concurrency_limit=9)  # somebody else wants it otherwise
     assert rollback(server=shop.server("staging"), yes=True) == 0
     assert shop.api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -226,7 +227,7 @@ async def test_after_a_failure_every_field_and_schedule_is_as_it_was(api: Api, r
         standing(api, repository),
         {row["name"]: row["id"] for row in api.deployments_of(repository.flow).values()},
     )
-    times = {name: [run["expected_start_time"] for run in api.scheduled_runs(id_)] for name, id_ in ids.items()}
+    times = start_times(api, ids)
 
     plan = await repository.plan(*after, repository.wants("zzz", work_pool="no-such-pool"))
     unwarned = replace(plan, changes=tuple(replace(change, findings=()) for change in plan.changes))
@@ -234,8 +235,14 @@ async def test_after_a_failure_every_field_and_schedule_is_as_it_was(api: Api, r
 
     assert statuses(result) == {**dict.fromkeys([item.deployment_name for item in after], "restored"), "zzz": "failed"}
     assert standing(api, repository) == was
-    assert {name: [run["expected_start_time"] for run in api.scheduled_runs(id_)] for name, id_ in ids.items()} == times
+    # More there may be: the server's scheduler, too, may have read a rule just before it was set back.
+    now = start_times(api, ids)
+    assert {name: found & now[name] for name, found in times.items()} == times
     assert result.status == "degraded"
+
+
+def start_times(api: Api, ids: Mapping[str, str]) -> dict[str, set[str]]:
+    return {name: {run["expected_start_time"] for run in api.scheduled_runs(id_)} for name, id_ in ids.items()}
 
 
 async def test_the_same_without_a_failure_is_applied(api: Api, repository: Repository) -> None:

@@ -92,7 +92,7 @@ check-ui: install ## Are the deployments on the server, in sync and ready?
 
 # ----- the project itself --------------------------------------------------------------------------------
 
-# As many at once as there are processors; what waits for servers first, what only computes fills the gaps.
+# As many at once as there are processors, four at most; what waits for servers first, what only computes fills the gaps.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 test: install ## Run all tests that this machine can run

@@ -294,7 +294,7 @@ class _Apply:
                 await self._restore()
 
     async def _restore(self) -> None:
-        """Set back everything that was touched, the last first."""
+        """Set back everything that was touched."""
         touched = [change for change in self.plan.changes if change.deployment in self.touched]
         logger.warning("Setting back %d deployments: %s.", len(touched), self.stopped)
         self.writers.hope_again()

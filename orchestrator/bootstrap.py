@@ -33,7 +33,7 @@ from orchestrator.holds import held_back
 from orchestrator.local import LocalProcess, LocalState, is_loopback, port_holder, server_key, worker_key
 from orchestrator.masking import shown_url
 from orchestrator.model import BootstrapResult, Hold, Plan, ResourceChange, Resources, RunReport, Step
-from orchestrator.pipeline import Asked
+from orchestrator.pipeline import Asked, owner_of
 from orchestrator.recording import desired_digest
 from orchestrator.resources import apply_resources, plan_resources, resources_of
 from orchestrator.runs import end_lost_runs, find_deployment, follow, latest_completed, run_url, start_run, ui_url
@@ -107,12 +107,13 @@ async def bootstrap(request: Request, progress: Progress) -> BootstrapResult:
     state = LocalState(settings.root)
     await progress.step("server", _ensure_server(api_url, state))
     async with open_server(api_url) as server:
-        await progress.step("pools and limits", ensure_resources(server, resources_of(settings.environment)))
+        hold = await held_back(server, owner_of(settings), desired_digest(asked.desired, settings.root))
+        wanted = resources_of(settings.environment)
+        await progress.step("pools and limits", ensure_resources(server, wanted, keeps=hold is not None))
         for pool in settings.environment.work_pools.values():
             if pool.local_worker:
                 await progress.step("worker", _ensure_worker(server, pool, state, api_url))
         plan = await progress.step("deployer", _register_deployer(asked, api_url))
-        hold = await held_back(server, plan.owner, desired_digest(asked.desired, settings.root))
         sync = await progress.step("sync", _sync(server, plan, settings.environment, progress, hold))
         run = await progress.step("run", _run(server, request, progress)) if request.run else None
     return BootstrapResult(
@@ -229,8 +230,13 @@ async def _until_healthy(api_url: str, process: LocalProcess, state: LocalState)
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def ensure_resources(server: PrefectServer, wanted: Resources) -> tuple[str, bool, None]:
+async def ensure_resources(server: PrefectServer, wanted: Resources, *, keeps: bool = False) -> tuple[str, bool, None]:
     """Create what is missing of pools, queues and limits, and set what differs.
+
+    Args:
+        server: where.
+        wanted: what the environment declares.
+        keeps: change nothing that there is: somebody went back to an older revision.
 
     Raises:
         ConfigurationError: a pool of one of the names has another type. Nothing was changed.
@@ -238,6 +244,7 @@ async def ensure_resources(server: PrefectServer, wanted: Resources) -> tuple[st
     """
     changes = plan_resources(wanted, await pools.read_resources(server, wanted))
     _refuse_conflicts(changes)
+    changes = tuple(change for change in changes if not keeps or change.action != "update")
     results = await apply_resources(changes, pools.ResourceDoor(server))
     failed = [result for result in results if result.status not in ("applied", "unchanged")]
     if failed:

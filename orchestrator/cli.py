@@ -26,6 +26,7 @@ app = App(
     help="GitOps for Prefect, run by Prefect itself: deploy every flow of a repository, and only what changed.",
     version=__version__,
     help_flags=["--help", "-h"],
+    suppress_keyboard_interrupt=False,  # `main` says what to do next
     default_parameter=Parameter(negative=""),  # no --no-yes; where a "no" means something, the command says so
 )
 
@@ -102,8 +103,8 @@ def main() -> None:
         code = run_command(sys.argv[1:])
     except KeyboardInterrupt:
         code = 128 + (terminated[0] if terminated else signal.SIGINT)
-        if _asks_for_json(sys.argv[1:]):
-            Terminal("json").show("", error_json(OrchestratorError("Interrupted.", remedy=_AFTER_INTERRUPTION)))
+        terminal = Terminal("json" if _asks_for_json(sys.argv[1:]) else "text")
+        _fail(OrchestratorError("Interrupted.", remedy=_AFTER_INTERRUPTION), terminal)
     except BrokenPipeError:  # the reader went away (`| head`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

@@ -65,7 +65,7 @@ logger = logging.getLogger(__name__)
 
 def make_ready() -> None:
     """Load what a plan with changes needs beyond this module, for who has time now."""
-    misfits({}, {}, none_for_default=False)
+    misfits({}, {}, none_for_default=False)  # it imports Prefect's checks of schemas
 
 
 async def plan_changes(
@@ -98,6 +98,7 @@ async def plan_changes(
     async with open_server(api_url) as server:
         wanted = narrowed(desired if recorded_as else await resolve(desired, server), chosen)
         resources = wanted.resources if chosen.is_everything else _needed(wanted)
+        number = await _last_number(server, desired.owner)  # first: who applies from now on changes it
         plan = make_plan(
             wanted,
             await _read_live(server),
@@ -108,7 +109,7 @@ async def plan_changes(
             resources=plan_resources(resources, await read_resources(server, resources)),
         )
         told = f"otherwise in {recorded_as}" if recorded_as else "the repository changed"
-        plan = await _explained(plan, resources, server, told)
+        plan = await _explained(replace(plan, read_after=number), resources, server, told)
         if recorded_as or not chosen.is_everything:
             return plan
         return replace(plan, hold=await read_hold(server, plan.owner))
@@ -175,12 +176,27 @@ async def apply_changes(
         async with environment_lock(server, plan.owner, terms.holder, wait=terms.waits, tell=tell) as lock:
             now = await _still_the_same(plan, terms, server, waited=lock.waited)
             await _require_no_hold(terms, plan.owner, server)
-            if terms.hold is not None:
-                await set_hold(server, terms.hold)
+            earlier = await _hold(terms, server)
             result = await _carry_out(now, terms, server, Writers(before=lock.require, alive=server.is_alive))
+            if terms.hold is not None and is_undone(result, terms):
+                await (set_hold(server, earlier) if earlier else release_hold(server, plan.owner))
             if any(item.status == "applied" for item in result.results):
                 await _end_hold(terms, plan.owner, server)
         return await _verified(now, result, server) if terms.verifies else result
+
+
+def is_undone(result: DeploymentResult, terms: Terms) -> bool:
+    """Whether an atomic apply has failed: all that could be set back was, and it began nothing that goes on."""
+    return terms.is_atomic and bool(result.failed)
+
+
+async def _hold(terms: Terms, server: PrefectServer) -> Hold | None:
+    """Set the hold of a rollback, before anything is written; returns the one that there was."""
+    if terms.hold is None:
+        return None
+    earlier = await read_hold(server, terms.hold.owner)
+    await set_hold(server, terms.hold)
+    return earlier
 
 
 async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer) -> DeploymentResult:
@@ -193,21 +209,25 @@ async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer)
 async def _still_the_same(plan: Plan, terms: Terms, server: PrefectServer, *, waited: bool) -> Plan:
     """The plan against the server as it is now: until the lock was ours, others may have applied.
 
-    If nobody has, by the lock and by the records, what the plan found unchanged is not read once more.
+    If nobody has, by the lock and by the records, only the flows that are about to change are read once more.
 
     Raises:
         RefusedError: a person has looked at the plan, and by now it would do something else.
     """
     wanted = resources_in(plan.resources)
     resources = plan_resources(wanted, await read_resources(server, wanted))
-    is_quiet = not waited and await _last_number(server, plan.owner) == plan.last_revision
-    rest = [change.live for change in plan.changes if change.live and not change.writes] if is_quiet else []
-    flows = {change.deployment.partition("/")[0] for change in plan.changes if change.writes} if is_quiet else None
-    there = {item.id: item for item in (*rest, *await _read_live(server, flows))}
-    now = refreshed(plan, tuple(there.values()), adopt=terms.adopt, resources=resources)
+    is_quiet = not waited and await _last_number(server, plan.owner) == plan.read_after
+    flows = {_flow(change) for change in plan.changes if change.writes or not is_quiet}
+    others = [change.live for change in plan.changes if change.live is not None and _flow(change) not in flows]
+    there = await _read_live(server, flows if is_quiet else None)
+    now = refreshed(plan, (*others, *there), adopt=terms.adopt, resources=resources)
     if terms.is_reviewed and now.checksum != plan.checksum:
         raise has_moved("The server has", outline(plan), now)
     return now
+
+
+def _flow(change: Change) -> str:
+    return change.deployment.partition("/")[0]
 
 
 async def _last_number(server: PrefectServer, owner: Owner) -> int | None:
@@ -247,7 +267,7 @@ async def _carry_out(plan: Plan, terms: Terms, server: PrefectServer, writers: W
         atomic=terms.is_atomic,
         writers=writers,
         write_triggers=partial(write_triggers, server),
-        on_interrupt=record,
+        on_interrupt=lambda done: record(replace(done, resources=resources)),
     )
     if terms.is_atomic and (broken or result.failed):
         with server.writing():

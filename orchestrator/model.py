@@ -507,6 +507,7 @@ class Plan:
     problems: tuple[ValidationError, ...] = ()
     checksum: str = ""
     last_revision: int | None = None  # the revision against which causes were told
+    read_after: int | None = None  # the last revision when the reading of the server began
     hold: Hold | None = None  # what applying all of this would end; not looked for in a plan for a part
 
     @property

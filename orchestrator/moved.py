@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import RefusedError
 from orchestrator.model import Plan
 
-Outline = Mapping[str, Mapping[str, Any]]
-"""What a plan does, in plain values: deployment, or kind and name of a pool or limit → action and differences."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intent:
+    """What a plan does to one thing, as far as it may be shown."""
+
+    action: str
+    fields: Mapping[str, Any]  # path of a difference → both values, in plain JSON
+
+
+Outline = Mapping[str, Intent]
+"""All that a plan does: deployment, or kind and name of a pool or limit → intent."""
 
 LONGEST_LIST = 5  # changes that a refusal names
 
 
 def outline(plan: Plan) -> Outline:
-    """All that a plan writes, as far as it may be shown."""
+    """All that a plan writes."""
     done = [(change.deployment, change.action, change.fields) for change in plan.changes if change.writes]
     done += [
         (f"{change.resource} {change.name}", change.action, change.fields) for change in plan.resources if change.writes
     ]
-    found = {
-        label: {"action": action, "fields": {diff.path: [diff.before, diff.after] for diff in fields}}
+    return {
+        label: Intent(action=action, fields=_plain({diff.path: [diff.before, diff.after] for diff in fields}))
         for label, action, fields in done
     }
-    plain: Outline = json.loads(json.dumps(found, default=str))
-    return plain
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found
 
 
 def moved(before: Outline, now: Outline) -> tuple[str, ...]:
@@ -38,12 +51,10 @@ def moved(before: Outline, now: Outline) -> tuple[str, ...]:
     )
 
 
-def _otherwise(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
-    if before is None or now is None:
-        return f"{before['action'] if before else 'nothing'} then, {now['action'] if now else 'nothing'} now"
-    if before["action"] != now["action"]:
-        return f"{before['action']} then, {now['action']} now"
-    then, today = before["fields"], now["fields"]
+def _otherwise(before: Intent | None, now: Intent | None) -> str:
+    if before is None or now is None or before.action != now.action:
+        return f"{before.action if before else 'nothing'} then, {now.action if now else 'nothing'} now"
+    then, today = before.fields, now.fields
     paths = [path for path in sorted(then.keys() | today.keys()) if then.get(path) != today.get(path)]
     return f"other values of {', '.join(paths)}"
 

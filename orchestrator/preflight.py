@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from orchestrator.faults import did_you_mean
 from orchestrator.model import Change, DeploymentConfig, Finding, LivePool
-from orchestrator.placeholders import ENVIRONMENT, names_in, texts_of
+from orchestrator.placeholders import ENVIRONMENT, environment_value, has_placeholder, names_in, texts_of
 
 _REFERENCE = re.compile(r"\{\{\s*prefect\.(variables|blocks)\.([\w.\-\[\]]+)\s*\}\}")
 _BLOCK_STEP = "prefect.deployments.steps.pull_with_block"
@@ -102,16 +102,32 @@ def _emptied_steps(change: Change) -> Iterator[Finding]:
     """Pull steps that lose a value only because whoever plans has not set a variable that the last one had."""
     if change.desired is None or change.live is None:
         return
-    there = {text for _, text in texts_of(change.live.config.pull_steps)}
-    texts = [text for _, text in texts_of(change.desired.pull_steps) if text not in there]
-    names = {name for text in texts for _, name in names_in(text) if name.startswith(ENVIRONMENT)}
-    for name in sorted(names):
+    for name in sorted(set(_emptied(change.desired.pull_steps, change.live.config.pull_steps))):
         variable = name.lstrip(ENVIRONMENT)
         yield Finding(
             message=f"The environment variable {variable} is not set here: the pull steps lose the value they have.",
             remedy=f"Set {variable} where the orchestrator runs, or leave it so: then the worker's value counts.",
             severity="warning",
         )
+
+
+def _emptied(wanted: Sequence[Any], there: Sequence[Any]) -> Iterator[str]:
+    """Environment variables that are not set, in texts that the server has in full."""
+    for place, text in texts_of(wanted):
+        before = _at(there, place)
+        if isinstance(before, str) and not has_placeholder(before):
+            names = (name for _, name in names_in(text) if name.startswith(ENVIRONMENT))
+            yield from (name for name in names if environment_value(name) is None)
+
+
+def _at(value: Any, place: Sequence[str | int]) -> Any:
+    """What stands at a place, None where there is no such place."""
+    for step in place:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            return None
+    return value
 
 
 # ---------------------------------------------------------------------------------------------------------

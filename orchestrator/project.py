@@ -74,7 +74,7 @@ def is_project(folder: Path) -> bool:
         tools = tomllib.loads((folder / FILE).read_text(encoding="utf-8")).get("tool", {})
     except (OSError, ValueError, RecursionError):  # ValueError: of decoding, and of TOML
         return False
-    return "orchestrator" in tools
+    return isinstance(tools, dict) and "orchestrator" in tools
 
 
 def require_folders(root: Path, project: ProjectConfig) -> None:

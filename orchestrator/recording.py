@@ -106,6 +106,8 @@ def unpacked(text: str) -> tuple[tuple[DeploymentConfig, ...], Resources]:
     """
     try:
         written = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
+        if isinstance(written, list):  # as it was before resources were recorded
+            written = {"deployments": written, "resources": asdict(NO_RESOURCES)}
         return tuple(from_json(each) for each in written["deployments"]), _resources(written["resources"])
     except (zlib.error, TypeError, AttributeError, LookupError) as error:
         raise ValueError(str(error)) from error

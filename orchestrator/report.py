@@ -50,7 +50,7 @@ def result_text(result: DeploymentResult) -> RenderableType:
         lines += map(finding_line, findings)
     words = {"no-changes": "nothing to change", "completed": "done", "degraded": "DEGRADED: see above"}
     was_set_back = any(item.status == "restored" for item in _changed(result))
-    said = "FAILED, and set back: see above" if was_set_back else words[result.status]
+    said = "FAILED: what was set back is told above" if was_set_back else words[result.status]
     style = "bold red" if result.status == "degraded" else "bold green"
     end = f"{headline(result.environment, result.summary)}  {said}{_aside(result)}"
     lines.append((Text(), Text(end, style=style)))
@@ -73,7 +73,7 @@ def _changed(result: DeploymentResult) -> Iterator[ChangeResult | ResourceResult
 
 def _result_line(item: ChangeResult | ResourceResult) -> tuple[Text, Text]:
     line = f"{SIGNS[item.action]} {one_line(item.label)}"
-    if item.status == "applied":
+    if item.status == "applied" and not item.error:
         return Text(), Text(line, style=COLOURS[item.action])
     style = "yellow" if item.status == "restored" else "bold red"
     why = f"{item.status}: {item.error}" if item.error else item.status

@@ -56,7 +56,8 @@ def write_review(file: Path, document: Mapping[str, Any], plan: Plan, scope: Sco
         ConfigurationError: it cannot be written there.
     """
     try:
-        text = json.dumps({**document, "scope": asdict(scope), "outline": outline(plan)}, indent=2)
+        more = {"scope": asdict(scope), "outline": {label: asdict(each) for label, each in outline(plan).items()}}
+        text = json.dumps({**document, **more}, indent=2)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(

@@ -142,7 +142,8 @@ def rollback(
     provenance = replace(source.provenance, by=hold.by, trigger="rollback", note=note)
     terms = _terms(place, provenance, source.desired_digest, manner, yes=yes, hold=hold)
     result = _carried_out(terminal, place, found, terms)
-    _show(terminal, result, {"rolled_back_to": source.number}, hold_line(hold))
+    held = () if live.is_undone(result, terms) else (hold_line(hold),)
+    _show(terminal, result, {"rolled_back_to": source.number}, *held)
     return EXIT_DEGRADED if result.status == "degraded" else 0
 
 
@@ -164,8 +165,8 @@ async def _target(place: Place, number: int | None) -> tuple[RecordedState, str]
     """The revision to go back to and, where nobody named it, which one that is.
 
     An apply that died before it was recorded, or a person, may have left the deployments otherwise than the last
-    revision says: then that one is what was there before. Pools and limits do not count: other environments may share
-    them, and want them otherwise for good.
+    revision says: then that one is what was there before. Pools and limits do not count, since other environments may
+    share them and want them otherwise for good, nor does what cannot be changed.
     """
     if number is not None:
         return await _recorded(place, number), ""
@@ -173,7 +174,7 @@ async def _target(place: Place, number: int | None) -> tuple[RecordedState, str]
     if revisions:
         last = await _recorded(place, revisions[0].number)
         found = await _plan_towards(place, last, _without_deployer(last))
-        if any(change.writes for change in found.changes):
+        if any(change.writes and not change.obstacles for change in found.changes):
             return last, ", the last one: the server is not as it says"
     before = one_before(revisions)
     if before is None:
@@ -226,8 +227,8 @@ def _lost_deployer(
 async def _plan_towards(place: Place, target: RecordedState, deployments: tuple[DeploymentConfig, ...]) -> Plan:
     """A plan for deployments of a revision, and for its pools, queues and limits.
 
-    What came after it is deleted, in an environment that does not prune as well: going back is asked for, while pruning
-    happens by the way. The limit on deletes holds.
+    Deployments that came after it are deleted, in an environment that does not prune as well: going back is asked for,
+    while pruning happens by the way. The limit on deletes holds. Pools and limits that came after it stay.
     """
     name = f"revision {target.revision.number}"
     policy = place.environment.policy.model_copy(update={"prune": True})

@@ -101,7 +101,7 @@ def folder_lines(plan: Plan, source: Revision, right: Path | None = None) -> tup
     commit = source.provenance.commit
     remedy = f"Check out {commit[:SHOWN_OF_COMMIT]} there for its code." if commit else "No commit has its code."
     return tuple(
-        f"Only deployments change, not the code that they run in {folder}: {_some(names)}. {remedy}"
+        f"The code that deployments run in {folder} stays as it is: {_some(names)}. {remedy}"
         for folder, names in sorted(by_folder.items())
     )
 

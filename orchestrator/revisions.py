@@ -190,7 +190,7 @@ class RevisionStore:
             status=data["status"],
             summary=data["summary"],
             desired_digest=data["desired_digest"],
-            failed=data["failed"],
+            failed=data.get("failed", 0),
         )
 
     def _state(self, row: Mapping[str, Any]) -> RecordedState:

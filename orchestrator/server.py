@@ -11,7 +11,7 @@ is gone counts as deleted, and changing twice is changing once.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -47,6 +47,9 @@ _RENAMED = {
     "work_queue": "work_queue_name",
     "parameter_schema": "parameter_openapi_schema",
 }
+
+
+Rows = list[dict[str, Any]]
 
 
 @asynccontextmanager
@@ -122,20 +125,29 @@ class PrefectServer:
         chosen = {"name": {"any_": sorted(flows)}} if flows is not None and len(flows) <= PAGE else {}
         rows = await self.pages("/deployments/filter", {"flows": chosen or None, "sort": "CREATED_DESC"})
         deployed = {"flows": {"deployment": {"is_null_": False}, **chosen}, "sort": "NAME_ASC"}
-        names = {flow["id"]: flow["name"] for flow in await self.pages("/flows/filter", deployed)}
+        wanted = {row["flow_id"] for row in rows}
+        named = await self.pages("/flows/filter", deployed, enough=lambda found: wanted <= {row["id"] for row in found})
+        names = {flow["id"]: flow["name"] for flow in named}
         self._flow_ids |= {name: id_ for id_, name in names.items()}
         found = {row["id"]: _live(row, names[row["flow_id"]]) for row in rows if row["flow_id"] in names}
         return tuple(sorted(found.values(), key=lambda item: item.config.deployment_path))
 
-    async def pages(self, route: Any, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """All rows, in pages. What is sorted by must be unique: many deployments share a name, and a database may
-        order equals differently for each page. New ones come first, so that no page loses one to the next."""
-        rows: list[dict[str, Any]] = []
+    async def pages(
+        self,
+        route: Any,
+        query: Mapping[str, Any],
+        *,
+        enough: Callable[[Rows], bool] | None = None,
+    ) -> Rows:
+        """All rows, in pages, or as many as are `enough`. What is sorted by must be unique: many deployments share a
+        name, and a database may order equals differently for each page. New ones come first, so that no page loses one
+        to the next."""
+        rows: Rows = []
         while True:
             body = {**query, "limit": PAGE, "offset": len(rows)}
             page = await self.request("POST", route, json=body)
             rows += page
-            if len(page) < PAGE:
+            if len(page) < PAGE or (enough is not None and enough(rows)):
                 return rows
 
     async def deployments_with_scheduled_runs(self, ids: Sequence[str]) -> frozenset[str]:

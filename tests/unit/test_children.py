@@ -181,8 +181,8 @@ def test_many_of_one_folder_are_shared_by_two_children(tmp_path: Path, monkeypat
 
 def test_something_else_is_done_meanwhile_but_not_where_nobody_waits(tmp_path: Path) -> None:
     """What is done meanwhile is what the child waits for."""
-    write_files(tmp_path, {"flows/a.py": SOUND + "open('meeting').read()"})
-    os.mkfifo(tmp_path / "meeting")
+    waits = "import os, time\nwhile not os.path.exists('meeting'): time.sleep(0.01)"
+    write_files(tmp_path, {"flows/a.py": SOUND + waits})
     done: list[int] = []
 
     def meanwhile() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -411,6 +413,18 @@ class TestAsAProgram:
         child = subprocess.run(command, cwd=shop, capture_output=True, text=True)
         assert (child.returncode, child.stderr) == (0, "")
         assert json.loads(child.stdout)["is_valid"] is True
+
+    @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_an_interruption_is_told_and_has_its_code(self, shop: Path, how: signal.Signals, code: int) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+            command = [sys.executable, "-m", "orchestrator", "plan", "--output", "json", "--api-url", url]
+            with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, text=True) as child:
+                connection, _ = silent.accept()
+                connection.recv(1)  # it asks, and never gets an answer
+                child.send_signal(how)
+                document = json.loads(child.communicate()[0])
+        assert (child.returncode, document["error"]["message"]) == (code, "Interrupted.")
 
     def test_a_reader_that_goes_away_is_no_crash(self, shop: Path) -> None:
         command = f"{sys.executable} -m orchestrator discover --output json | true"

@@ -316,8 +316,20 @@ class TestPullSteps:
         (message,) = self.lost("https://git/shop", "{{ $REPOSITORY }}")
         assert message.startswith("The environment variable REPOSITORY is not set here")
 
-    def test_what_was_left_to_the_worker_before(self) -> None:
-        assert self.lost("{{ $REPOSITORY }}", "{{ $REPOSITORY }}") == []
+    @pytest.mark.parametrize("there", ["{{ $REPOSITORY }}", "{{ $BASE }}/shop"])
+    def test_what_was_left_to_the_worker_before(self, there: str) -> None:
+        assert self.lost(there, "{{ $REPOSITORY }}") == []
+
+    def test_what_is_set_here_after_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("REPOSITORY", "https://git/shop")
+        assert self.lost("https://git/shop", "{{ $REPOSITORY }}") == []
+
+    def test_a_place_that_had_nothing(self) -> None:
+        clone = {"repository": "https://git/shop"}
+        config = deployment(work_pool="processes", pull_steps=({self.CLONE: {**clone, "access_token": "{{ $T }}"}},))
+        there = live(config, pull_steps=({self.CLONE: clone},))
+        change = Change(action="update", deployment="etl/daily", desired=config, live=there)
+        assert [item for item in findings(change, FACTS, misfits) if "pull steps" in item.message] == []
 
     def test_what_is_written_out(self) -> None:
         assert self.lost("https://git/shop", "https://git/bank") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -130,6 +131,11 @@ def test_what_another_version_wrote_is_read_as_far_as_it_is_known() -> None:
     del written["triggers"], written["schedules"][0]["day_or"]
 
     assert from_json(written) == config
+
+
+def test_what_was_written_before_resources_were_is_read() -> None:
+    text = json.dumps([to_json(deployment())], default=str)
+    assert unpacked(base64.b64encode(zlib.compress(text.encode())).decode("ascii")) == ((deployment(),), Resources())
 
 
 NOT_OURS = base64.b64encode(zlib.compress(b'{"deployments": []}')).decode("ascii")

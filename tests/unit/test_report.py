@@ -138,7 +138,7 @@ class TestText:
             "~ a/b  restored: set back",
             "? a/b",
             "    error  No run is scheduled.  Look.",
-            "development: +0 ~0 -0  FAILED, and set back: see above (revision 4)",
+            "development: +0 ~0 -0  FAILED: what was set back is told above (revision 4)",
         ]
 
     def test_of_status_says_what_is_wrong_and_what_holds_it(self) -> None:

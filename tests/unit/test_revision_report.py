@@ -109,7 +109,7 @@ def plan_of(*paths: str, there: bool = False, **fields: Any) -> Plan:
 
 def test_code_in_a_folder_is_told_for_what_changes() -> None:
     (line,) = folder_lines(plan_of("etl/daily", "etl/weekly"), revision())
-    assert "not the code that they run in /srv/shop/etl: etl/daily, etl/weekly." in line
+    assert "run in /srv/shop/etl stays as it is: etl/daily, etl/weekly." in line
     assert line.endswith("Check out 0123456789ab there for its code.")
     assert folder_lines(plan_of("etl/daily", there=True), revision()) == ()
 

@@ -128,6 +128,9 @@ def apply(
             result = anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
     else:
         result = untouched(found)
+    was_applied = any(item.status == "applied" for item in result.results)
+    if found.hold is not None and (was_applied or not found.has_changes):
+        terminal.tell(Text("scheduled sync goes on: the rollback is over", style="magenta"))
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))
     return EXIT_DEGRADED if result.status == "degraded" else 0

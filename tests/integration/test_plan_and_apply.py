@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,16 +17,20 @@ from orchestrator import live
 from orchestrator.apply import apply_plan
 from orchestrator.bootstrap import ensure_resources
 from orchestrator.cli import run_command
+from orchestrator.config import Policy
 from orchestrator.errors import ServerUnreachable
 from orchestrator.model import (
     DeploymentConfig,
     DeploymentResult,
+    Desired,
+    LimitSpec,
     Owner,
     Plan,
     PoolSpec,
     Resources,
     ScheduleConfig,
 )
+from orchestrator.revisions import RevisionStore
 from orchestrator.server import open_server
 from orchestrator.terminal import EXIT_DEGRADED
 from orchestrator.terms import Terms
@@ -562,6 +567,64 @@ async def test_what_another_apply_changed_meanwhile_is_put_right(api: Api, repos
     result = await live.apply_changes(plan, api_url=api.url, terms=Terms(verifies=False))
     assert [item.status for item in result.results] == ["applied", "applied"]
     assert api.deployment(other.deployment_path)["description"] == ""
+
+
+async def test_what_another_apply_changes_while_a_plan_is_read_is_put_right(api: Api, repository: Repository) -> None:
+    """It is done and recorded between the plan's reading of deployments and its reading of the record."""
+    other = other_flow(repository)
+    await repository.deployed(repository.wants(), other)
+    theirs = threading.Thread(
+        target=asyncio.run, args=(repository.deployed(repository.wants(), replace(other, description="theirs")),)
+    )
+
+    def judge(request: Request) -> Fault | None:
+        if request.path.endswith("/automations/filter") and not theirs.ident:
+            theirs.start()
+            theirs.join()
+        return None
+
+    async with proxy_to(api.url) as proxy:
+        proxy.judge = judge
+        plan = await repository.through(proxy.api_url).plan(repository.wants(description="new"), other)
+    assert {change.deployment: change.action for change in plan.changes}[other.deployment_path] == "unchanged"
+    plan = replace(plan, api_url=api.url)
+    result = await live.apply_changes(plan, api_url=api.url, terms=Terms(verifies=False))
+    assert {item.status for item in result.results} == {"applied"}
+    assert api.deployment(other.deployment_path)["description"] == ""
+
+
+async def test_what_is_gone_from_a_flow_that_changes_comes_back(api: Api, repository: Repository) -> None:
+    wanted = repository.wants(description="new"), repository.wants("other")
+    await repository.deployed(repository.wants(), repository.wants("other"))
+    plan = await repository.plan(*wanted)
+    api.call("DELETE", f"/deployments/{api.deployment(repository.path('other'))['id']}")
+    result = await live.apply_changes(plan, api_url=api.url, terms=Terms(verifies=False))
+    assert {item.status for item in result.results} == {"applied"}
+    assert not (await repository.plan(*wanted)).has_changes
+
+
+async def test_an_interrupted_apply_records_the_limits_that_it_wrote(api: Api, repository: Repository) -> None:
+    limit = LimitSpec(scope="tag", name=unique("tag"), slots=3)
+    desired = Desired(owner=repository.owner, deployments=(repository.wants(),), resources=Resources(limits=(limit,)))
+    async with proxy_to(api.url) as proxy:
+        plan = await live.plan_changes(desired, Policy(), api_url=proxy.api_url)
+        task = asyncio.create_task(live.apply_changes(plan, api_url=proxy.api_url))
+        hangs = asyncio.Event()
+
+        def judge(request: Request) -> Fault | None:
+            if request.path == "/api/deployments/" and request.method == "POST":
+                hangs.set()
+            return None
+
+        proxy.judge = judge
+        await hangs.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert api.get(f"/concurrency_limits/tag/{limit.name}")["concurrency_limit"] == 3
+    async with open_server(api.url) as server:
+        recorded = await RevisionStore(server, repository.owner).latest()
+    assert recorded is not None and recorded.resources.limits == (limit,)
 
 
 def other_flow(repository: Repository) -> DeploymentConfig:

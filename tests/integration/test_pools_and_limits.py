@@ -349,6 +349,8 @@ async def test_bootstrap_says_what_it_did(api: Api) -> None:
         assert await ensure_resources(server, resources) == (f"{name}: created; {tag}: created", True, None)
         assert await ensure_resources(server, resources) == (f"{name}: there; {tag}: there", False, None)
         api.patch(f"/work_pools/{name}", concurrency_limit=9)
+        gone_back = await ensure_resources(server, resources, keeps=True)
+        assert (gone_back, api.get(f"/work_pools/{name}")["concurrency_limit"]) == ((f"{tag}: there", False, None), 9)
         words, changed, _ = await ensure_resources(server, resources)
         assert (words, changed) == (f"{name}: concurrency limit 9 → 1; {tag}: there", True)
         assert await ensure_resources(server, Resources()) == ("none asked for", False, None)

@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from orchestrator import live, pipeline
 from orchestrator.apply import apply_plan
 from orchestrator.builder import DeploymentBuilder
+from orchestrator.cli import run_command
 from orchestrator.errors import ConfigurationError, LockedError, RefusedError, ServerError, ServerUnreachable
 from orchestrator.holds import held_back, hold_name, read_hold, release_hold, set_hold
 from orchestrator.lock import environment_lock
@@ -43,7 +44,7 @@ from orchestrator.recording import desired_digest
 from orchestrator.revision_commands import history, promote, rollback
 from orchestrator.revisions import BLOCK_TYPE, RevisionStore
 from orchestrator.server import open_server
-from orchestrator.terminal import OnServer
+from orchestrator.terminal import EXIT_DEGRADED, OnServer
 from orchestrator.terms import Terms
 from tests.unit.builders import write_files
 
@@ -590,6 +591,42 @@ def test_pools_and_limits_go_back_as_well(shop: Shop) -> None:
     shop.api.post("/concurrency_limits/", tag=tag, concurrency_limit=9)  # somebody else wants it otherwise
     assert rollback(server=shop.server("staging"), yes=True) == 0
     assert shop.api.get(f"/concurrency_limits/tag/{tag}")["concurrency_limit"] == 3
+
+
+def test_a_way_back_that_fails_as_a_whole_holds_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = shop.api.ensure_pool(unique("short-lived"))
+    shop.write(work_pool={"name": pool}, **FIRST)
+    shop.applied()
+    shop.write(**SECOND)
+    shop.applied()
+    shop.api.call("DELETE", f"/work_pools/{pool}")
+    before = shop.deployment()
+
+    back = partial(rollback, 1, server=shop.server("staging"), yes=True)
+    assert back(manner=Manner(atomic=True)) == EXIT_DEGRADED
+    assert "waits until" not in capsys.readouterr().out
+    assert shop.held() is None and shop.deployment() == before
+
+    assert back() == EXIT_DEGRADED  # without it what can be done is done, and stays
+    assert "waits until" in " ".join(capsys.readouterr().out.split())
+    assert shop.held() is not None
+
+
+def test_an_apply_with_nothing_to_do_lifts_a_hold(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.write(**FIRST)
+    shop.applied()
+    shop.write(**SECOND)
+    shop.applied()
+    assert rollback(server=shop.server("staging"), yes=True) == 0
+    shop.write(**FIRST)
+    assert run_command(["apply", "--root", str(shop.root), "--env", "staging", "--yes"]) == 0
+    assert "nothing to change" in capsys.readouterr().out
+
+    async def read() -> Hold | None:
+        async with open_server(shop.api.url) as server:
+            return await read_hold(server, shop.owner("staging"))
+
+    assert anyio.run(read) is None
 
 
 def test_going_back_waits_for_nobody_where_it_is_told_so(shop: Shop) -> None:

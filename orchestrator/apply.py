@@ -40,6 +40,8 @@ from orchestrator.model import (
     DeploymentResult,
     LiveDeployment,
     Plan,
+    ResourceChange,
+    ResourceResult,
     ResultStatus,
     ScheduleConfig,
 )
@@ -123,7 +125,20 @@ def untouched(plan: Plan) -> DeploymentResult:
         environment=plan.environment,
         api_url=plan.api_url,
         results=tuple(map(_without_a_write, plan.changes)),
+        resources=tuple(map(_found, plan.resources)),
         problems=plan.problems,
+    )
+
+
+def _found(change: ResourceChange) -> ResourceResult:
+    """What becomes of a pool or limit that is not written; one in conflict is told."""
+    is_wrong = change.action == "conflict"
+    return ResourceResult(
+        resource=change.resource,
+        name=change.name,
+        action=change.action,
+        status="skipped" if is_wrong else "unchanged",
+        error="; ".join(change.reasons) if is_wrong else None,
     )
 
 

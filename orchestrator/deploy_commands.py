@@ -211,4 +211,5 @@ def _say_where(terminal: Terminal, found: Plan) -> None:
 
 
 def _is_broken(found: Plan) -> bool:
-    return bool(found.summary["conflict"]) or any(problem.severity == "error" for problem in found.problems)
+    conflicts = found.summary["conflict"] + sum(change.action == "conflict" for change in found.resources)
+    return bool(conflicts) or any(problem.severity == "error" for problem in found.problems)

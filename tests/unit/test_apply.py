@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator.apply import apply_plan
+from orchestrator.apply import apply_plan, untouched
 from orchestrator.config import Policy
 from orchestrator.differences import StrayTrigger
 from orchestrator.errors import LockedError, ServerBusy, ServerError, ServerUnreachable
@@ -21,11 +21,16 @@ from orchestrator.model import (
     Desired,
     Finding,
     LiveDeployment,
+    LivePool,
+    LiveResources,
     Owner,
     Plan,
+    PoolSpec,
+    Resources,
     ScheduleConfig,
 )
 from orchestrator.plan import make_plan, with_findings
+from orchestrator.resources import plan_resources
 from orchestrator.writers import Writers
 from tests.unit.builders import API_URL, OWNER, cron, deployment, live, problem
 
@@ -484,6 +489,15 @@ class TestAtomic:
 
 async def notebook_refuses(*_: Any) -> None:
     raise NO
+
+
+def test_nothing_to_write_still_tells_a_pool_in_conflict() -> None:
+    pools = (PoolSpec(name="p", type="process"), PoolSpec(name="q", type="process"))
+    there = LiveResources(pools=(LivePool(spec=replace(pools[0], type="docker")), LivePool(spec=pools[1])))
+    resources = plan_resources(Resources(pools=pools), there)
+    result = untouched(plan_of([deployment()], [live(deployment())], resources=resources))
+    assert [(item.name, item.status) for item in result.resources] == [("p", "skipped"), ("q", "unchanged")]
+    assert result.status == "degraded" and "'docker'" in str(result.resources[0].error)
 
 
 class TestResult:

@@ -45,6 +45,7 @@ from orchestrator.model import (
     ResultStatus,
     ScheduleConfig,
 )
+from orchestrator.plan import COMING, predecessor_kept
 from orchestrator.writers import Writers
 
 logger = logging.getLogger(__name__)
@@ -214,6 +215,9 @@ class _Apply:
             if path not in self.touched:
                 self._note(change, "skipped", f"not tried: {self.stopped}")
             return
+        if change.action == "delete" and (successor := self._lost_successor(change)):
+            self._note(change, "skipped", predecessor_kept(successor))
+            return
         if path not in self.touched:
             self.touched.add(path)
             self._note(change, "failed", "It was interrupted.")  # until it is done
@@ -227,6 +231,20 @@ class _Apply:
         else:
             logger.info("%s %s", change.action, path)
             self._note(change, "applied")
+
+    def _lost_successor(self, change: Change) -> str | None:
+        """What should have come in place of a deployment that is to go, and has not."""
+        flow = f"{change.deployment.partition('/')[0]}/"
+        return next(
+            (
+                result.deployment
+                for result in self.results.values()
+                if result.action in COMING
+                and result.status in ("failed", "skipped")
+                and result.deployment.startswith(flow)
+            ),
+            None,
+        )
 
     def _stop_after(self, error: Exception, path: str) -> None:
         if isinstance(error, ServerUnreachable):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from orchestrator import __version__
 from orchestrator.errors import OrchestratorError
@@ -57,12 +57,20 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        usage = OrchestratorError(str(error), remedy=f"See `{_called(arguments)} --help`.")
+        usage = OrchestratorError(_words(error), remedy=f"See `{_called(arguments)} --help`.")
         usage.exit_code = EXIT_USAGE
         return _fail(usage, terminal)
     except OrchestratorError as error:
         return _fail(error, terminal)
     return code if isinstance(code, int) else 0
+
+
+def _words(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError):  # its own words would be masked: they read like a key and its value
+        return (
+            f"Not understood: {' '.join(error.unused_tokens or ())}. An option takes one value each time it is given."
+        )
+    return str(error)
 
 
 def _called(arguments: Sequence[str]) -> str:

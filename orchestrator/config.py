@@ -324,7 +324,7 @@ class ConfigurationManager:
         Raises:
             ConfigurationError: it is.
         """
-        if self.has_environment_files() or is_project(self.root) or (self.root / "prefect.yaml").is_file():
+        if self.has_environment_files() or is_project(self.root):
             return
         if outer := next((folder for folder in self.root.parents if is_project(folder)), None):
             raise ConfigurationError(

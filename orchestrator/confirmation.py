@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import RenderableType
+from rich.text import Text
 
 from orchestrator.errors import RefusedError
 from orchestrator.terminal import Terminal
@@ -19,5 +20,9 @@ def ask(terminal: Terminal, about: RenderableType, question: str) -> None:
         raise RefusedError(
             "This writes to the server, and nobody can be asked here.", remedy="Add --yes if it is meant."
         )
-    if terminal.out.input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = terminal.out.input(Text(f"{question} [y/N] "))  # as text: brackets are rich's markup otherwise
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise RefusedError("Not confirmed; nothing was changed.")

@@ -76,7 +76,7 @@ def plan(
     asked = read_repository(server, terminal)
     api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=False)
     found = anyio.run(_plan, asked, api_url, scope)
-    _say_where(terminal, found)
+    _say_where(terminal, found, scope)
     document = plan_report.plan_json(found)
     if out is not None:
         write_review(out, document, found, scope)
@@ -111,7 +111,7 @@ def apply(
     review = None if reviewed is None else read_review(reviewed, scope)
     scope = review.scope if review else scope
     found = anyio.run(_plan, asked, api_url, scope)
-    _say_where(terminal, found)
+    _say_where(terminal, found, scope)
     if review is not None:
         review.check(found)
     if not manner.allow_delete:
@@ -140,15 +140,15 @@ def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008 - frozen
     """Compare the live server with the repository: in sync, ready, and what is wrong."""
     terminal = Terminal(server.output)
     asked = read_repository(server, terminal)
-    environment, problems = asked.settings.environment, asked.desired.problems
+    environment = asked.settings.environment
     api_url = pipeline.server_address(environment, server.api_url, writes=False)
     digest = desired_digest(asked.desired, asked.settings.root)
     found = anyio.run(live.read_status, asked.desired, environment.policy, digest, api_url)
     hold = hold_line(found.hold) if found.hold else ""
-    text = Group(fault_report.problems_text(problems), report.status_text(found, hold=hold))
+    text = Group(fault_report.problems_text(found.problems), report.status_text(found, hold=hold))
     terminal.show(text, report.status_json(found, hold=hold))
     healthy = all(item.in_sync and item.ready for item in found.deployments) and not found.resources
-    whole = not any(problem.severity == "error" for problem in problems)
+    whole = not any(problem.severity == "error" for problem in found.problems)
     return 0 if healthy and whole else EXIT_FAILED
 
 
@@ -206,8 +206,10 @@ def _with_prune(asked: Asked, prune: bool | None) -> Asked:
     return dataclasses.replace(asked, settings=dataclasses.replace(asked.settings, environment=environment))
 
 
-def _say_where(terminal: Terminal, found: Plan) -> None:
+def _say_where(terminal: Terminal, found: Plan, scope: Scope) -> None:
     terminal.tell(Text(f"environment {found.environment} on {found.api_url}", style="dim"))
+    if scope.only and not found.changes:
+        terminal.tell(Text(f"no deployment matches --only {' --only '.join(scope.only)}", style="yellow"))
 
 
 def _is_broken(found: Plan) -> bool:

@@ -35,13 +35,16 @@ from orchestrator.model import (
 from orchestrator.moved import has_moved, outline
 from orchestrator.pipeline import narrowed
 from orchestrator.plan import (
+    is_left_alone,
     kind_of,
     make_plan,
     out_of_sync,
     refreshed,
+    too_much,
     touching,
     with_causes,
     with_findings,
+    with_predecessors_kept,
     with_runs,
 )
 from orchestrator.pools import ResourceDoor, read_resources
@@ -109,7 +112,8 @@ async def plan_changes(
             resources=plan_resources(resources, await read_resources(server, resources)),
         )
         told = f"otherwise in {recorded_as}" if recorded_as else "the repository changed"
-        plan = await _explained(replace(plan, read_after=number), resources, server, told)
+        plan = replace(plan, read_after=number, too_much=too_much(plan, policy))
+        plan = await _explained(plan, resources, server, told)
         if recorded_as or not chosen.is_everything:
             return plan
         return replace(plan, hold=await read_hold(server, plan.owner))
@@ -136,7 +140,8 @@ async def _explained(plan: Plan, resources: Resources, server: PrefectServer, to
     plan = with_causes(plan, await _last_record(RevisionStore(server, plan.owner)), told=told)
     plan = with_runs(plan, await touched_runs(server, touching(plan)))
     facts = await read_facts(server, plan.changes, resources)
-    return with_findings(plan, {change.deployment: findings(change, facts, misfits) for change in plan.changes})
+    plan = with_findings(plan, {change.deployment: findings(change, facts, misfits) for change in plan.changes})
+    return with_predecessors_kept(plan)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -370,6 +375,7 @@ async def read_status(desired: Desired, policy: Policy, digest: str, api_url: st
         api_url=plan.api_url,
         deployments=tuple(_status(change, pools, scheduled) for change in plan.changes),
         resources=tuple(change for change in plan.resources if change.action != "unchanged"),
+        problems=wanted.problems,
         hold=hold if hold and holds(hold, digest) else None,
     )
 
@@ -381,7 +387,7 @@ def _status(change: Change, pools: Mapping[str, Finding], scheduled: frozenset[s
         unready = tuple(f"{finding.message}: {finding.remedy}" for finding in found)
     return DeploymentStatus(
         deployment=change.deployment,
-        in_sync=change.action == "unchanged",
+        in_sync=change.action == "unchanged" and not is_left_alone(change),
         ready=not unready,
         problems=(*out_of_sync(change), *(unready if change.live else ()), *change.kept),
     )

@@ -509,6 +509,7 @@ class Plan:
     last_revision: int | None = None  # the revision against which causes were told
     read_after: int | None = None  # the last revision when the reading of the server began
     hold: Hold | None = None  # what applying all of this would end; not looked for in a plan for a part
+    too_much: str = ""  # what it would delete, if the environment's policy forbids that
 
     @property
     def environment(self) -> str:
@@ -661,6 +662,7 @@ class EnvironmentStatus:
     api_url: str
     deployments: tuple[DeploymentStatus, ...] = ()
     resources: tuple[ResourceChange, ...] = ()  # pools, queues and limits that are not as the environment says
+    problems: tuple[ValidationError, ...] = ()  # of the repository, and of what fills its placeholders
     hold: Hold | None = None
 
 

@@ -21,6 +21,7 @@ from orchestrator.errors import RefusedError
 from orchestrator.masking import without_secrets
 from orchestrator.model import (
     DEFAULT_ENVIRONMENT,
+    Action,
     Cause,
     Change,
     DeploymentConfig,
@@ -37,6 +38,8 @@ from orchestrator.model import (
 )
 
 TAKEN_OVER = "taken over on request: it belonged to nobody"
+COMING: tuple[Action, ...] = ("create", "adopt")
+NOT_PRUNED = "left as it is: this environment's policy does not prune"
 
 
 def make_plan(
@@ -126,19 +129,26 @@ def check_deletes(plan: Plan, policy: Policy) -> None:
         RefusedError: it deletes more than the policy's limit and share, or everything but the deployer. One that
             gets another name is not everything: it is created anew.
     """
-    deletes = plan.summary["delete"]
-    others = [change for change in plan.changes if not _is_deployer(change)]
-    owned = sum(change.live is not None and change.live.owner == plan.owner for change in others)
-    comes = any(change.action in ("create", "adopt") for change in others)
-    much = deletes > policy.delete_limit and deletes > policy.delete_share * owned
-    everything = deletes > 0 and deletes == owned and not (deletes == 1 and comes)
-    if much or everything:
+    if would := too_much(plan, policy):
         raise RefusedError(
-            f"The plan would delete {deletes} of the {owned} deployments of {plan.owner.project} in "
-            f"{plan.environment} that it is about; nothing was changed.",
+            f"The plan would {would}; nothing was changed.",
             location=plan.owner.tag,
             remedy="Look at it with `orchestrator plan`; if it is meant, repeat with --allow-delete.",
         )
+
+
+def too_much(plan: Plan, policy: Policy) -> str:
+    """What a plan would delete, if that is more than `check_deletes` lets pass; else empty."""
+    deletes = plan.summary["delete"]
+    others = [change for change in plan.changes if not _is_deployer(change)]
+    owned = sum(change.live is not None and change.live.owner == plan.owner for change in others)
+    comes = any(change.action in COMING for change in others)
+    much = deletes > policy.delete_limit and deletes > policy.delete_share * owned
+    everything = deletes > 0 and deletes == owned and not (deletes == 1 and comes)
+    if not much and not everything:
+        return ""
+    who = f"{plan.owner.project} in {plan.environment}"
+    return f"delete {deletes} of the {owned} deployments of {who} that it is about"
 
 
 def checksum(plan: Plan) -> str:
@@ -258,7 +268,7 @@ def _why_kept(item: LiveDeployment, desired: Desired, policy: Policy) -> str | N
         return f"left as it is: {_fault_of(broken, desired)}"
     if any(_is_same(item.config, path) for path in desired.skipped_paths):
         return "left as it is: its declaration or its flow has a fault"
-    return None if policy.prune else "left as it is: this environment's policy does not prune"
+    return None if policy.prune else NOT_PRUNED
 
 
 def _fault_of(file: str, desired: Desired) -> str:
@@ -354,6 +364,30 @@ def _with_findings(change: Change, findings: Mapping[str, tuple[Finding, ...]]) 
             for each in found
         )
     return replace(change, findings=(*change.findings, *found)) if found else change
+
+
+def with_predecessors_kept(plan: Plan) -> Plan:
+    """Nothing is deleted as long as what comes in its place, another deployment of the flow, cannot be made."""
+    stopped = {_flow(change): change for change in plan.changes if change.obstacles and change.action in COMING}
+    kept = {
+        change.deployment: (Finding(message=predecessor_kept(stopped[_flow(change)].deployment)),)
+        for change in plan.changes
+        if change.action == "delete" and _flow(change) in stopped
+    }
+    return with_findings(plan, kept) if kept else plan
+
+
+def predecessor_kept(successor: str) -> str:
+    return f"It is kept: {successor}, which comes in its place, cannot be made."
+
+
+def _flow(change: Change) -> str:
+    return change.deployment.partition("/")[0]
+
+
+def is_left_alone(change: Change) -> bool:
+    """Whether it is as it is because of a fault: what the repository asks for is not known."""
+    return change.action == "unchanged" and change.desired is None and change.kept != (NOT_PRUNED,)
 
 
 def out_of_sync(change: Change) -> tuple[str, ...]:

@@ -77,6 +77,8 @@ def notes(plan: Plan) -> tuple[str, ...]:
     words = {"create": "to create", "update": "to update", "conflict": "in conflict"}
     resources = [f"{around.count(action)} {word}" for action, word in words.items() if action in around]
     found = [f"pools and limits: {', '.join(resources)}"] if resources else []
+    if plan.too_much:
+        found.append(f"apply refuses this without --allow-delete: it would {plan.too_much}")
     if plan.hold is not None and plan.has_changes:
         who = plan.hold.by or "somebody"
         found.append(f"{who} went back to revision {plan.hold.revision}: applying this undoes that rollback")

@@ -177,7 +177,8 @@ def cleanup_json(result: CleanupResult) -> dict[str, Any]:
 
 
 def status_json(status: EnvironmentStatus, *, hold: str = "") -> dict[str, Any]:
-    return {**dataclasses.asdict(status), "hold": hold or None}
+    problems = [fault_json(problem) for problem in status.problems]
+    return {**dataclasses.asdict(dataclasses.replace(status, problems=())), "problems": problems, "hold": hold or None}
 
 
 def run_json(run: RunReport) -> dict[str, Any]:

@@ -245,6 +245,28 @@ class TestOrder:
         ]
 
 
+class TestSuccessors:
+    """A deployment is not deleted before what comes in its place is there."""
+
+    WANTED = deployment("etl/new")
+    THERE = (live(deployment("etl/old")), live(deployment("other/old")))
+
+    async def deletes(self, plan: Plan, **fails: Exception) -> dict[str, str]:
+        result = await apply_plan(plan, Notebook(fails={"etl/new": fails["error"]} if fails else {}), writers=writers())
+        return {item.deployment: item.status for item in result.results if item.action == "delete"}
+
+    async def test_one_that_cannot_be_made(self) -> None:
+        plan = with_findings(plan_of([self.WANTED], self.THERE), {"etl/new": (Finding(message="no pool"),)})
+        assert await self.deletes(plan) == {"etl/old": "skipped", "other/old": "applied"}
+
+    async def test_one_that_fails(self) -> None:
+        found = await self.deletes(plan_of([self.WANTED], self.THERE), error=ServerError("No."))
+        assert found == {"etl/old": "skipped", "other/old": "applied"}
+
+    async def test_one_that_comes(self) -> None:
+        assert await self.deletes(plan_of([self.WANTED], self.THERE)) == {"etl/old": "applied", "other/old": "applied"}
+
+
 class TestFailures:
     async def test_one_does_not_stop_the_others(self) -> None:
         notebook = Notebook(fails={"b/x": ServerError("The server answered 422.", remedy="Look.")})

@@ -277,6 +277,10 @@ class TestErrorsAsJson:
         code, document = run_json(capsys, *arguments)
         assert (code, document["error"]["exit_code"]) == (2, 2)
 
+    def test_of_usage_names_what_is_not_understood(self, capsys: pytest.CaptureFixture[str], shop: Path) -> None:
+        _, document = run_json(capsys, "plan", "--only", "a/*", "token/*", "--root", shop)
+        assert document["error"]["message"].startswith("Not understood: token/*.")
+
     def test_in_either_spelling_of_the_option(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, output, _ = run(capsys, "nonsense", "--output=json")
         assert (code, set(json.loads(output))) == (2, {"error"})

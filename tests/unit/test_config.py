@@ -497,7 +497,12 @@ class TestFolderInsideOfAProject:
             load_settings(tmp_path / "shop" / "flows", "development")
         assert caught.value.remedy == f"Call it in {tmp_path}/shop, or with --root {tmp_path}/shop."
 
-    @pytest.mark.parametrize("own", ["pyproject.toml", "prefect.yaml", "environments/development.yaml"])
+    def test_nor_is_one_with_a_prefect_yaml_of_its_own(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {**SHOP, "shop/flows/prefect.yaml": "{}"})
+        with pytest.raises(ConfigurationError, match="a folder inside of one"):
+            load_settings(tmp_path / "shop" / "flows", "development")
+
+    @pytest.mark.parametrize("own", ["pyproject.toml", "environments/development.yaml"])
     def test_may_be_one_where_it_says_so(self, tmp_path: Path, own: str) -> None:
         text = "[tool.orchestrator]\n" if own.endswith(".toml") else "{}"
         write_files(tmp_path, {**SHOP, f"shop/inner/{own}": text, "shop/inner/flows/etl.py": ""})

@@ -193,7 +193,7 @@ OURS: dict[str, set[str]] = {
     "verify": {"differences", "server"},
     # writing: sees the server through a Protocol only
     "writers": set(),
-    "apply": {"config", "differences", "masking", "writers"},
+    "apply": {"config", "differences", "masking", "plan", "writers"},
     # putting it together
     "late": set(),
     "live": {

@@ -37,12 +37,14 @@ from orchestrator.model import (
 from orchestrator.plan import (
     check_deletes,
     checksum,
+    is_left_alone,
     make_plan,
     out_of_sync,
     refreshed,
     touching,
     with_causes,
     with_findings,
+    with_predecessors_kept,
     with_runs,
 )
 from orchestrator.plan_report import plan_json, plan_markdown, plan_text
@@ -798,3 +800,29 @@ class TestWhoseName:
     def test_a_conflict_says_the_way_out(self, holder: Owner | None, words: str) -> None:
         plan = plan_of([deployment("etl/daily", tags=(OWNER.tag,))], [live(deployment("etl/daily"), owner=holder)])
         assert words in plan.changes[0].reasons[0]
+
+
+class TestPredecessors:
+    def plan(self, *obstacles: Finding) -> Plan:
+        wanted, there = deployment("etl/new"), (live(deployment("etl/old")), live(deployment("other/old")))
+        plan = make_plan(Desired(owner=OWNER, deployments=(wanted,)), there, api_url=API_URL, policy=Policy())
+        return with_predecessors_kept(with_findings(plan, {"etl/new": obstacles} if obstacles else {}))
+
+    def test_are_kept_while_what_comes_in_their_place_cannot_be_made(self) -> None:
+        found = {change.deployment: change.obstacles for change in self.plan(Finding(message="no pool")).changes}
+        assert [item.message for item in found["etl/old"]] == [
+            "It is kept: etl/new, which comes in its place, cannot be made."
+        ]
+        assert found["other/old"] == ()
+
+    @pytest.mark.parametrize("obstacles", [(), (Finding(message="no worker", severity="warning"),)])
+    def test_go_otherwise(self, obstacles: tuple[Finding, ...]) -> None:
+        assert [change.obstacles for change in self.plan(*obstacles).changes if change.action == "delete"] == [(), ()]
+
+
+def test_what_has_a_fault_is_not_known_to_be_right() -> None:
+    item = live(deployment())
+    left = Desired(owner=OWNER, skipped_paths=("etl/daily",))
+    (faulty,) = make_plan(left, [item], api_url=API_URL, policy=Policy()).changes
+    (kept,) = make_plan(Desired(owner=OWNER), [item], api_url=API_URL, policy=Policy(prune=False)).changes
+    assert (is_left_alone(faulty), is_left_alone(kept)) == (True, False)

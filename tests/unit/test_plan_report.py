@@ -128,6 +128,12 @@ class TestHeadline:
             "1 change cannot be made: see the errors",
         )
 
+    def test_notes_say_that_apply_will_refuse(self) -> None:
+        plan = replace(plan_of(deployment()), too_much="delete 11 of the 16 deployments")
+        assert plan_report.notes(plan) == (
+            "apply refuses this without --allow-delete: it would delete 11 of the 16 deployments",
+        )
+
     def test_there_are_no_notes_where_there_is_nothing_to_say(self) -> None:
         plan = with_findings(plan_of(deployment()), {"etl/daily": (NO_WORKER,)})
         assert plan_report.notes(plan) == ()

@@ -10,7 +10,6 @@ from itertools import accumulate
 from pathlib import Path
 from uuid import UUID
 
-import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
@@ -37,6 +36,7 @@ from flows.process_table_etl import process_table_etl
 from flows.production_etl import production_etl
 from orchestrator.submission import trigger_subflow, wait_for_flow_runs
 
+from .api import Api
 from .conftest import ROOT, PrefectServer, Worker
 
 DECLARED = {
@@ -51,10 +51,9 @@ DECLARED = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def database_limit(prefect_server: PrefectServer) -> None:
+def database_limit(api: Api) -> None:
     """The limit is there before the first task asks: Prefect's client believes for 5 s that a tag has none."""
-    body = {"tag": "database", "concurrency_limit": 3}
-    httpx.post(f"{prefect_server.api_url}/concurrency_limits/", json=body, timeout=60).raise_for_status()
+    api.post("/concurrency_limits/", tag="database", concurrency_limit=3)
 
 
 @pytest.fixture(scope="module")

@@ -495,7 +495,7 @@ def test_going_back_restores_a_deployment_and_holds_sync_until_the_repository_mo
     assert essence(after) == essence(before)
     assert after["id"] == before["id"]
     assert shop.api.deployment("deploy-everything/staging") == own
-    assert f"not the code that they run in {shop.root}: {shop.flow}/staging. Check out {old[:12]}" in told
+    assert f"run in {shop.root} stays as it is: {shop.flow}/staging. Check out {old[:12]}" in told
     assert "Scheduled sync of staging waits" in told
 
     last = shop.history()[0]
@@ -803,7 +803,7 @@ def test_the_commit_that_staging_runs_goes_to_production_with_its_own_configurat
     assert row["tags"] == ["first", f"orchestrator:{shop.project}:production"]
     assert row["parameters"] == {"table": "of production"}
     assert row["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": str(shop.root)}}]
-    assert f"not the code that they run in {shop.root}" in capsys.readouterr().out
+    assert f"run in {shop.root} stays as it is" in capsys.readouterr().out
     assert shop.git("worktree", "list", "--porcelain").count("worktree ") == 1
 
     (only,) = shop.history("production")

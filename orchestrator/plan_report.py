@@ -298,15 +298,21 @@ def plan_markdown(plan: Plan, *, with_links: bool = True, longest: int = LONGEST
     """
     parts = [f"## {headline(plan.environment, plan.summary)}", f"{counts(plan.summary).capitalize()}."]
     parts += [f"{note[0].upper()}{note[1:]}." for note in notes(plan)]
-    resources = [_resource_row(change) for change in plan.resources if change.action != "unchanged"]
+    in_cell = folded if with_links else _whole
+    resources = [_resource_row(change, in_cell) for change in plan.resources if change.action != "unchanged"]
     parts += [table(("Action", "Pool or limit", "Why"), resources)] if resources else []
     rows = [
         _row(change, with_links=with_links) for change in plan.changes if change.action != "unchanged" or change.kept
     ]
     parts += _fitting_rows(("Action", "Deployment", "Why"), rows, longest // 2)
     shared = _shared(plan)
-    findings = [row for change in plan.changes for row in _finding_rows(change, shared)]
-    findings += [finding_row(_number(number, "deployment"), finding) for finding, number in shared.items()]
+    findings = [
+        finding_row(change.deployment, finding, in_cell)
+        for change in plan.changes
+        for finding in change.findings
+        if finding not in shared
+    ]
+    findings += [finding_row(_number(number, "deployment"), finding, in_cell) for finding, number in shared.items()]
     parts += _fitting_rows(FINDING_HEADINGS, findings, longest // 4)
     parts += [problems_markdown(plan.problems)] if plan.problems else []
     differences = [_details(change) for change in plan.changes if change.fields]
@@ -315,10 +321,15 @@ def plan_markdown(plan: Plan, *, with_links: bool = True, longest: int = LONGEST
     return GAP.join(parts)
 
 
-def _resource_row(change: ResourceChange) -> tuple[str, str, str]:
+def _whole(*texts: str) -> str:
+    """Texts as a cell takes them where cells wrap by themselves: a command in them can be copied."""
+    return plain("; ".join(text.rstrip(".") for text in texts if text))
+
+
+def _resource_row(change: ResourceChange, in_cell: Callable[..., str]) -> tuple[str, str, str]:
     fields = [f"{diff.path}: {' → '.join(shown_pair(diff))}" for diff in change.fields]
     name = plain(f"{change.resource} {change.name}")
-    return f"`{SIGNS[change.action]}` {change.action}", name, folded(*change.reasons, *fields)
+    return f"`{SIGNS[change.action]}` {change.action}", name, in_cell(*change.reasons, *fields)
 
 
 def _row(change: Change, *, with_links: bool) -> tuple[str, str, str]:
@@ -330,19 +341,13 @@ def _row(change: Change, *, with_links: bool) -> tuple[str, str, str]:
         *([f"runs: {runs_in_words(change)}"] if runs_in_words(change) else []),
         *map("kept: {}".format, change.kept),
     ]
-    why = folded(*change.reasons, *more) if with_links else plain("; ".join([*change.reasons, *more]))
+    why = (folded if with_links else _whole)(*change.reasons, *more)
     return f"`{SIGNS[change.action]}` {change.action}", name, why
 
 
-def _finding_rows(change: Change, shared: Collection[Finding]) -> Iterator[tuple[str, str, str]]:
-    for finding in change.findings:
-        if finding not in shared:
-            yield finding_row(change.deployment, finding)
-
-
-def finding_row(deployment: str, finding: Finding) -> tuple[str, str, str]:
+def finding_row(deployment: str, finding: Finding, in_cell: Callable[..., str] = folded) -> tuple[str, str, str]:
     """A row of a table of findings, for `FINDING_HEADINGS`."""
-    return finding.severity, plain(deployment), folded(finding.message, finding.remedy)
+    return finding.severity, plain(deployment), in_cell(finding.message, finding.remedy)
 
 
 def _details(change: Change) -> str:

@@ -359,5 +359,6 @@ def test_what_is_created_says_what_it_will_do() -> None:
 
 def test_cells_for_a_pull_request_are_not_broken_into_lines() -> None:
     assert "<br>" in plan_report.plan_markdown(plan_with_everything())
-    comment = plan_report.plan_markdown(plan_with_everything(), with_links=False)
+    plan = with_findings(plan_with_everything(), {"e/[new]": (NO_POOL,)})
+    comment = plan_report.plan_markdown(plan, with_links=False)
     assert "<br>" not in comment and "There is no work pool 'x'; Create it |" in comment

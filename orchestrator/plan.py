@@ -89,13 +89,14 @@ def refreshed(
 ) -> Plan:
     """The same intentions against the server as it is now.
 
-    Between a plan and its apply somebody may have changed the server; under the lock each change is worked out anew.
+    Between a plan and its apply somebody may have changed the server; under the lock each change is worked out anew,
+    except for those whose deployment was not read again.
     What was to be deleted and is gone, or belongs to somebody else now, is left out. Nothing new is deleted. Findings
     and runs are taken over from the plan, causes are not: see `with_causes`.
 
     Args:
         plan: what was planned.
-        live: every deployment of the server, read just now.
+        live: every deployment of the server: read just now, or the very value that the plan has.
         adopt: as for `make_plan`.
         resources: as for `make_plan`; None: those of the plan.
 

@@ -22,7 +22,6 @@ from orchestrator.model import (
     Plan,
     Provenance,
     RecordedState,
-    Revision,
     ScheduleConfig,
     TouchedRuns,
     Trigger,
@@ -30,6 +29,7 @@ from orchestrator.model import (
 from orchestrator.plan import refreshed, touching, with_causes, with_runs
 from orchestrator.server import open_server
 from orchestrator.terms import Terms
+from tests.unit.builders import record
 
 from .api import Api, unique
 
@@ -74,16 +74,7 @@ def only(plan: Plan) -> Change:
 
 
 def recorded(owner: Owner, *deployments: DeploymentConfig) -> RecordedState:
-    revision = Revision(
-        number=3,
-        owner=owner,
-        provenance=Provenance(),
-        applied_at="2026-11-20T10:00:00Z",
-        status="completed",
-        summary={},
-        desired_digest="",
-    )
-    return RecordedState(revision=revision, deployments=deployments)
+    return record(3, *deployments, owner=owner)
 
 
 # --- runs ------------------------------------------------------------------------------------------------

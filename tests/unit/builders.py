@@ -101,13 +101,18 @@ def places(faults: tuple[Fault, ...]) -> list[tuple[str, str]]:
 
 def since(plan: Plan, *recorded: DeploymentConfig) -> Plan:
     """The plan, with causes since revision 12, which had these deployments."""
+    return with_causes(plan, record(12, *recorded))
+
+
+def record(number: int, *deployments: DeploymentConfig, owner: Owner = OWNER) -> RecordedState:
+    """What a revision holds."""
     revision = Revision(
-        number=12,
-        owner=OWNER,
+        number=number,
+        owner=owner,
         provenance=Provenance(),
         applied_at="2026-11-20T10:00:00Z",
         status="completed",
         summary={},
         desired_digest="",
     )
-    return with_causes(plan, RecordedState(revision=revision, deployments=recorded))
+    return RecordedState(revision=revision, deployments=deployments)

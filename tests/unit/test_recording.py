@@ -28,14 +28,12 @@ from orchestrator.model import (
     Owner,
     Plan,
     PoolSpec,
-    Provenance,
     QueueSpec,
     RecordedState,
     ResourceChange,
     ResourceResult,
     Resources,
     ResultStatus,
-    Revision,
     ScheduleConfig,
 )
 from orchestrator.plan import make_plan, with_causes
@@ -52,7 +50,7 @@ from orchestrator.recording import (
     unpacked,
 )
 from orchestrator.resources import Spec, key_of, specs_of
-from tests.unit.builders import API_URL, OWNER, cron, deployment, live
+from tests.unit.builders import API_URL, OWNER, cron, deployment, live, record
 
 # --- names ------------------------------------------------------------------------------------------------
 
@@ -153,16 +151,7 @@ OLD, NEW = "recorded before", "asked for"
 
 
 def recorded(*paths: str) -> RecordedState:
-    revision = Revision(
-        number=1,
-        owner=OWNER,
-        provenance=Provenance(),
-        applied_at="2026-01-01T00:00:00+00:00",
-        status="completed",
-        summary=dict.fromkeys(ACTIONS, 0),
-        desired_digest="",
-    )
-    return RecordedState(revision=revision, deployments=tuple(deployment(path, description=OLD) for path in paths))
+    return record(1, *(deployment(path, description=OLD) for path in paths))
 
 
 def plan_of(*wanted: DeploymentConfig, on_server: tuple[LiveDeployment, ...] = (), prune: bool = True) -> Plan:

@@ -29,6 +29,7 @@ REFUSALS = {
     "429": b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
 }
 DELAY_SECONDS = 0.3
+TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,23 @@ async def _fail(
         upstream.write(request[: len(request) // 2])
         await upstream.drain()
     elif fault in ("lose the answer", "cut the answer"):
-        upstream.write(request)
-        await upstream.drain()
-        head = await upstream_reader.readuntil(b"\r\n\r\n")  # by then the server has done it
-        answer = head + await upstream_reader.readexactly(_length(head))
+        answer = await _done(request, upstream_reader, upstream)
         if fault == "cut the answer":
             writer.write(answer[: len(answer) // 2])
             await writer.drain()
+
+
+async def _done(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """The server's answer to a request that it has done: one that its busy database refuses is sent again."""
+    answer = b""
+    for _ in range(TRIES):
+        writer.write(request)
+        await writer.drain()
+        head = await reader.readuntil(b"\r\n\r\n")
+        answer = head + await reader.readexactly(_length(head))
+        if not head.split(b" ", 2)[1].startswith(b"5"):
+            break
+    return answer
 
 
 @asynccontextmanager

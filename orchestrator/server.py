@@ -292,9 +292,23 @@ class PrefectServer:
         if not row["paused"] and any(schedule["active"] for schedule in row["schedules"]):
             await self.schedule_runs(id_)
 
-    async def schedule_runs(self, id_: str) -> None:
-        """Make a deployment's coming runs, as the scheduler does; ask it for no paused one, it makes them too."""
-        await self._despite_a_race("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json={})
+    async def schedule_runs(self, id_: str, *, at_most: int | None = None) -> None:
+        """Make a deployment's coming runs, as the scheduler does; ask it for no paused one, it makes them too.
+
+        Args:
+            id_: of the deployment.
+            at_most: so many of each schedule; None: as many as the scheduler makes.
+        """
+        body = {} if at_most is None else {"min_runs": at_most, "max_runs": at_most}
+        await self._despite_a_race("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json=body)
+
+    async def has_scheduler(self) -> bool:
+        """Whether the server says that its scheduler is on; Prefect Cloud, and who hides its settings, says nothing."""
+        try:
+            settings = await self.request("GET", "/admin/settings")
+            return bool(settings["server"]["services"]["scheduler"]["enabled"])
+        except (ServerError, LookupError, TypeError):
+            return False
 
     async def pause_deployment(self, id_: str) -> None:
         await self.request("POST", "/deployments/{id}/pause_deployment", path_params={"id": id_})

@@ -1,8 +1,7 @@
 """After an apply: is everything as it should be, and will it run?
 
-What was written is read back, in pages, and compared. Then each deployment with an active schedule has to get its
-first runs from the server's scheduler, which is waited for: a scheduler that fails in every round says so nowhere but
-in the server's log.
+What was written is read back, in pages, and compared. Then each deployment with an active schedule has to have its
+first runs: a scheduler that is off, or fails in every round, says so nowhere but in the server's log.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ async def verify(
         plan: what was to be done.
         result: what became of it; only what was applied is looked at.
         server: where it was done.
-        patience_seconds: how long the server's scheduler has for the first runs.
+        patience_seconds: how long a scheduler has for the first runs, where the server does not say that it has one.
         read: gives deployments of the server as they are now; None: without their automations.
 
     Returns:
@@ -150,23 +149,46 @@ async def _unready_pools(there: Sequence[LiveDeployment], server: PrefectServer)
 async def _unscheduled(
     there: Sequence[LiveDeployment], server: PrefectServer, patience: float
 ) -> list[tuple[str, Finding]]:
-    """The deployments that have got no runs although an active schedule asks for them."""
+    """The deployments that have got no runs although an active schedule asks for them.
+
+    Where the server says that it has a scheduler, that one is not waited for: it inserts runs by the same code as the
+    server does when it is asked to. Each gets its first run by that, and the scheduler adds the others.
+    """
     missing = {item.id: item.config.deployment_path for item in there if waits_for_runs(item)}
+    missing = await _without_runs(missing, server)
+    is_known = bool(missing) and await server.has_scheduler()
+    if not is_known:
+        missing = await _waited_for(missing, server, patience)
+    refused = {id_ for id_ in missing if not await _gets_a_run(id_, server)}
+    dateless = await _without_runs(missing, server)
+    found = []
+    for id_, path in missing.items():
+        if id_ in dateless and id_ not in refused:
+            found.append((path, NO_DATES))
+        elif id_ in refused or not is_known:
+            found.append((path, NOT_SCHEDULED))
+    return found
+
+
+async def _waited_for(missing: dict[str, str], server: PrefectServer, patience: float) -> dict[str, str]:
+    """Those that still have no runs when patience is at its end, or the scheduler has been there."""
     deadline, pause = time.monotonic() + patience, FIRST_PAUSE
-    while missing:
-        for id_ in await server.deployments_with_scheduled_runs(tuple(missing)):
-            del missing[id_]
-        if not missing or time.monotonic() + pause > deadline:
-            break
+    while missing and time.monotonic() + pause <= deadline:
         await anyio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
-    return [(path, await _why_unscheduled(id_, server)) for id_, path in missing.items()]
+        missing = await _without_runs(missing, server)
+    return missing
 
 
-async def _why_unscheduled(id_: str, server: PrefectServer) -> Finding:
-    """Does nobody schedule, or is there nothing to schedule? The server makes the runs at once when it is asked to."""
+async def _without_runs(deployments: dict[str, str], server: PrefectServer) -> dict[str, str]:
+    scheduled = await server.deployments_with_scheduled_runs(tuple(deployments)) if deployments else ()
+    return {id_: path for id_, path in deployments.items() if id_ not in scheduled}
+
+
+async def _gets_a_run(id_: str, server: PrefectServer) -> bool:
+    """Have the server make the next run; False where it cannot. A rule may have no date for one, that is no fault."""
     try:
-        await server.schedule_runs(id_)
+        await server.schedule_runs(id_, at_most=1)
     except ServerError:
-        return NOT_SCHEDULED
-    return NOT_SCHEDULED if await server.deployments_with_scheduled_runs((id_,)) else NO_DATES
+        return False
+    return True

@@ -15,18 +15,20 @@ Fault = Literal[
     "503 without a time",
     "503 for a second",
     "429",
+    "500",  # it cannot do this, today or tomorrow
     "hang up",  # before the server has heard of it
     "cut the request",  # the server hears half of it
     "lose the answer",  # the server has done it
     "cut the answer",  # the client hears half of it
     "delay",
 ]
-FAULTS: tuple[Fault, ...] = get_args(Fault)
+FAULTS: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault != "500")  # those that pass
 REFUSALS = {
     "503": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
     "503 without a time": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     "503 for a second": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n",
     "429": b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
+    "500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
 }
 DELAY_SECONDS = 0.3
 TRIES = 20
@@ -151,6 +153,11 @@ def after_writes(count: int, fault: Fault, *, when: Callable[[Request], bool] = 
         return fault
 
     return judge
+
+
+def always(fault: Fault, *, when: Callable[[Request], bool]) -> Judge:
+    """Fail every request that matches."""
+    return lambda request: fault if when(request) else None
 
 
 def first(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda request: True) -> Judge:

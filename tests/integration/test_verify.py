@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.unit.builders import cron, deployment, live
 
 from .api import Api, unique
 from .conftest import PrefectServer, free_port, is_healthy, prefect_process
-from .proxy import first, proxy_to
+from .proxy import always, first, proxy_to
 
 NIGHTLY = (cron("0 4 * * *", slug="nightly", timezone="UTC"),)
 
@@ -156,21 +157,53 @@ async def test_a_server_that_is_gone_by_then_is_a_finding(api: Api, owner: Owner
     assert finding.message.startswith("It could not be read back")
 
 
-@pytest.fixture(scope="module")
-def silent(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Iterator[Api]:
-    """A server whose scheduler does nothing, as with a sqlalchemy that Prefect cannot use."""
-    home: Path = tmp_path_factory.mktemp("silent")
+@contextmanager
+def other_server(home: Path, like: PrefectServer, **settings: str) -> Iterator[Api]:
+    """A server with other settings of its scheduler."""
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **prefect_server.environment,
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
-    }
+    prefixed = {f"PREFECT_SERVER_SERVICES_SCHEDULER_{name.upper()}": value for name, value in settings.items()}
+    environment = {**like.environment, "PREFECT_HOME": str(home), "PREFECT_API_URL": url, **prefixed}
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with prefect_process(command, environment, home / "server.log", ready=lambda: is_healthy(url)):
         yield Api(url)
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Iterator[Api]:
+    """A server whose scheduler is off."""
+    with other_server(tmp_path_factory.mktemp("silent"), prefect_server, enabled="false") as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Iterator[Api]:
+    """A server whose scheduler comes by every other hour."""
+    home = tmp_path_factory.mktemp("slow")
+    with other_server(home, prefect_server, loop_seconds="7200", recent_deployments_loop_seconds="7200") as api:
+        yield api
+
+
+async def test_a_scheduler_is_not_waited_for_where_there_is_one(slow: Api, owner: Owner) -> None:
+    """The first run of each is there at once. The scheduler has its own time for the others."""
+    both = (*NIGHTLY, cron("0 5 * * *", slug="late", timezone="UTC"))
+    plan, result = await applied(slow.url, owner, wants(owner, schedules=NIGHTLY), wants(owner, "twice", schedules=both))
+    rows = slow.deployments_of(owner.project)
+    assert [len(slow.scheduled_runs(rows[name]["id"])) for name in ("daily", "twice")] == [0, 0]
+
+    async with proxy_to(slow.url) as proxy:
+        assert await found_by(proxy.api_url, plan, result) == {}
+        assert [request.path.rpartition("/")[2] for request in proxy.writes] == ["schedule", "schedule"]
+    assert [len(slow.scheduled_runs(rows[name]["id"])) for name in ("daily", "twice")] == [1, 2]
+
+
+async def test_a_server_that_cannot_make_runs_is_noticed(slow: Api, owner: Owner) -> None:
+    """As with a sqlalchemy that Prefect cannot use: the scheduler fails in every round, and so does the request."""
+    plan, result = await applied(slow.url, owner, wants(owner, schedules=NIGHTLY))
+    async with proxy_to(slow.url) as proxy:
+        proxy.judge = always("500", when=lambda request: request.path.endswith("/schedule"))
+        findings = await found_by(proxy.api_url, plan, result)
+    assert words(findings) == {"daily": [("error", "its schedule is active, but no run is scheduled")]}
 
 
 async def test_a_server_that_schedules_nothing_is_noticed(silent: Api, owner: Owner) -> None:

@@ -4,11 +4,15 @@ Changes are written by the gentlest call: creates by POST, updates without sched
 failure does not stop the others, whatever it is; a server that goes away does, and so does a lost lock, and what was
 not tried is reported as skipped. How many changes are written at a time, and what is repeated: see writers.py.
 
-Deletes begin when all creates and updates have ended; the deployer's own deployment comes last and alone.
+Pools, queues and limits come first, since deployments need them. Deletes begin when all creates and updates have ended;
+the deployer's own deployment comes last and alone.
+
+Who interrupts an apply waits for the write that is under way; what was done and what was not is told then, as ever.
 
 An atomic apply is all or nothing. What can be undone best goes first: a deleted schedule would come back with a new id,
 a deleted deployment with a new id and without its runs, so these are deleted when everything else is in place. After a
-failure each deployment that was touched is looked at and set back to what the plan had found.
+failure each deployment that was touched is looked at and set back to what the plan had found, and then so are pools,
+queues and limits.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ from orchestrator.model import (
     ScheduleConfig,
 )
 from orchestrator.plan import COMING, predecessor_kept
+from orchestrator.resources import ResourceWriter, resource_results, undo
 from orchestrator.writers import Writers
 
 logger = logging.getLogger(__name__)
@@ -92,6 +97,7 @@ async def apply_plan(
     atomic: bool = False,
     writers: Writers | None = None,
     write_triggers: WriteTriggers | None = None,
+    resources: ResourceWriter | None = None,
     on_interrupt: Callable[[DeploymentResult], Awaitable[object]] | None = None,
 ) -> DeploymentResult:
     """Carry out a plan.
@@ -102,20 +108,21 @@ async def apply_plan(
         atomic: all or nothing: after a failure everything is set back to what it was.
         writers: how many at a time, and what is repeated; None: as usual.
         write_triggers: writes a deployment's automations; None: they are left alone.
+        resources: writes pools, queues and limits; None: they are left alone.
         on_interrupt: is given what was done by then, when somebody interrupts; it has a few seconds.
 
     Returns:
         One result per change, in the plan's order. Nothing is raised for a change that fails: its result says why.
     """
-    work = _Apply(plan, server, writers or Writers(), write_triggers, atomic=atomic)
-    if any(change.writes for change in plan.changes):
+    work = _Apply(plan, server, writers or Writers(), write_triggers, resources, atomic=atomic)
+    if plan.has_changes:
         try:
             with server.writing():
                 await work.carry_out()
         except anyio.get_cancelled_exc_class():
             if on_interrupt is not None:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_SECONDS):
-                    await on_interrupt(work.result())
+                    await on_interrupt(replace(work.result(), is_interrupted=True))
             raise
     return work.result()
 
@@ -126,20 +133,20 @@ def untouched(plan: Plan) -> DeploymentResult:
         environment=plan.environment,
         api_url=plan.api_url,
         results=tuple(map(_without_a_write, plan.changes)),
-        resources=tuple(map(_found, plan.resources)),
+        resources=tuple(_unwritten(change) for change in plan.resources),
         problems=plan.problems,
     )
 
 
-def _found(change: ResourceChange) -> ResourceResult:
-    """What becomes of a pool or limit that is not written; one in conflict is told."""
-    is_wrong = change.action == "conflict"
+def _unwritten(change: ResourceChange, why: str = "") -> ResourceResult:
+    """What becomes of a pool, queue or limit that is not written; one in conflict is told."""
+    reason = "; ".join(change.reasons) if change.action == "conflict" else why if change.writes else ""
     return ResourceResult(
         resource=change.resource,
         name=change.name,
         action=change.action,
-        status="skipped" if is_wrong else "unchanged",
-        error="; ".join(change.reasons) if is_wrong else None,
+        status="skipped" if reason else "unchanged",
+        error=reason or None,
     )
 
 
@@ -152,17 +159,20 @@ class _Apply:
         server: DeploymentWriter,
         writers: Writers,
         write_triggers: WriteTriggers | None,
+        resource_writer: ResourceWriter | None,
         *,
         atomic: bool,
     ) -> None:
         self.plan, self.server, self.writers, self.atomic = plan, server, writers, atomic
-        self.write_triggers = write_triggers
+        self.write_triggers, self.resource_writer = write_triggers, resource_writer
         self.stopped = ""  # why nothing more is written
         self.touched: set[str] = set()  # deployments that something was sent about
         self.labels: dict[str, Mapping[str, str]] = {}  # of what is deleted: the plan does not hold them
         self.due = [change for change in plan.changes if _is_due(change)]
         self.results = {change.deployment: _without_a_write(change) for change in plan.changes if not _is_due(change)}
-        blocked = [result.deployment for result in self.results.values() if result.status == "skipped"]
+        self.resources: list[ResourceResult] = []  # as they come
+        wrong = [f"{change.resource} {change.name}" for change in plan.resources if change.action == "conflict"]
+        blocked = [*wrong, *(result.deployment for result in self.results.values() if result.status == "skipped")]
         if atomic and blocked:
             self._stop(f"--atomic, and {blocked[0]} cannot be done")
 
@@ -178,19 +188,36 @@ class _Apply:
             environment=self.plan.environment,
             api_url=self.plan.api_url,
             results=tuple(results[change.deployment] for change in self.plan.changes),
+            resources=self._resource_results() if self.resource_writer else (),
             problems=self.plan.problems,
         )
+
+    def _resource_results(self) -> tuple[ResourceResult, ...]:
+        """One for each pool, queue and limit: as it was written, or why it was not."""
+        why = f"not done: {self.stopped or 'it was interrupted'}"
+        left = self.plan.resources[len(self.resources) :]
+        return (*self.resources, *(_unwritten(change, why) for change in left))
 
     async def carry_out(self) -> None:
         """Write everything that there is to write; if that fails and the apply is atomic, take it back."""
         try:
+            await self.writers.do([self._write_resources])
             for jobs in self._phases():
                 await self.writers.do([partial(self._one, change, part) for change, part in jobs])
         except anyio.get_cancelled_exc_class():
             await self._interrupted()
             raise
-        if self.atomic and self.touched and self.stopped:
+        if self.atomic and self.stopped:
             await self._restore()
+
+    async def _write_resources(self) -> None:
+        if self.stopped or self.resource_writer is None:
+            return
+        async for result in resource_results(self.plan.resources, self.resource_writer):
+            self.resources.append(result)
+        broken = [result.label for result in self.resources if result.status == "failed"]
+        if self.atomic and broken:
+            self._stop(f"--atomic, and {broken[0]} failed")
 
     def _phases(self) -> Iterator[list[tuple[Change, Part]]]:
         """What is written together. The deployer comes last and alone: it may be the one that runs this."""
@@ -318,20 +345,24 @@ class _Apply:
     # ----- taking it back --------------------------------------------------------------------------------
 
     async def _interrupted(self) -> None:
-        done = [path for path, result in self.results.items() if result.status == "applied"]
-        asked = sum(item.writes for item in self.plan.changes)
-        logger.warning("Interrupted: %d of %d changes were made: %s", len(done), asked, ", ".join(done) or "none")
+        made = sum(outcome.status == "applied" for outcome in self.result().outcomes)
+        logger.warning("Interrupted: %d of %d changes were made.", made, self.plan.writes)
         if self.atomic:
             self._stop("it was interrupted")
             with anyio.CancelScope(shield=True):
                 await self._restore()
 
     async def _restore(self) -> None:
-        """Set back everything that was touched."""
+        """Set back everything that was touched: deployments first, since they need the pools and queues."""
         touched = [change for change in self.plan.changes if change.deployment in self.touched]
-        logger.warning("Setting back %d deployments: %s.", len(touched), self.stopped)
+        if not touched and not self.resources:
+            return
+        logger.warning("Setting back what was made: %s.", self.stopped)
         self.writers.hope_again()
         await self.writers.do([partial(self._restore_one, change) for change in reversed(touched)])
+        if self.resource_writer is not None:
+            results = self._resource_results()
+            self.resources = list(await undo(self.plan.resources, results, self.resource_writer))
 
     async def _restore_one(self, change: Change) -> None:
         before = self.results[change.deployment]

@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from orchestrator import __version__
 from orchestrator.errors import OrchestratorError
 from orchestrator.fault_report import error_json, error_text
-from orchestrator.terminal import EXIT_USAGE, Terminal
+from orchestrator.terminal import EXIT_INTERRUPTED, EXIT_USAGE, Terminal
 
 app = App(
     name="orchestrator",
@@ -110,11 +110,13 @@ def main() -> None:
     try:
         code = run_command(sys.argv[1:])
     except KeyboardInterrupt:
-        code = 128 + (terminated[0] if terminated else signal.SIGINT)
+        code = EXIT_INTERRUPTED
         terminal = Terminal("json" if _asks_for_json(sys.argv[1:]) else "text")
         _fail(OrchestratorError("Interrupted.", remedy=_AFTER_INTERRUPTION), terminal)
     except BrokenPipeError:  # the reader went away (`| head`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    if code == EXIT_INTERRUPTED and terminated:
+        code = 128 + terminated[0]
     gc.freeze()  # what is left ends with the process: nobody has to look through it
     sys.exit(code)

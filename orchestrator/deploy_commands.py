@@ -17,6 +17,7 @@ from rich.text import Text
 
 from orchestrator import fault_report, pipeline, plan_report, report
 from orchestrator.apply import untouched
+from orchestrator.applying import carried_out, exit_code
 from orchestrator.confirmation import ask
 from orchestrator.late import late
 from orchestrator.model import DEFAULT_ENVIRONMENT, Plan
@@ -124,16 +125,14 @@ def apply(
         terms = terms_of(
             asked, "command line", selection=scope.selection, adopt=scope.adopt, is_reviewed=seen, **manner.terms
         )
-        with terminal.working("applying") as doing:
-            result = anyio.run(partial(live.apply_changes, found, api_url=api_url, terms=terms, tell=doing.tell))
+        result = carried_out(terminal, partial(live.apply_changes, found, api_url=api_url, terms=terms))
     else:
         result = untouched(found)
-    was_applied = any(item.status == "applied" for item in result.results)
-    if found.hold is not None and (was_applied or not found.has_changes):
+    if found.hold is not None and (result.wrote or not found.has_changes):
         terminal.tell(Text("scheduled sync goes on: the rollback is over", style="magenta"))
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))
-    return EXIT_DEGRADED if result.status == "degraded" else 0
+    return exit_code(result)
 
 
 def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008 - frozen

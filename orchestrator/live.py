@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -50,7 +50,7 @@ from orchestrator.plan import (
 from orchestrator.pools import ResourceDoor, read_resources
 from orchestrator.preflight import findings
 from orchestrator.recording import holds
-from orchestrator.resources import Spec, apply_resources, plan_resources, resources_in, undo
+from orchestrator.resources import Spec, plan_resources, resources_in
 from orchestrator.revisions import RevisionStore, record_apply
 from orchestrator.runs import touched_runs
 from orchestrator.server import PrefectServer, open_server
@@ -155,6 +155,7 @@ async def apply_changes(
     api_url: str | None = None,
     terms: Terms | None = None,
     tell: Callable[[str], None] = logger.info,
+    on_interrupt: Callable[[DeploymentResult], object] | None = None,
 ) -> DeploymentResult:
     """Carry out a plan, alone in its environment, and record it. A plan without changes writes nothing at all.
 
@@ -163,6 +164,7 @@ async def apply_changes(
         api_url: the server; None: the one that Prefect's settings name.
         terms: how; None: as usual.
         tell: is told, in words, whom we wait for.
+        on_interrupt: is given what was done, and recorded, by the time that somebody interrupted.
 
     Returns:
         What became of each change; what fails is in it, nothing is raised for it.
@@ -182,11 +184,15 @@ async def apply_changes(
             now = await _still_the_same(plan, terms, server, waited=lock.waited)
             await _require_no_hold(terms, plan.owner, server)
             earlier = await _hold(terms, server)
-            result = await _carry_out(now, terms, server, Writers(before=lock.require, alive=server.is_alive))
-            if terms.hold is not None and is_undone(result, terms):
-                await (set_hold(server, earlier) if earlier else release_hold(server, plan.owner))
-            if any(item.status == "applied" for item in result.results):
-                await _end_hold(terms, plan.owner, server)
+
+            async def interrupted(result: DeploymentResult) -> None:
+                await _settle_hold(result, terms, earlier, plan.owner, server)
+                if on_interrupt is not None:
+                    on_interrupt(result)
+
+            writers = Writers(before=lock.require, alive=server.is_alive)
+            result = await _carry_out(now, terms, server, writers, interrupted)
+            await _settle_hold(result, terms, earlier, plan.owner, server)
         return await _verified(now, result, server) if terms.verifies else result
 
 
@@ -202,6 +208,16 @@ async def _hold(terms: Terms, server: PrefectServer) -> Hold | None:
     earlier = await read_hold(server, terms.hold.owner)
     await set_hold(server, terms.hold)
     return earlier
+
+
+async def _settle_hold(
+    result: DeploymentResult, terms: Terms, earlier: Hold | None, owner: Owner, server: PrefectServer
+) -> None:
+    """What becomes of holds after an apply: the one that it came with may be as undone as its changes."""
+    if terms.hold is not None and is_undone(result, terms):
+        await (set_hold(server, earlier) if earlier else release_hold(server, owner))
+    if result.wrote:
+        await _end_hold(terms, owner, server)
 
 
 async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer) -> DeploymentResult:
@@ -256,28 +272,29 @@ class _PatientWriter:
         await self._writers.attempt(partial(self._door.remove, spec))
 
 
-async def _carry_out(plan: Plan, terms: Terms, server: PrefectServer, writers: Writers) -> DeploymentResult:
-    """Pools, queues and limits first, since deployments need them; then the record, whatever became of it."""
-    door = _PatientWriter(ResourceDoor(server), writers)
-    with server.writing():
-        resources = await apply_resources(plan.resources, door)
-    broken = [item.label for item in resources if item.status in ("failed", "skipped")]
-    if broken and terms.is_atomic:
-        obstacle = Finding(message=f"not tried: --atomic, and {broken[0]} failed")
-        plan = with_findings(plan, {change.deployment: (obstacle,) for change in plan.changes})
+async def _carry_out(
+    plan: Plan,
+    terms: Terms,
+    server: PrefectServer,
+    writers: Writers,
+    on_interrupt: Callable[[DeploymentResult], Awaitable[None]],
+) -> DeploymentResult:
+    """Write what there is to write, then the record, whatever became of it."""
     record = partial(_recorded, plan, terms=terms, server=server, writers=writers)
+
+    async def interrupted(result: DeploymentResult) -> None:
+        await on_interrupt(await record(result))
+
     result = await apply_plan(
         plan,
         server,
         atomic=terms.is_atomic,
         writers=writers,
         write_triggers=partial(write_triggers, server),
-        on_interrupt=lambda done: record(replace(done, resources=resources)),
+        resources=_PatientWriter(ResourceDoor(server), writers),
+        on_interrupt=interrupted,
     )
-    if terms.is_atomic and (broken or result.failed):
-        with server.writing():
-            resources = await undo(plan.resources, resources, door)
-    return await record(replace(result, resources=resources))
+    return await record(result)
 
 
 async def _recorded(

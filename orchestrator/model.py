@@ -521,8 +521,13 @@ class Plan:
         return {action: sum(change.action == action for change in self.changes) for action in ACTIONS}
 
     @property
+    def writes(self) -> int:
+        """How many changes are to be made, those of pools and limits included."""
+        return sum(change.writes for change in self.changes) + sum(change.writes for change in self.resources)
+
+    @property
     def has_changes(self) -> bool:
-        return any(change.writes for change in self.changes) or any(change.writes for change in self.resources)
+        return self.writes > 0
 
 
 ResultStatus = Literal["applied", "unchanged", "failed", "skipped", "restored"]
@@ -558,6 +563,9 @@ class ResourceResult:
         return f"{self.resource} {self.name}"
 
 
+ResultState = Literal["no-changes", "completed", "degraded", "interrupted"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeploymentResult:
     """What an apply did."""
@@ -569,6 +577,7 @@ class DeploymentResult:
     findings: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)  # by deployment: what reading back showed
     problems: tuple[ValidationError, ...] = ()
     revision: int | None = None
+    is_interrupted: bool = False
 
     @property
     def summary(self) -> dict[Action, int]:
@@ -578,19 +587,29 @@ class DeploymentResult:
         return {**counts, "conflict": sum(result.action == "conflict" for result in self.results)}
 
     @property
-    def failed(self) -> tuple[ChangeResult | ResourceResult, ...]:
-        bad = ("failed", "skipped", "restored")
-        resources = tuple(result for result in self.resources if result.status in bad)
-        return (*resources, *(result for result in self.results if result.status in bad))
+    def outcomes(self) -> tuple[ChangeResult | ResourceResult, ...]:
+        """What became of everything, pools and limits first."""
+        return (*self.resources, *self.results)
 
     @property
-    def status(self) -> Literal["no-changes", "completed", "degraded"]:
+    def failed(self) -> tuple[ChangeResult | ResourceResult, ...]:
+        bad = ("failed", "skipped", "restored")
+        return tuple(outcome for outcome in self.outcomes if outcome.status in bad)
+
+    @property
+    def status(self) -> ResultState:
+        if self.is_interrupted:
+            return "interrupted"
         severities = {problem.severity for problem in self.problems}
         severities |= {finding.severity for findings in self.findings.values() for finding in findings}
         if self.failed or "error" in severities:
             return "degraded"
-        statuses = {result.status for result in self.results} | {result.status for result in self.resources}
-        return "completed" if "applied" in statuses else "no-changes"
+        return "completed" if self.wrote else "no-changes"
+
+    @property
+    def wrote(self) -> bool:
+        """Whether anything was written, and stands."""
+        return any(outcome.status == "applied" for outcome in self.outcomes)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -619,7 +638,7 @@ class Revision:
     owner: Owner
     provenance: Provenance
     applied_at: str  # ISO 8601, UTC
-    status: Literal["completed", "degraded"]
+    status: Literal["completed", "degraded", "interrupted"]
     summary: Mapping[Action, int]
     desired_digest: str  # of what the repository asked for: tells whether it has moved on since
     failed: int = 0  # changes that were not made, or were set back

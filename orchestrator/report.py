@@ -48,13 +48,22 @@ def result_text(result: DeploymentResult) -> RenderableType:
     for deployment, findings in result.findings.items():
         lines.append((Text(), Text(f"? {one_line(deployment)}", style="yellow")))
         lines += map(finding_line, findings)
-    words = {"no-changes": "nothing to change", "completed": "done", "degraded": "DEGRADED: see above"}
-    was_set_back = any(item.status == "restored" for item in _changed(result))
-    said = "FAILED: what was set back is told above" if was_set_back else words[result.status]
-    style = "bold red" if result.status == "degraded" else "bold green"
-    end = f"{headline(result.environment, result.summary)}  {said}{_aside(result)}"
+    style = "bold red" if result.status in ("degraded", "interrupted") else "bold green"
+    end = f"{headline(result.environment, result.summary)}  {_verdict(result)}{_aside(result)}"
     lines.append((Text(), Text(end, style=style)))
     return Hanging(lambda width: lines)
+
+
+def _verdict(result: DeploymentResult) -> str:
+    if any(item.status == "restored" for item in result.outcomes):
+        return f"{'INTERRUPTED' if result.is_interrupted else 'FAILED'}: what was set back is told above"
+    words = {
+        "no-changes": "nothing to change",
+        "completed": "done",
+        "degraded": "DEGRADED: see above",
+        "interrupted": "INTERRUPTED: the same command goes on from here",
+    }
+    return words[result.status]
 
 
 def _aside(result: DeploymentResult) -> str:
@@ -66,9 +75,8 @@ def _aside(result: DeploymentResult) -> str:
 
 
 def _changed(result: DeploymentResult) -> Iterator[ChangeResult | ResourceResult]:
-    """What became of everything that was to change, pools and limits first."""
-    yield from (item for item in result.resources if item.status != "unchanged")
-    yield from (item for item in result.results if item.status != "unchanged")
+    """What became of everything that was to change."""
+    return (item for item in result.outcomes if item.status != "unchanged")
 
 
 def _result_line(item: ChangeResult | ResourceResult) -> tuple[Text, Text]:

@@ -6,7 +6,7 @@ Where the environment is silent the server decides, and nothing is ever deleted:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
@@ -176,33 +176,37 @@ def _against_type(change: ResourceChange, pools: Mapping[str, PoolSpec], wrong: 
 
 
 async def apply_resources(changes: Sequence[ResourceChange], writer: ResourceWriter) -> tuple[ResourceResult, ...]:
+    """Carry out changes, in their order: all that `resource_results` gives."""
+    return tuple([result async for result in resource_results(changes, writer)])
+
+
+async def resource_results(changes: Sequence[ResourceChange], writer: ResourceWriter) -> AsyncIterator[ResourceResult]:
     """Carry out changes, in their order.
 
     Args:
         changes: as `plan_resources` gives them.
         writer: who writes.
 
-    Returns:
-        One result per change. Nothing is raised for one that fails: its result says why, and the others go on. When
-        the server does not answer any more, the rest is skipped. A create whose result says `update` found that
-        somebody else had created it in the meantime.
+    Yields:
+        One result per change, when it is known. Nothing is raised for one that fails: its result says why, and the
+        others go on. When the server does not answer any more, the rest is skipped. A create whose result says `update`
+        found that somebody else had created it in the meantime.
     """
-    results: list[ResourceResult] = []
     gone = False
     moved: set[str] = set()  # pools in which a queue's priority was written
     for change in changes:
         if gone and change.writes:
-            results.append(_result(change, "skipped", "not tried: the server did not answer any more"))
+            yield _result(change, "skipped", "not tried: the server did not answer any more")
             continue
         try:
-            results.append(await _carry_out(change, writer, moved))
+            result = await _carry_out(change, writer, moved)
         except OrchestratorError as error:
             if isinstance(error, ServerUnreachable):
                 gone = True
                 moved.clear()
             logger.error("%s %s %s failed: %s", change.action, change.resource, change.name, error)
-            results.append(_result(change, "failed", str(error)))
-    return tuple(results)
+            result = _result(change, "failed", str(error))
+        yield result
 
 
 async def _carry_out(change: ResourceChange, writer: ResourceWriter, moved: set[str]) -> ResourceResult:

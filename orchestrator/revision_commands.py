@@ -17,6 +17,7 @@ from rich.console import Group
 from rich.text import Text
 
 from orchestrator import fault_report, live, pipeline, plan_report, report
+from orchestrator.applying import carried_out, exit_code
 from orchestrator.config import DEPLOYER_FLOW, ConfigurationManager, EnvironmentConfig
 from orchestrator.confirmation import ask
 from orchestrator.errors import ConfigurationError, RefusedError
@@ -42,7 +43,7 @@ from orchestrator.recording import desired_digest
 from orchestrator.revision_report import folder_lines, history_json, history_text, hold_line, short_commit
 from orchestrator.revisions import RevisionStore
 from orchestrator.server import open_server
-from orchestrator.terminal import EXIT_DEGRADED, OnServer, Terminal
+from orchestrator.terminal import OnServer, Terminal
 from orchestrator.terms import ONLY, Terms
 
 ARevision = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -141,10 +142,10 @@ def rollback(
     )
     provenance = replace(source.provenance, by=hold.by, trigger="rollback", note=note)
     terms = _terms(place, provenance, source.desired_digest, manner, yes=yes, hold=hold)
-    result = _carried_out(terminal, place, found, terms)
+    result = carried_out(terminal, partial(_apply, place, found, terms))
     held = () if live.is_undone(result, terms) else (hold_line(hold),)
     _show(terminal, result, {"rolled_back_to": source.number}, *held)
-    return EXIT_DEGRADED if result.status == "degraded" else 0
+    return exit_code(result)
 
 
 def _release(terminal: Terminal, place: Place, revision: int | None) -> int:
@@ -288,9 +289,9 @@ def promote(
     note = f"promoted from {source} {number}"
     provenance = replace(recorded.revision.provenance, by=user_at_host(), trigger="promotion", note=note)
     terms = _terms(place, provenance, desired_digest(desired, place.root), manner, yes=yes)
-    result = _carried_out(terminal, place, found, terms)
+    result = carried_out(terminal, partial(_apply, place, found, terms))
     _show(terminal, result, {"promoted_from": {"environment": source, "revision": number}})
-    return EXIT_DEGRADED if result.status == "degraded" else 0
+    return exit_code(result)
 
 
 async def _recorded(place: Place, number: int | None) -> RecordedState:
@@ -324,12 +325,14 @@ def _terms(
     )
 
 
-def _carried_out(terminal: Terminal, place: Place, plan: Plan, terms: Terms) -> DeploymentResult:
-    with terminal.working("applying") as doing:
-        return anyio.run(_apply, place, plan, terms, doing.tell)
-
-
-async def _apply(place: Place, plan: Plan, terms: Terms, tell: Callable[[str], None]) -> DeploymentResult:
+async def _apply(
+    place: Place,
+    plan: Plan,
+    terms: Terms,
+    *,
+    tell: Callable[[str], None],
+    on_interrupt: Callable[[DeploymentResult], object],
+) -> DeploymentResult:
     """Carry out a plan. Where it changes nothing, nothing is written but the hold, which is what was asked for."""
     if not plan.has_changes:
         async with open_server(place.api_url) as server:
@@ -337,7 +340,7 @@ async def _apply(place: Place, plan: Plan, terms: Terms, tell: Callable[[str], N
                 await set_hold(server, terms.hold)
             else:
                 await release_hold(server, place.owner)
-    return await live.apply_changes(plan, api_url=place.api_url, terms=terms, tell=tell)
+    return await live.apply_changes(plan, api_url=place.api_url, terms=terms, tell=tell, on_interrupt=on_interrupt)
 
 
 def _tell(terminal: Terminal, words: str, source: Revision, plan: Plan, root: Path) -> None:
@@ -348,8 +351,9 @@ def _tell(terminal: Terminal, words: str, source: Revision, plan: Plan, root: Pa
 
 
 def _cautions(source: Revision, plan: Plan, root: Path) -> Iterator[str]:
-    if source.status == "degraded":
-        yield f"Revision {source.number} of {source.owner.environment} is degraded: not all of it was applied there."
+    if source.status != "completed":
+        where = f"Revision {source.number} of {source.owner.environment}"
+        yield f"{where} is {source.status}: not all of it was applied there."
     if source.provenance.note.startswith(f"{ONLY} ") and source.provenance.trigger != "bootstrap":
         yield (
             f"Revision {source.number} of {source.owner.environment} was of a part ({source.provenance.note}): "

@@ -43,8 +43,9 @@ def _cells(revision: Revision) -> Iterator[Text]:
     yield Text(str(revision.number), style="bold")
     yield Text(_moment(revision.applied_at))
     yield Text(short_commit(revision), style="yellow" if source.is_dirty else "")
-    failed = f", {revision.failed} failed" if revision.failed else ""
-    yield Text(revision.status + failed, style="bold red" if revision.status == "degraded" else "green")
+    word = "not made" if revision.status == "interrupted" else "failed"
+    failed = f", {revision.failed} {word}" if revision.failed else ""
+    yield Text(revision.status + failed, style="green" if revision.status == "completed" else "bold red")
     yield Text(headline("", revision.summary).removeprefix(": "))
     yield Text(one_line(source.by))
     yield Text(one_line(_how(source)))

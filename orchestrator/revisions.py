@@ -242,15 +242,15 @@ async def record_apply(
     Raises:
         ServerUnreachable, ServerError: it could not be recorded.
     """
-    statuses = {item.status for item in result.results} | {item.status for item in result.resources}
-    if "applied" not in statuses:
+    state = result.status
+    if not result.wrote or state == "no-changes":
         return None
     revision = Revision(
         number=0,
         owner=plan.owner,
         provenance=_source(terms, before),
         applied_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        status="degraded" if result.status == "degraded" else "completed",
+        status=state,
         summary=result.summary,
         desired_digest=terms.desired_digest,
         failed=len(result.failed),

@@ -26,6 +26,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CHANGES_PENDING = 3
 EXIT_DEGRADED = 4
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 PIPED_WIDTH = 1000  # columns: lines are not folded where a program reads them
 

@@ -9,6 +9,9 @@ Avoidance in Computer Networks", 1989).
 
 What a server answers that is busy, or that does not answer, is repeated, with pauses that double and vary. When no
 writer has got anything done for a minute the server counts as gone.
+
+Who interrupts them waits for what is under way, for a few seconds: a write that has left us is done by the server
+whether we hear of it or not.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from orchestrator.errors import ServerBusy, ServerError, ServerUnreachable
 
@@ -31,6 +36,7 @@ Job = Callable[[], Awaitable[None]]
 MOST_WRITERS = 8
 PATIENCE_SECONDS = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 5.0  # seconds between two tries of one operation
+GRACE_SECONDS = 5.0  # for jobs that are under way when somebody interrupts
 SILENT_SECONDS = 5.0  # without any success: people are told
 
 
@@ -119,6 +125,7 @@ class Writers:
         patience: seconds; when nothing has succeeded for so long the server is gone.
         throttle: says how many jobs at a time.
         before: called before each try of an operation; what it raises ends the operation.
+        grace: seconds that jobs under way have to end when somebody interrupts.
         alive: says whether the server answers at all: one operation that it hangs up on is not its end. None: nobody
             knows.
         clock: seconds, from any start.
@@ -131,6 +138,7 @@ class Writers:
         patience: float = PATIENCE_SECONDS,
         throttle: Throttle | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
+        grace: float = GRACE_SECONDS,
         alive: Callable[[], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
@@ -139,8 +147,10 @@ class Writers:
         self._patience, self._before, self._clock, self._sleep = patience, before, clock, sleep
         self._last_success, self._told = clock(), False
         self._alive, self._hung_up = alive, 0
+        self._grace = grace
         self._gone: ServerUnreachable | None = None
         self._running = 0
+        self._under_way: set[anyio.CancelScope] = set()
         self._ended = anyio.Event()
 
     def hope_again(self) -> None:
@@ -156,10 +166,12 @@ class Writers:
         """Do jobs, beginning them in their order, until all have ended.
 
         A job deals with its own failures; one that raises nevertheless keeps later ones from beginning, and its
-        error is raised at the end.
+        error is raised at the end. Whoever is cancelled while waiting for them waits a few seconds more for those that
+        are under way; others do not begin.
         """
         faults: list[Exception] = []
         async with anyio.create_task_group() as group:
+            group.start_soon(self._end_soon)
             for job in jobs:
                 while self._running >= self.throttle.limit:
                     await self._ended.wait()
@@ -167,18 +179,40 @@ class Writers:
                     break
                 self._running += 1
                 group.start_soon(self._one, job, faults)
+            while self._running:
+                await self._ended.wait()
+            group.cancel_scope.cancel()
         if faults:
             raise faults[0]
 
     async def _one(self, job: Job, faults: list[Exception]) -> None:
         try:
-            await job()
+            await checkpoint_if_cancelled()
+            with self._shielded():
+                await job()
         except Exception as error:
             faults.append(error)
         finally:
             self._running -= 1
             self._ended.set()
             self._ended = anyio.Event()
+
+    @contextmanager
+    def _shielded(self) -> Iterator[None]:
+        with anyio.CancelScope(shield=True) as scope:
+            self._under_way.add(scope)
+            try:
+                yield
+            finally:
+                self._under_way.remove(scope)
+
+    async def _end_soon(self) -> None:
+        """When somebody interrupts, set a time for the jobs that are under way."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for scope in self._under_way:
+                scope.deadline = anyio.current_time() + self._grace
 
     async def attempt(self, operation: Callable[[], Awaitable[Result]]) -> Result:
         """Try an operation until it succeeds, fails for good, or patience ends. It must bear being repeated.

@@ -187,7 +187,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer
 async def test_a_scheduler_is_not_waited_for_where_there_is_one(slow: Api, owner: Owner) -> None:
     """The first run of each is there at once. The scheduler has its own time for the others."""
     both = (*NIGHTLY, cron("0 5 * * *", slug="late", timezone="UTC"))
-    plan, result = await applied(slow.url, owner, wants(owner, schedules=NIGHTLY), wants(owner, "twice", schedules=both))
+    plan, result = await applied(
+        slow.url, owner, wants(owner, schedules=NIGHTLY), wants(owner, "twice", schedules=both)
+    )
     rows = slow.deployments_of(owner.project)
     assert [len(slow.scheduled_runs(rows[name]["id"])) for name in ("daily", "twice")] == [0, 0]
 

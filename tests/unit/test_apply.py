@@ -33,6 +33,7 @@ from orchestrator.plan import make_plan, with_findings
 from orchestrator.resources import plan_resources
 from orchestrator.writers import Writers
 from tests.unit.builders import API_URL, OWNER, cron, deployment, live, problem
+from tests.unit.test_resources import RATE, TAG, Notes
 
 
 @dataclass
@@ -492,21 +493,79 @@ class TestAtomic:
         await apply_plan(plan_of([deployment("a/x")]), notebook, atomic=True)
         assert notebook.there == {theirs.id: theirs}
 
-    async def test_is_set_back_when_it_is_interrupted(self) -> None:
+    async def test_is_set_back_when_it_is_interrupted_pools_and_limits_too(self) -> None:
         there = live(deployment("a/x", description="old"))
-        notebook = Notebook.holding(there)
-        with anyio.CancelScope() as scope:
-
-            async def interrupt(*_: Any) -> str:
-                scope.cancel()
-                await anyio.lowlevel.checkpoint()
-                raise AssertionError("it was cancelled")
-
-            notebook.create_deployment = interrupt  # type: ignore[method-assign]
-            plan = plan_of([deployment("a/x", description="new"), deployment("b/new")], [there])
-            await apply_plan(plan, notebook, atomic=True)
-        assert scope.cancelled_caught
+        wanted = [deployment("a/x", description="new"), deployment("b/new"), deployment("c/new")]
+        plan = plan_of(wanted, [there], resources=plan_resources(Resources(limits=(TAG,)), LiveResources()))
+        notebook, notes = Notebook.holding(there), Notes()
+        result = await interrupted_at(notebook, "b/new", plan, atomic=True, resources=notes)
         assert notebook.there == {there.id: there}
+        assert notes.said == ["create database", "remove database"]
+        assert outcomes(result) == [("a/x", "restored"), ("b/new", "restored"), ("c/new", "skipped")]
+        assert [item.status for item in result.resources] == ["restored"]
+        assert (result.status, result.wrote) == ("interrupted", False)
+
+    async def test_stops_at_a_limit_that_fails(self) -> None:
+        limits = plan_resources(Resources(limits=(RATE, TAG)), LiveResources())
+        notebook, notes = Notebook(), Notes(fails={"database": NO})
+        result = await apply_plan(plan_of([deployment()], resources=limits), notebook, atomic=True, resources=notes)
+        assert (notebook.calls, notes.said) == ([], ["create api", "remove api"])
+        assert [(item.name, item.status) for item in result.resources] == [("api", "restored"), ("database", "failed")]
+        assert outcomes(result) == [("etl/daily", "skipped")]
+        assert "tag limit database failed" in (result.results[0].error or "")
+
+    async def test_writes_nothing_where_a_pool_is_in_conflict(self) -> None:
+        there = LiveResources(pools=(LivePool(spec=PoolSpec(name="p", type="docker")),))
+        wanted = Resources(pools=(PoolSpec(name="p", type="process"),), limits=(TAG,))
+        notebook, notes = Notebook(), Notes()
+        plan = plan_of([deployment()], resources=plan_resources(wanted, there))
+        result = await apply_plan(plan, notebook, atomic=True, resources=notes)
+        assert (notebook.calls, notes.said) == ([], [])
+        pool, limit = result.resources
+        assert (pool.status, limit.status) == ("skipped", "skipped")
+        assert "'docker'" in (pool.error or "")
+        assert "work pool p cannot be done" in (limit.error or "")
+
+
+async def interrupted_at(
+    notebook: Notebook, path: str, plan: Plan, *, hangs: bool = False, **more: Any
+) -> DeploymentResult:
+    """The result as it is told when somebody interrupts while the deployment of this path is being created."""
+    told: list[DeploymentResult] = []
+    create = notebook.create_deployment
+
+    async def told_with(result: DeploymentResult) -> None:
+        told.append(result)
+
+    with anyio.CancelScope() as scope:
+
+        async def interrupt(config: DeploymentConfig, labels: Mapping[str, str]) -> str:
+            if config.deployment_path == path:
+                scope.cancel()
+                await (anyio.sleep_forever() if hangs else anyio.lowlevel.checkpoint())
+            return await create(config, labels)
+
+        notebook.create_deployment = interrupt  # type: ignore[method-assign]
+        await apply_plan(plan, notebook, on_interrupt=told_with, **more)
+    assert scope.cancelled_caught
+    return told[0]
+
+
+class TestAnInterruption:
+    async def test_lets_the_write_under_way_end_and_tells_what_was_done(self) -> None:
+        notebook = Notebook()
+        wanted = [deployment(f"{name}/x") for name in "abc"]
+        result = await interrupted_at(notebook, "b/x", plan_of(wanted))
+        assert outcomes(result) == [("a/x", "applied"), ("b/x", "applied"), ("c/x", "skipped")]
+        assert [item.config.deployment_path for item in notebook.there.values()] == ["a/x", "b/x"]
+        assert result.results[2].error == "not tried: it was interrupted"
+        assert (result.status, result.wrote) == ("interrupted", True)
+
+    async def test_cuts_off_what_does_not_end(self) -> None:
+        plan = plan_of([deployment("a/x"), deployment("b/x")])
+        result = await interrupted_at(Notebook(), "a/x", plan, hangs=True, writers=Writers(grace=0))
+        assert outcomes(result) == [("a/x", "failed"), ("b/x", "skipped")]
+        assert result.results[0].error == "It was interrupted."
 
 
 async def notebook_refuses(*_: Any) -> None:

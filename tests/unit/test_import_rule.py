@@ -193,7 +193,7 @@ OURS: dict[str, set[str]] = {
     "verify": {"differences", "server"},
     # writing: sees the server through a Protocol only
     "writers": set(),
-    "apply": {"config", "differences", "masking", "plan", "writers"},
+    "apply": {"config", "differences", "masking", "plan", "resources", "writers"},
     # putting it together
     "late": set(),
     "live": {
@@ -277,8 +277,10 @@ OURS: dict[str, set[str]] = {
         "server",
         "terms",
     },
+    "applying": {"terminal"},
     "deploy_commands": {
         "apply",
+        "applying",
         "confirmation",
         "fault_report",
         "late",
@@ -296,6 +298,7 @@ OURS: dict[str, set[str]] = {
     },
     "run_commands": {"bootstrap", "fault_report", "local", "pipeline", "report", "server", "terminal"},
     "revision_commands": {
+        "applying",
         "config",
         "confirmation",
         "fault_report",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import anyio
@@ -11,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from orchestrator.errors import LockedError, ServerBusy, ServerError, ServerUnreachable
-from orchestrator.writers import Throttle, Writers
+from orchestrator.writers import Job, Throttle, Writers
 
 BUSY = ServerBusy("The server answered 503.")
 NO_ANSWER = ServerUnreachable("It does not answer.")
@@ -255,6 +256,75 @@ class TestJobs:
         with pytest.raises(AttributeError, match=r"A bug\."):
             await writers().do([partial(job, number) for number in range(9)])
         assert begun == [0, 1, 2]
+
+
+Interrupted = Callable[[Writers, Sequence[Job]], AbstractAsyncContextManager[Callable[[], object]]]
+
+
+class TestAnInterruption:
+    """Both as anyio cancels a scope, and as asyncio cancels a task after a Ctrl-C."""
+
+    @pytest.fixture(params=["scope", "task"])
+    def interrupted(self, request: pytest.FixtureRequest) -> Interrupted:
+        return in_a_scope if request.param == "scope" else as_a_task
+
+    async def test_lets_what_is_under_way_end_and_begins_nothing_more(self, interrupted: Interrupted) -> None:
+        seen: list[str] = []
+        both, go_on = anyio.Event(), anyio.Event()
+
+        async def job(number: int) -> None:
+            seen.append(f"{number} begins")
+            if number == 1:
+                both.set()
+            await go_on.wait()
+            seen.append(f"{number} ends")
+
+        throttle = at_its_most()
+        throttle.limit = 2
+        async with interrupted(Writers(throttle=throttle), [partial(job, number) for number in range(5)]) as interrupt:
+            await both.wait()
+            interrupt()
+            await anyio.wait_all_tasks_blocked()
+            assert seen == ["0 begins", "1 begins"]
+            go_on.set()
+        assert sorted(seen) == ["0 begins", "0 ends", "1 begins", "1 ends"]
+
+    async def test_waits_no_longer_than_it_was_told_to(self, interrupted: Interrupted) -> None:
+        begun, ends = anyio.Event(), []
+
+        async def job() -> None:
+            begun.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                ends.append("cut off")
+
+        async with interrupted(Writers(grace=0), [job]) as interrupt:
+            await begun.wait()
+            interrupt()
+        assert ends == ["cut off"]
+
+
+@asynccontextmanager
+async def in_a_scope(pool: Writers, jobs: Sequence[Job]) -> AsyncIterator[Callable[[], object]]:
+    scope = anyio.CancelScope()
+
+    async def work() -> None:
+        with scope:
+            await pool.do(jobs)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        yield scope.cancel
+    assert scope.cancelled_caught
+
+
+@asynccontextmanager
+async def as_a_task(pool: Writers, jobs: Sequence[Job]) -> AsyncIterator[Callable[[], object]]:
+    task = asyncio.create_task(pool.do(jobs))
+    yield task.cancel
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
 class TestHangingUp:

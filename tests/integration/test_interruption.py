@@ -1,0 +1,96 @@
+"""Ctrl-C, or a service manager, ends a real `apply` in the middle of a write: the server goes on, and we tell so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.terminal import EXIT_INTERRUPTED
+from tests.soak.commands import Answer, Commands
+from tests.unit.builders import write_files
+
+from .api import Api, unique
+from .conftest import PrefectServer
+from .gitops import Repository
+from .proxy import Fault, Request, proxy_to
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def limit() -> str:
+    return unique("limit")
+
+
+@pytest.fixture
+def commands(prefect_server: PrefectServer, repository: Repository, limit: str, tmp_path: Path) -> Commands:
+    """Three deployments of one flow, and a limit."""
+    declared = "".join(f"  - {{name: {name}, entrypoint: 'flows/etl.py:etl'}}\n" for name in NAMES)
+    files = {
+        "pyproject.toml": f'[tool.orchestrator]\nproject = "{repository.owner.project}"\n',
+        "environments/development.yaml": f"concurrency_limits: {{{limit}: 3}}\nselect: ['{repository.flow}/*']\n",
+        "flows/etl.py": f'from prefect import flow\n@flow(name="{repository.flow}")\ndef etl(): ...\n',
+        "prefect.yaml": f"deployments:\n{declared}",
+    }
+    return Commands(write_files(tmp_path, files), {**os.environ, **prefect_server.environment})
+
+
+async def interrupted(api: Api, commands: Commands, number: signal.Signals, *arguments: str) -> Answer:
+    """`apply` that is signalled while the server creates the second deployment."""
+    async with proxy_to(api.url) as proxy:
+        process = await commands.start(proxy.api_url, "apply", "--yes", *arguments)
+
+        def strike(request: Request) -> Fault | None:
+            creates = [each for each in proxy.writes if each.path == "/api/deployments/"]
+            if request.path != "/api/deployments/" or len(creates) != 2:
+                return None
+            process.send_signal(number)
+            return "delay"
+
+        proxy.judge = strike
+        return await commands.finished(process)
+
+
+async def told(api: Api, commands: Commands, *arguments: str) -> dict[str, Any]:
+    answer = await commands.run(api.url, *arguments, "--output", "json")
+    assert answer.code in (0, 3), answer.text
+    return dict(json.loads(answer.out))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, 143)])
+async def test_what_was_done_is_told_and_recorded_and_the_next_apply_goes_on(
+    api: Api, repository: Repository, commands: Commands, limit: str, number: signal.Signals, code: int
+) -> None:
+    answer = await interrupted(api, commands, number, "--output", "json")
+
+    assert answer.code == code, answer.text
+    result = json.loads(answer.out)
+    assert (result["status"], result["revision"]) == ("interrupted", 1)
+    assert [item["status"] for item in result["results"]] == ["applied", "applied", "skipped"]
+    assert [item["status"] for item in result["resources"]] == ["applied"]
+    assert sorted(api.deployments_of(repository.flow)) == ["a", "b"]
+    (revision,) = (await told(api, commands, "history"))["revisions"]
+    assert (revision["status"], revision["failed"]) == ("interrupted", 1)
+    plan = await told(api, commands, "plan")
+    pending = [(change["action"], change["reasons"]) for change in plan["changes"] if change["action"] != "unchanged"]
+    assert pending == [("create", ["asked for by prefect.yaml:4"])]  # and nobody is said to have changed the server
+
+    assert (await told(api, commands, "apply", "--yes"))["status"] == "completed"
+    assert (await told(api, commands, "plan", "--detailed-exitcode"))["summary"]["unchanged"] == len(NAMES)
+    assert sorted(api.deployments_of(repository.flow)) == [*NAMES]
+
+
+async def test_an_atomic_one_leaves_nothing(api: Api, repository: Repository, commands: Commands, limit: str) -> None:
+    answer = await interrupted(api, commands, signal.SIGINT, "--atomic")
+
+    assert answer.code == EXIT_INTERRUPTED, answer.text
+    assert api.deployments_of(repository.flow) == {}
+    assert limit not in {row["tag"] for row in api.post("/concurrency_limits/filter", limit=200)}
+    assert (await told(api, commands, "history"))["revisions"] == []
+    assert "was made and then set back" in answer.out
+    assert "INTERRUPTED" in answer.out

@@ -8,6 +8,7 @@ they are; colours are dropped by rich where nobody looks.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,8 @@ from orchestrator.plan_report import (
     shown,
 )
 
+MANY = 3  # deployments with one problem, from which on it is told once for all of them
+
 # ---------------------------------------------------------------------------------------------------------
 # Terminal
 # ---------------------------------------------------------------------------------------------------------
@@ -57,11 +60,13 @@ def result_text(result: DeploymentResult) -> RenderableType:
 def _verdict(result: DeploymentResult) -> str:
     if any(item.status == "restored" for item in result.outcomes):
         return f"{'INTERRUPTED' if result.is_interrupted else 'FAILED'}: what was set back is told above"
+    asked = sum(item.status != "unchanged" for item in result.outcomes)
+    left = f"{len(result.failed)} of {asked} not made" if result.failed else "see above"
     words = {
         "no-changes": "nothing to change",
         "completed": "done",
-        "degraded": "DEGRADED: see above",
-        "interrupted": "INTERRUPTED: the same command goes on from here",
+        "degraded": f"DEGRADED: {left}",
+        "interrupted": f"INTERRUPTED: {left}; the same command goes on from here",
     }
     return words[result.status]
 
@@ -109,16 +114,25 @@ def status_text(status: EnvironmentStatus, *, hold: str = "") -> RenderableType:
         said = "; ".join((*change.reasons, *fields))
         lines.append((Text(), Text(f"! {change.resource} {one_line(change.name)}  to {change.action}", style="red")))
         lines += [(Text("    "), Text(said, style="yellow"))] if said else []
+    common = _common_problems(status)
     for item in status.deployments:
         good = item.in_sync and item.ready
         words = f"{'in sync' if item.in_sync else 'OUT OF SYNC'}, {'ready' if item.ready else 'NOT READY'}"
         style = "green" if good else "red"
         lines.append((Text(), Text(f"{'=' if good else '!'} {one_line(item.deployment)}  {words}", style=style)))
-        lines += [(Text("    "), Text(problem, style="yellow")) for problem in item.problems]
+        lines += [(Text("    "), Text(problem, style="yellow")) for problem in item.problems if problem not in common]
+    for words, count in common.items():
+        lines.append((Text(f"! {count} deployments: ", style="red"), Text(words, style="yellow")))
     healthy = sum(item.in_sync and item.ready for item in status.deployments)
     end = f"{status.environment} on {status.api_url}: {healthy} of {len(status.deployments)} in sync and ready"
     lines.append((Text(), Text(end, style="bold")))
     return Hanging(lambda width: lines)
+
+
+def _common_problems(status: EnvironmentStatus) -> dict[str, int]:
+    """What many deployments have in common, such as a pool without a worker, and how many: it is told once."""
+    counted = Counter(problem for item in status.deployments for problem in item.problems)
+    return {problem: count for problem, count in counted.items() if count >= MANY}
 
 
 def run_text(run: RunReport) -> RenderableType:

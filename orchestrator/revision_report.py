@@ -29,7 +29,8 @@ def history_text(environment: str, revisions: Sequence[Revision], hold: Hold | N
         return Group(*parts, Text(words, style="dim"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("Revision", "When (UTC)", "Commit", "Result", "Changes", "By", "How"):
-        table.add_column(title, justify="right" if title == "Revision" else "left", overflow="fold")
+        is_copied = title in ("Revision", "Commit")
+        table.add_column(title, justify="right" if title == "Revision" else "left", overflow="fold", no_wrap=is_copied)
     for revision in revisions:
         table.add_row(*_cells(revision))
     if any(revision.provenance.is_dirty for revision in revisions):
@@ -99,8 +100,9 @@ def folder_lines(plan: Plan, source: Revision, right: Path | None = None) -> tup
         folder = runs_from_folder(change.desired)
         if folder is not None and not (right and Path(folder).is_relative_to(right)):
             by_folder.setdefault(folder, []).append(change.deployment)
-    commit = source.provenance.commit
-    remedy = f"Check out {commit[:SHOWN_OF_COMMIT]} there for its code." if commit else "No commit has its code."
+    commit, is_dirty = source.provenance.commit, source.provenance.is_dirty
+    has_code = commit is not None and not is_dirty
+    remedy = f"Check out {short_commit(source)} there for its code." if has_code else "No commit has its code."
     return tuple(
         f"The code that deployments run in {folder} stays as it is: {_some(names)}. {remedy}"
         for folder, names in sorted(by_folder.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -127,7 +128,17 @@ class TestText:
         applied = ChangeResult(deployment="a/b", action="create", status="applied")
         failed = ChangeResult(deployment="a/c", action="create", status="skipped", error="not tried")
         text = text_of(report.result_text(result(applied, failed)))
-        assert "+ a/b\n+ a/c  skipped: not tried\ndevelopment: +1 ~0 -0  DEGRADED" in text
+        assert "+ a/b\n+ a/c  skipped: not tried\ndevelopment: +1 ~0 -0  DEGRADED: 1 of 2 not made" in text
+
+    def test_of_an_apply_that_somebody_interrupted(self) -> None:
+        applied = ChangeResult(deployment="a/b", action="create", status="applied")
+        untried = ChangeResult(deployment="a/c", action="create", status="skipped", error="not tried")
+        restored = ChangeResult(deployment="a/b", action="create", status="restored")
+        text = text_of(report.result_text(result(applied, untried, is_interrupted=True, revision=1)))
+        assert "INTERRUPTED: 1 of 2 not made; the same command goes on from here (revision 1)" in text
+        atomic = text_of(report.result_text(result(restored, untried, is_interrupted=True)))
+        assert "INTERRUPTED: what was set back is told above" in atomic
+        assert report.result_json(result(applied, is_interrupted=True))["status"] == "interrupted"
 
     def test_of_an_apply_has_pools_first_and_findings_last(self) -> None:
         pool = ResourceResult(resource="tag limit", name="db", action="update", status="failed", error="No.")
@@ -151,6 +162,25 @@ class TestText:
             "! a/[c]  OUT OF SYNC, ready",
             "    somebody changed x",
             f"development on {API_URL}: 1 of 2 in sync and ready",
+        ]
+
+    def test_of_status_says_once_what_many_have_in_common(self) -> None:
+        paused, other = "the work pool p is paused", "somebody changed x"
+        ill = [
+            DeploymentStatus(deployment=f"a/{name}", in_sync=True, ready=False, problems=(paused,)) for name in "bcd"
+        ]
+        ill[0] = replace(ill[0], problems=(paused, other))
+        status = EnvironmentStatus(environment="development", api_url=API_URL, deployments=tuple(ill))
+        assert text_of(report.status_text(status)).splitlines() == [
+            "! a/b  in sync, NOT READY",
+            f"    {other}",
+            "! a/c  in sync, NOT READY",
+            "! a/d  in sync, NOT READY",
+            f"! 3 deployments: {paused}",
+            f"development on {API_URL}: 0 of 3 in sync and ready",
+        ]
+        assert [each["problems"] for each in report.status_json(status)["deployments"]] == [
+            *((paused, other), (paused,), (paused,))
         ]
 
     def test_of_a_run_shows_why_a_child_failed(self) -> None:

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 
 from orchestrator.config import Policy
@@ -51,6 +52,16 @@ def test_one_line_says_all_about_a_revision() -> None:
         *("12", "2026-11-22", "06:31:59", "0123456789ab", "completed", "+8", "~2", "-0", "me@here"),
         *("rollback", "to", "3"),
     ]
+
+
+def test_what_is_copied_stays_whole_in_a_narrow_terminal() -> None:
+    rollback = revision(12, source={"trigger": "rollback", "note": "rollback to 3", "is_dirty": True})
+    assert "0123456789ab*" in "\n".join(text(history_text("staging", [rollback]), width=80))
+
+
+def test_what_an_interruption_left_is_counted() -> None:
+    *_, line = text(history_text("staging", [revision(status="interrupted", failed=3)]))
+    assert "interrupted, 3 not made" in line
 
 
 def test_failures_are_counted() -> None:
@@ -120,8 +131,9 @@ def test_code_that_is_right_or_ours_is_no_caution() -> None:
     assert folder_lines(plan_of("deploy-everything/x", origin="deployer"), revision()) == ()
 
 
-def test_code_of_no_commit_is_lost() -> None:
-    (line,) = folder_lines(plan_of("etl/daily"), revision(source={"commit": None}))
+@pytest.mark.parametrize("source", [{"commit": None}, {"is_dirty": True}])
+def test_code_of_no_commit_is_lost(source: dict[str, Any]) -> None:
+    (line,) = folder_lines(plan_of("etl/daily"), revision(source=source))
     assert line.endswith("No commit has its code.")
 
 

@@ -212,5 +212,5 @@ def _say_where(terminal: Terminal, found: Plan, scope: Scope) -> None:
 
 
 def _is_broken(found: Plan) -> bool:
-    conflicts = found.summary["conflict"] + sum(change.action == "conflict" for change in found.resources)
+    conflicts = found.summary["conflict"] + found.resource_summary["conflict"]
     return bool(conflicts) or any(problem.severity == "error" for problem in found.problems)

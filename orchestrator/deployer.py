@@ -104,7 +104,7 @@ async def _plan(asked: Asked, selection: Selection) -> Plan:
         markdown=plan_markdown(plan),
         description=f"What differs between the repository and the environment {environment}.",
     )
-    await _rename_run(headline(environment, plan.summary))
+    await _rename_run(headline(environment, plan))
     return plan
 
 
@@ -130,22 +130,22 @@ async def _apply(plan: Plan, terms: Terms) -> DeploymentResult:
         markdown=result_markdown(result),
         description=f"What this run changed in the environment {plan.environment}.",
     )
-    await _rename_run(headline(plan.environment, result.summary))
+    await _rename_run(headline(plan.environment, result))
     return result
 
 
 def _planned(plan: Plan) -> State[Any]:
     """The final state of a run that only looked."""
     broken = sum(problem.severity == "error" for problem in plan.problems)
-    message = f"{counts(plan.summary)}; nothing was written." + (f" {broken} faults." if broken else "")
-    if plan.summary["conflict"] or broken:
+    message = f"{counts(plan)}; nothing was written." + (f" {broken} faults." if broken else "")
+    if plan.summary["conflict"] or plan.resource_summary["conflict"] or broken:
         return Failed(name="Degraded", message=message)
     return Completed(name="ChangesPending" if plan.has_changes else "NoChanges", message=message)
 
 
 def _applied(result: DeploymentResult) -> State[Any]:
     """The final state of a run that applied."""
-    message = headline(result.environment, result.summary)
+    message = headline(result.environment, result)
     if result.status == "degraded":
         reasons = [f"{item.label}: {item.error}" for item in result.failed]
         reasons += [

@@ -72,10 +72,14 @@ class _Difference:
 
     @property
     def cause(self) -> Cause:
-        """Who moved: last applied is live → the repository; last applied is desired → somebody on the server."""
-        if _equal(self.last, self.before):
-            return "repository"
-        return "server" if _equal(self.last, self.after) else "both"
+        return cause_of(self.before, self.after, self.last)
+
+
+def cause_of(before: Any, after: Any, last: Any) -> Cause:
+    """Who moved: last applied is live → the repository; last applied is desired → somebody on the server."""
+    if _equal(last, before):
+        return "repository"
+    return "server" if _equal(last, after) else "both"
 
 
 def differences(

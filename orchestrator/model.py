@@ -455,10 +455,16 @@ class Change:
     findings: tuple[Finding, ...] = ()
     desired: DeploymentConfig | None = None
     live: LiveDeployment | None = None
+    is_lost: bool = False  # the last revision has it, the server has not: somebody deleted it
 
     @property
     def writes(self) -> bool:
         return self.action in ("create", "update", "delete", "adopt")
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether somebody changed it on the server since the last apply."""
+        return self.is_lost or any(diff.cause in ("server", "both") for diff in self.fields)
 
     @property
     def obstacles(self) -> tuple[Finding, ...]:
@@ -469,20 +475,30 @@ class Change:
 ResourceKind = Literal["work pool", "work queue", "tag limit", "global limit"]
 
 
+ResourceAction = Literal["create", "update", "unchanged", "conflict"]
+RESOURCE_ACTIONS: tuple[ResourceAction, ...] = ("create", "update", "unchanged", "conflict")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResourceChange:
     """What is to happen to a pool, queue or limit. None is ever deleted: others may use it."""
 
-    action: Literal["create", "update", "unchanged", "conflict"]
+    action: ResourceAction
     resource: ResourceKind
     name: str  # of a queue: pool/queue
     reasons: tuple[str, ...] = ()
     fields: tuple[FieldDiff, ...] = ()
     desired: PoolSpec | QueueSpec | LimitSpec
+    is_lost: bool = False  # the last revision has it, the server has not: somebody deleted it
 
     @property
     def writes(self) -> bool:
         return self.action in ("create", "update")
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether somebody changed it on the server since the last apply."""
+        return self.is_lost or any(diff.cause in ("server", "both") for diff in self.fields)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -526,6 +542,11 @@ class Plan:
         return sum(change.writes for change in self.changes) + sum(change.writes for change in self.resources)
 
     @property
+    def resource_summary(self) -> dict[ResourceAction, int]:
+        """The same for pools, queues and limits."""
+        return {action: sum(change.action == action for change in self.resources) for action in RESOURCE_ACTIONS}
+
+    @property
     def has_changes(self) -> bool:
         return self.writes > 0
 
@@ -554,7 +575,7 @@ class ResourceResult:
 
     resource: ResourceKind
     name: str
-    action: Literal["create", "update", "unchanged", "conflict"]
+    action: ResourceAction
     status: ResultStatus
     error: str | None = None
 
@@ -590,6 +611,13 @@ class DeploymentResult:
     def outcomes(self) -> tuple[ChangeResult | ResourceResult, ...]:
         """What became of everything, pools and limits first."""
         return (*self.resources, *self.results)
+
+    @property
+    def resource_summary(self) -> dict[ResourceAction, int]:
+        """The same for pools, queues and limits."""
+        done = [result for result in self.resources if result.status in ("applied", "unchanged")]
+        counts = {action: sum(result.action == action for result in done) for action in RESOURCE_ACTIONS}
+        return {**counts, "conflict": sum(result.action == "conflict" for result in self.resources)}
 
     @property
     def failed(self) -> tuple[ChangeResult | ResourceResult, ...]:
@@ -642,6 +670,7 @@ class Revision:
     summary: Mapping[Action, int]
     desired_digest: str  # of what the repository asked for: tells whether it has moved on since
     failed: int = 0  # changes that were not made, or were set back
+    resource_summary: Mapping[ResourceAction, int] = field(default_factory=dict)  # empty in what older versions wrote
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.config import DEPLOYER_FLOW, Policy
 from orchestrator.desired import Selection
-from orchestrator.differences import changed_fields, differences
+from orchestrator.differences import differences
 from orchestrator.errors import RefusedError
 from orchestrator.masking import without_secrets
 from orchestrator.model import (
     DEFAULT_ENVIRONMENT,
     Action,
-    Cause,
     Change,
     DeploymentConfig,
     Desired,
-    FieldDiff,
     Finding,
     Kind,
     LiveDeployment,
@@ -36,6 +34,8 @@ from orchestrator.model import (
     ResourceChange,
     TouchedRuns,
 )
+from orchestrator.reasons import deleted_since, reasons_of
+from orchestrator.resources import with_resource_causes
 
 TAKEN_OVER = "taken over on request: it belonged to nobody"
 COMING: tuple[Action, ...] = ("create", "adopt")
@@ -159,7 +159,7 @@ def checksum(plan: Plan) -> str:
     overwrite something else has another checksum.
     """
     changes = [_essence(change) for change in plan.changes if change.writes]
-    resources = [asdict(change) for change in plan.resources if change.writes]
+    resources = [_resource_essence(change) for change in plan.resources if change.writes]
     text = json.dumps([plan.owner.tag, plan.api_url, changes, resources], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -168,6 +168,12 @@ def _essence(change: Change) -> list[Any]:
     live = change.live
     there = [live.id, live.schedule_ids, live.owner and live.owner.tag, _plain(live.config)] if live else None
     return [change.action, change.deployment, _plain(change.desired), there]
+
+
+def _resource_essence(change: ResourceChange) -> list[Any]:
+    """Without reasons and causes, which tell how it came to this."""
+    there = {diff.path: diff.before for diff in change.fields}
+    return [change.action, change.resource, change.name, asdict(change.desired), there]
 
 
 def _plain(config: DeploymentConfig | None) -> dict[str, Any] | None:
@@ -194,7 +200,7 @@ def _change(config: DeploymentConfig, live: LiveDeployment | None, owner: Owner,
         action="update" if fields else "unchanged",
         deployment=path,
         kind=kind,
-        reasons=tuple(_reasons(fields)),
+        reasons=tuple(reasons_of(fields)),
         fields=fields,
         kept=kept,
         desired=config,
@@ -313,27 +319,28 @@ def with_causes(plan: Plan, last: RecordedState | None, *, told: str = "the repo
         told: how the reasons say that what is asked for has changed.
 
     Returns:
-        The plan with the same actions, a cause for each difference of a recorded deployment, and reasons that say so.
+        The plan with the same actions, a cause for each difference of what is recorded, and reasons that say so.
     """
     if last is None:
         return plan
     recorded = {config.deployment_path: config for config in last.deployments}
     number = last.revision.number
     changes = tuple(_with_cause(change, recorded.get(change.deployment), number, told) for change in plan.changes)
-    return replace(plan, changes=changes, last_revision=number)
+    resources = with_resource_causes(plan.resources, last.resources, revision=number, told=told)
+    return replace(plan, changes=changes, resources=resources, last_revision=number)
 
 
 def _with_cause(change: Change, last: DeploymentConfig | None, revision: int, told: str) -> Change:
     if last is None or change.desired is None or (change.action == "unchanged" and not change.kept):
         return change
     if change.live is None:
-        return replace(change, reasons=(f"somebody deleted it from the server after revision {revision}",))
+        return replace(change, reasons=(deleted_since(revision),), is_lost=True)
     if change.action == "conflict":
         lost = f"it was ours, as revision {revision} records: somebody deployed it anew or took its tag away"
         return replace(change, reasons=(*change.reasons, *((lost,) if change.live.owner is None else ())))
     fields, kept = differences(change.desired, change.live, last)
     taken = (TAKEN_OVER,) if change.action == "adopt" else ()
-    return replace(change, fields=fields, kept=kept, reasons=(*taken, *_reasons(fields, told)))
+    return replace(change, fields=fields, kept=kept, reasons=(*taken, *reasons_of(fields, told)))
 
 
 def with_runs(plan: Plan, runs: Mapping[str, TouchedRuns]) -> Plan:
@@ -420,29 +427,3 @@ def _in_environment(change: Change) -> str:
 def _listed(paths: Sequence[str]) -> str:
     shown = ", ".join(paths[:5])
     return f"{shown} and {len(paths) - 5} more" if len(paths) > 5 else shown
-
-
-def _reasons(fields: Sequence[FieldDiff], told: str = "") -> Iterator[str]:
-    """Why there is an update, in words; where it is known who moved, each side on its own."""
-    words: dict[Cause, str] = {
-        "repository": told,
-        "server": "somebody changed the server",
-        "both": "changed on both sides",
-    }
-    for cause, moved in words.items():
-        names = _named([diff for diff in fields if diff.cause == cause])
-        if names:
-            yield f"{moved}: {', '.join(names)}"
-    names = _named([diff for diff in fields if not diff.cause])
-    if "code" in names:
-        yield "its code changed"
-    others = [name for name in names if name != "code"]
-    if others:
-        alone = len(others) == 1 and not others[0].endswith("s")
-        yield f"{', '.join(others)} {'differs' if alone else 'differ'}"
-
-
-def _named(fields: Sequence[FieldDiff]) -> list[str]:
-    """Fields as people call them: a version that the server has not got means other code."""
-    is_ours = all(diff.cause in ("", "repository") for diff in fields)
-    return ["code" if name == "version" and is_ours else name.replace("_", " ") for name in changed_fields(fields)]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import StringIO
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
@@ -46,55 +46,86 @@ DETAILS_WIDTH = 100  # columns: what the UI shows beside its own
 INDENT = "    "
 FINDING_HEADINGS = ("Severity", "Deployment", "What, and what to do")
 GAP = "\n\n"  # between two parts of markdown
+AROUND = "pools and limits"  # what deployments need around them, queues included, where all of it is counted
+COUNT_WORDS = {
+    "create": "to create",
+    "update": "to update",
+    "delete": "to delete",
+    "adopt": "to adopt",
+    "conflict": "in conflict",
+    "unchanged": "unchanged",
+}
 
 
-def headline(environment: str, summary: Mapping[Any, int]) -> str:
-    """`development: +8 ~0 -0`, and ` !1` where deployments are in conflict."""
+class Counted(Protocol):
+    """What counts its changes: a plan, the result of an apply, a revision."""
+
+    @property
+    def summary(self) -> Mapping[Any, int]:
+        """How many changes of each action."""
+
+    @property
+    def resource_summary(self) -> Mapping[Any, int]:
+        """The same for pools, queues and limits."""
+
+
+def headline(environment: str, counted: Counted) -> str:
+    """What changes in an environment, in one line: the name of a run, the title of an artifact."""
+    return f"{environment}: {signs(counted)}"
+
+
+def signs(counted: Counted) -> str:
+    """`+8 ~0 -0`, ` !1` where deployments are in conflict, and `, pools and limits +1 ~2` where any of them changes."""
+    summary, around = counted.summary, counted.resource_summary
     created = summary["create"] + summary["adopt"]
-    conflicts = f" !{summary['conflict']}" if summary["conflict"] else ""
-    return f"{environment}: +{created} ~{summary['update']} -{summary['delete']}{conflicts}"
+    said = f"+{created} ~{summary['update']} -{summary['delete']}{_conflicts(summary)}"
+    if not any(around.get(action) for action in ("create", "update", "conflict")):
+        return said  # as of what older versions recorded, which has no such counts
+    return f"{said}, {AROUND} +{around['create']} ~{around['update']}{_conflicts(around)}"
 
 
-def counts(summary: Mapping[Any, int]) -> str:
-    """`8 to create, 1 unchanged`: what there is, nothing else."""
-    words = {
-        "create": "to create",
-        "update": "to update",
-        "delete": "to delete",
-        "adopt": "to adopt",
-        "conflict": "in conflict",
-        "unchanged": "unchanged",
-    }
-    found = [f"{summary[action]} {word}" for action, word in words.items() if summary[action]]
-    return ", ".join(found) or "nothing to do"
+def _conflicts(summary: Mapping[Any, int]) -> str:
+    return f" !{summary['conflict']}" if summary["conflict"] else ""
+
+
+def counts(counted: Counted) -> str:
+    """`8 to create, 1 unchanged; pools and limits: 1 to update`: what there is, nothing else."""
+    around = _in_words({**counted.resource_summary, "unchanged": 0})
+    parts = [_in_words(counted.summary), f"{AROUND}: {around}" if around else ""]
+    return "; ".join(filter(None, parts)) or "nothing to do"
+
+
+def _in_words(summary: Mapping[Any, int]) -> str:
+    return ", ".join(f"{summary[action]} {word}" for action, word in COUNT_WORDS.items() if summary.get(action))
 
 
 def notes(plan: Plan) -> tuple[str, ...]:
-    """What a reader should know besides the counts: drift, changes that cannot be made, pools and limits."""
-    drifted = sum(_is_drift(change) for change in plan.changes)
+    """What a reader should know besides the counts: drift, and changes that cannot be made."""
     stopped = sum(change.writes and bool(change.obstacles) for change in plan.changes)
-    around = [change.action for change in plan.resources if change.action != "unchanged"]
-    words = {"create": "to create", "update": "to update", "conflict": "in conflict"}
-    resources = [f"{around.count(action)} {word}" for action, word in words.items() if action in around]
-    found = [f"pools and limits: {', '.join(resources)}"] if resources else []
+    found = []
     if plan.too_much:
         found.append(f"apply refuses this without --allow-delete: it would {plan.too_much}")
     if plan.hold is not None and plan.has_changes:
         who = plan.hold.by or "somebody"
         found.append(f"{who} went back to revision {plan.hold.revision}: applying this undoes that rollback")
-    if drifted:
-        found.append(f"{_number(drifted, 'deployment')} changed on the server since revision {plan.last_revision}")
+    if drifted := _drifted(plan):
+        found.append(f"{drifted} changed on the server since revision {plan.last_revision}")
     if stopped:
         found.append(f"{_number(stopped, 'change')} cannot be made: see the errors")
     return tuple(found)
 
 
-def _is_drift(change: Change) -> bool:
-    return any(diff.cause in ("server", "both") for diff in change.fields)
+def _drifted(plan: Plan) -> str:
+    """`1 deployment and 2 pools or limits`: what somebody changed; empty where nobody did."""
+    deployments = sum(change.is_drift for change in plan.changes)
+    around = sum(change.is_drift for change in plan.resources)
+    said = [_number(deployments, "deployment")] if deployments else []
+    said += [_number(around, "pool or limit", "pools or limits")] if around else []
+    return " and ".join(said)
 
 
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def _number(count: int, noun: str, nouns: str = "") -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {nouns or f'{noun}s'}"
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -205,7 +236,7 @@ def _plan_lines(plan: Plan, width: int) -> Iterator[tuple[Text, Text]]:
         _, body = finding_line(finding)
         yield Text(f"! {_number(number, 'deployment')}  ", style=SEVERITY_COLOURS[finding.severity]), body
     yield from [(Text(), Text())] if listed or plan.resources else []
-    yield Text(), Text(f"{headline(plan.environment, plan.summary)}  ({counts(plan.summary)})", style="bold")
+    yield from _total_lines(plan, width)
     for note in notes(plan):
         yield (
             Text("  "),
@@ -213,6 +244,16 @@ def _plan_lines(plan: Plan, width: int) -> Iterator[tuple[Text, Text]]:
                 note, style="bold red" if "cannot" in note or "undoes" in note else "cyan" if "server" in note else ""
             ),
         )
+
+
+def _total_lines(plan: Plan, width: int) -> Iterator[tuple[Text, Text]]:
+    """What there is, by signs and in words; the words go below the signs where both do not fit."""
+    said, words = headline(plan.environment, plan), counts(plan)
+    if len(f"{said}  ({words})") <= width:
+        yield Text(), Text(f"{said}  ({words})", style="bold")
+    else:
+        yield Text(), Text(said, style="bold")
+        yield Text("  "), Text(words, style="bold")
 
 
 def _shared(plan: Plan) -> dict[Finding, int]:
@@ -296,7 +337,7 @@ def plan_markdown(plan: Plan, *, with_links: bool = True, longest: int = LONGEST
         with_links: link deployments, relative to the page of an artifact; False for any other place.
         longest: roughly how many characters it may have: what comes last is left out, and said so.
     """
-    parts = [f"## {headline(plan.environment, plan.summary)}", f"{counts(plan.summary).capitalize()}."]
+    parts = [f"## {headline(plan.environment, plan)}", f"{counts(plan).capitalize()}."]
     parts += [f"{note[0].upper()}{note[1:]}." for note in notes(plan)]
     in_cell = folded if with_links else _whole
     resources = [_resource_row(change, in_cell) for change in plan.resources if change.action != "unchanged"]
@@ -327,9 +368,13 @@ def _whole(*texts: str) -> str:
 
 
 def _resource_row(change: ResourceChange, in_cell: Callable[..., str]) -> tuple[str, str, str]:
-    fields = [f"{diff.path}: {' → '.join(shown_pair(diff))}" for diff in change.fields]
+    fields = [f"{diff.path}: {' → '.join(shown_pair(diff))}{_mark(diff)}" for diff in change.fields]
     name = plain(f"{change.resource} {change.name}")
     return f"`{SIGNS[change.action]}` {change.action}", name, in_cell(*change.reasons, *fields)
+
+
+def _mark(diff: FieldDiff) -> str:
+    return f" {MARKS[diff.cause][0]}" if diff.cause in MARKS else ""
 
 
 def _row(change: Change, *, with_links: bool) -> tuple[str, str, str]:
@@ -393,6 +438,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "checksum": plan.checksum,
         "last_revision": plan.last_revision,
         "summary": plan.summary,
+        "resource_summary": plan.resource_summary,
         "resources": [_resource_json(change) for change in plan.resources],
         "changes": [_change_json(change) for change in plan.changes],
         "problems": [fault_json(problem) for problem in plan.problems],

@@ -52,7 +52,7 @@ def result_text(result: DeploymentResult) -> RenderableType:
         lines.append((Text(), Text(f"? {one_line(deployment)}", style="yellow")))
         lines += map(finding_line, findings)
     style = "bold red" if result.status in ("degraded", "interrupted") else "bold green"
-    end = f"{headline(result.environment, result.summary)}  {_verdict(result)}{_aside(result)}"
+    end = f"{headline(result.environment, result)}  {_verdict(result)}{_aside(result)}"
     lines.append((Text(), Text(end, style=style)))
     return Hanging(lambda width: lines)
 
@@ -161,7 +161,7 @@ def result_markdown(result: DeploymentResult) -> str:
         for item in _changed(result)
     ]
     findings = [finding_row(name, finding) for name, found in result.findings.items() for finding in found]
-    parts = [f"## {headline(result.environment, result.summary)}", f"**{result.status}**"]
+    parts = [f"## {headline(result.environment, result)}", f"**{result.status}**"]
     parts += [f"Revision {result.revision}."] if result.revision is not None else []
     parts += [table(("Action", "Deployment", "Result", "Error"), rows)] if rows else []
     parts += [table(FINDING_HEADINGS, findings)] if findings else []
@@ -182,6 +182,7 @@ def result_json(result: DeploymentResult) -> dict[str, Any]:
         "revision": result.revision,
         "status": result.status,
         "summary": result.summary,
+        "resource_summary": result.resource_summary,
         "resources": [dataclasses.asdict(item) for item in result.resources],
         "results": [dataclasses.asdict(item) for item in result.results],
         "findings": {name: [dataclasses.asdict(each) for each in found] for name, found in result.findings.items()},

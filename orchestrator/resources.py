@@ -11,8 +11,10 @@ from dataclasses import fields, replace
 from typing import Any, Protocol
 
 from orchestrator.config import EnvironmentConfig, QueueConfig
+from orchestrator.differences import cause_of
 from orchestrator.errors import OrchestratorError, ServerUnreachable
 from orchestrator.model import (
+    Cause,
     FieldDiff,
     LimitSpec,
     LiveResources,
@@ -24,6 +26,7 @@ from orchestrator.model import (
     Resources,
     ResultStatus,
 )
+from orchestrator.reasons import deleted_since, reasons_of
 
 logger = logging.getLogger(__name__)
 
@@ -141,14 +144,13 @@ def _change(wanted: Spec, live: Spec | None) -> ResourceChange:
         for field, value in declared(wanted).items()
         if getattr(live, field) != value
     )
-    reasons = tuple(f"{diff.path.replace('_', ' ')} differs" for diff in diffs)
     return ResourceChange(
         action="update" if diffs else "unchanged",
         resource=kind,
         name=name,
         fields=diffs,
         desired=wanted,
-        reasons=reasons,
+        reasons=tuple(reasons_of(diffs)),
     )
 
 
@@ -168,6 +170,53 @@ def _against_type(change: ResourceChange, pools: Mapping[str, PoolSpec], wrong: 
     else:
         reason = f"the pool {pool} has another type than this environment wants"
     return replace(change, action="conflict", fields=(), reasons=(reason,))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Who moved
+# ---------------------------------------------------------------------------------------------------------
+
+
+def with_resource_causes(
+    changes: Sequence[ResourceChange], recorded: Resources, *, revision: int, told: str
+) -> tuple[ResourceChange, ...]:
+    """Tell who moved since the last apply: the environment's file, or somebody on the server.
+
+    Args:
+        changes: as `plan_resources` gives them.
+        recorded: what the last apply recorded; of what is not in it nothing is known.
+        revision: its number.
+        told: how the reasons say that what is asked for has changed.
+
+    Returns:
+        The same changes, with a cause for each difference of what is recorded.
+    """
+    last = {key_of(spec): spec for spec in specs_of(recorded)}
+    return tuple(_with_cause(change, last.get((change.resource, change.name)), revision, told) for change in changes)
+
+
+def _with_cause(change: ResourceChange, last: Spec | None, revision: int, told: str) -> ResourceChange:
+    if last is None or change.action == "unchanged":
+        return change
+    if change.action == "conflict":
+        return replace(change, reasons=(*change.reasons, *_moved_type(change.desired, last, revision, told)))
+    diffs = tuple(replace(diff, cause=_cause(diff, last)) for diff in change.fields)
+    if change.action == "create":
+        return replace(change, fields=diffs, reasons=(deleted_since(revision),), is_lost=True)
+    return replace(change, fields=diffs, reasons=tuple(reasons_of(diffs, told)))
+
+
+def _cause(diff: FieldDiff, last: Spec) -> Cause:
+    """Where the environment was silent the server decided: if it differs now, the environment has begun to speak."""
+    before = getattr(last, diff.path)
+    return "repository" if before is None else cause_of(diff.before, diff.after, before)
+
+
+def _moved_type(wanted: Spec, last: Spec, revision: int, told: str) -> Iterator[str]:
+    """Why a pool has another type. The server changes none: somebody deletes a pool and makes another."""
+    if isinstance(wanted, PoolSpec) and isinstance(last, PoolSpec):
+        same = wanted.type == last.type
+        yield f"somebody made it anew after revision {revision}" if same else f"{told}: type"
 
 
 # ---------------------------------------------------------------------------------------------------------

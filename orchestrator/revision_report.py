@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.model import DEFAULT_ENVIRONMENT, Hold, Plan, Provenance, Revision
 from orchestrator.plain_text import one_line
-from orchestrator.plan_report import headline
+from orchestrator.plan_report import signs
 from orchestrator.recording import runs_from_folder
 
 SHOWN_OF_COMMIT = 12  # characters
@@ -47,7 +47,7 @@ def _cells(revision: Revision) -> Iterator[Text]:
     word = "not made" if revision.status == "interrupted" else "failed"
     failed = f", {revision.failed} {word}" if revision.failed else ""
     yield Text(revision.status + failed, style="green" if revision.status == "completed" else "bold red")
-    yield Text(headline("", revision.summary).removeprefix(": "))
+    yield Text(signs(revision))
     yield Text(one_line(source.by))
     yield Text(one_line(_how(source)))
 

@@ -52,6 +52,7 @@ class OrchestratorRevision(Block):
     summary: dict[str, int]
     desired_digest: str
     failed: int
+    resource_summary: dict[str, int]
     state: SecretStr
 
 
@@ -191,6 +192,7 @@ class RevisionStore:
             summary=data["summary"],
             desired_digest=data["desired_digest"],
             failed=data.get("failed", 0),
+            resource_summary=data.get("resource_summary", {}),
         )
 
     def _state(self, row: Mapping[str, Any]) -> RecordedState:
@@ -254,6 +256,7 @@ async def record_apply(
         summary=result.summary,
         desired_digest=terms.desired_digest,
         failed=len(result.failed),
+        resource_summary=result.resource_summary,
     )
     deployments = state_after(plan, result, before, terms.selection)
     resources = resources_after(plan, result, before, terms.selection)

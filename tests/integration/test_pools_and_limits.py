@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from orchestrator import pools
+from orchestrator import live, pools
 from orchestrator import server as server_door
 from orchestrator.bootstrap import ensure_resources
-from orchestrator.config import EnvironmentConfig
+from orchestrator.config import EnvironmentConfig, Policy
 from orchestrator.errors import ConfigurationError, OrchestratorError
-from orchestrator.model import LimitSpec, PoolSpec, QueueSpec, ResourceChange, ResourceResult, Resources
+from orchestrator.model import (
+    DeploymentResult,
+    Desired,
+    EnvironmentStatus,
+    LimitSpec,
+    Owner,
+    Plan,
+    PoolSpec,
+    QueueSpec,
+    ResourceChange,
+    ResourceResult,
+    Resources,
+)
+from orchestrator.plan_report import notes
 from orchestrator.resources import apply_resources, plan_resources, resources_of, undo
+from orchestrator.revision_report import history_text
+from orchestrator.revisions import RevisionStore
 from orchestrator.server import open_server
+from orchestrator.terms import Terms
 
 from .api import Api, unique
 from .proxy import proxy_to
@@ -336,6 +355,104 @@ async def test_what_somebody_else_created_meanwhile_stays(api: Api) -> None:
         door = pools.ResourceDoor(server)
         await undo(changes, await apply_resources(changes, door), door)
     assert api.get(f"/work_pools/{name}")
+
+
+# --- who moved -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment of a project of its own, which declares a task tag limit and nothing else."""
+
+    owner: Owner
+    api_url: str
+    tag: str
+
+    async def plan(self, slots: int) -> Plan:
+        desired = Desired(owner=self.owner, resources=declared(concurrency_limits={self.tag: slots}))
+        return await live.plan_changes(desired, Policy(), api_url=self.api_url)
+
+    async def apply(self, slots: int, *, is_reviewed: bool = False) -> DeploymentResult:
+        found = await self.plan(slots)
+        return await live.apply_changes(found, api_url=self.api_url, terms=Terms(is_reviewed=is_reviewed))
+
+    async def status(self, slots: int) -> EnvironmentStatus:
+        desired = Desired(owner=self.owner, resources=declared(concurrency_limits={self.tag: slots}))
+        return await live.read_status(desired, Policy(), "", self.api_url)
+
+    async def history(self) -> list[str]:
+        """As people see it, without the heading."""
+        async with open_server(self.api_url) as server:
+            revisions = await RevisionStore(server, self.owner).history()
+        output = StringIO()
+        Console(file=output, width=200).print(history_text(self.owner.environment, revisions))
+        return output.getvalue().splitlines()[1:]
+
+
+@pytest.fixture
+def environment(api: Api) -> Environment:
+    return Environment(Owner(project=unique("shop"), environment="development"), api.url, unique("database"))
+
+
+def told(plan: Plan) -> tuple[str, tuple[str, ...], list[str]]:
+    """Action, reasons and the causes of the differences of a plan's one change."""
+    (change,) = plan.resources
+    return change.action, change.reasons, [diff.cause for diff in change.fields]
+
+
+def set_on_server(api: Api, tag: str, slots: int) -> None:
+    api.post("/concurrency_limits/", tag=tag, concurrency_limit=slots)
+
+
+async def test_a_plan_says_who_changed_a_limit(api: Api, environment: Environment) -> None:
+    assert told(await environment.plan(3)) == ("create", ("not on the server",), [""])
+    assert (await environment.apply(3)).revision == 1
+    assert told(await environment.plan(4)) == ("update", ("the repository changed: slots",), ["repository"])
+
+    set_on_server(api, environment.tag, 5)
+    plan = await environment.plan(3)
+    assert told(plan) == ("update", ("somebody changed the server: slots",), ["server"])
+    assert notes(plan) == ("1 pool or limit changed on the server since revision 1",)
+    assert told(await environment.plan(4)) == ("update", ("changed on both sides: slots",), ["both"])
+
+    set_on_server(api, environment.tag, 4)
+    assert (await environment.plan(4)).has_changes is False
+
+
+async def test_a_plan_says_that_somebody_deleted_a_limit(api: Api, environment: Environment) -> None:
+    await environment.apply(3)
+    api.call("DELETE", f"/concurrency_limits/tag/{environment.tag}")
+    plan = await environment.plan(3)
+    assert told(plan) == ("create", ("somebody deleted it from the server after revision 1",), ["server"])
+    assert notes(plan) == ("1 pool or limit changed on the server since revision 1",)
+
+
+async def test_status_says_who_changed_a_limit(api: Api, environment: Environment) -> None:
+    await environment.apply(3)
+    set_on_server(api, environment.tag, 5)
+    (change,) = (await environment.status(3)).resources
+    assert change.reasons == ("somebody changed the server: slots",)
+
+
+async def test_a_reviewed_plan_with_causes_is_carried_out(api: Api, environment: Environment) -> None:
+    await environment.apply(3)
+    set_on_server(api, environment.tag, 5)
+    result = await environment.apply(3, is_reviewed=True)
+    assert [item.status for item in result.resources] == ["applied"]
+
+
+async def test_history_counts_limits_and_reads_what_has_no_such_counts(api: Api, environment: Environment) -> None:
+    await environment.apply(3)
+    await environment.apply(4)
+    last, first = await environment.history()
+    assert "+0 ~0 -0, pools and limits +0 ~1" in last and "+0 ~0 -0, pools and limits +1 ~0" in first
+
+    rows = api.post("/block_documents/filter", block_documents={"name": {"like_": environment.owner.project}})
+    for row in rows:  # as older versions wrote them
+        data = {name: value for name, value in row["data"].items() if name != "resource_summary"}
+        api.patch(f"/block_documents/{row['id']}", data=data, merge_existing_data=False)
+    for line in await environment.history():
+        assert "+0 ~0 -0" in line and "pools" not in line
 
 
 # --- bootstrap -------------------------------------------------------------------------------------------

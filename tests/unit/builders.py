@@ -20,11 +20,13 @@ from orchestrator.model import (
     Plan,
     Provenance,
     RecordedState,
+    Resources,
     Revision,
     ScheduleConfig,
     ValidationError,
 )
 from orchestrator.plan import with_causes
+from orchestrator.recording import NO_RESOURCES
 
 OWNER = Owner(project="shop", environment="development")
 API_URL = "http://127.0.0.1:4270/api"
@@ -104,7 +106,9 @@ def since(plan: Plan, *recorded: DeploymentConfig) -> Plan:
     return with_causes(plan, record(12, *recorded))
 
 
-def record(number: int, *deployments: DeploymentConfig, owner: Owner = OWNER) -> RecordedState:
+def record(
+    number: int, *deployments: DeploymentConfig, owner: Owner = OWNER, resources: Resources = NO_RESOURCES
+) -> RecordedState:
     """What a revision holds."""
     revision = Revision(
         number=number,
@@ -115,4 +119,4 @@ def record(number: int, *deployments: DeploymentConfig, owner: Owner = OWNER) ->
         summary={},
         desired_digest="",
     )
-    return RecordedState(revision=revision, deployments=deployments)
+    return RecordedState(revision=revision, deployments=deployments, resources=resources)

@@ -139,9 +139,10 @@ OURS: dict[str, set[str]] = {
     # deciding
     "desired": {"config", "entrypoints", "placeholders", "resource_limits"},
     "differences": {"masking", "parameter_kinds"},
-    "plan": {"config", "desired", "differences", "masking"},
+    "reasons": {"differences"},
+    "resources": {"config", "differences", "reasons"},
+    "plan": {"config", "desired", "differences", "masking", "reasons", "resources"},
     "moved": set(),
-    "resources": {"config"},
     "preflight": {"faults", "placeholders"},
     "recording": {"config", "desired", "resources"},
     "options": {"desired"},

@@ -27,9 +27,11 @@ from orchestrator.model import (
     Finding,
     LimitSpec,
     LiveDeployment,
+    LiveResources,
     Owner,
     Plan,
     ResourceChange,
+    Resources,
     ScheduleConfig,
     TouchedRuns,
     ValidationError,
@@ -48,8 +50,9 @@ from orchestrator.plan import (
     with_runs,
 )
 from orchestrator.plan_report import plan_json, plan_markdown, plan_text
+from orchestrator.resources import plan_resources
 from orchestrator.validation import facts_of, validate
-from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live, problem, since
+from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live, problem, record, since
 
 REPOS = Path(__file__).parents[1] / "repos"
 DEPLOYER = deployment("deploy-everything/development")
@@ -549,6 +552,16 @@ class TestChecksum:
         plan = plan_of([deployment()], [live(deployment(), description="x")])
         told = with_runs(with_findings(since(plan, deployment()), {"etl/daily": (FINDING,)}), {})
         assert checksum(told) == plan.checksum
+
+    def test_who_moved_a_limit_makes_no_difference(self) -> None:
+        wanted = LimitSpec(scope="tag", name="db", slots=3)
+        live_limit = replace(wanted, slots=5)
+        changes = plan_resources(Resources(limits=(wanted,)), LiveResources(limits=(live_limit,)))
+        plan = plan_of(resources=changes)
+        for last in (wanted, live_limit, replace(wanted, slots=4)):
+            told = with_causes(plan, record(12, resources=Resources(limits=(last,))))
+            assert told.resources != plan.resources
+            assert checksum(told) == plan.checksum
 
     def test_where_a_declaration_stands_makes_no_difference(self) -> None:
         one, other = (plan_of([deployment(source=f"prefect.yaml:{line}")]) for line in (3, 9))

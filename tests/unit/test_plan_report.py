@@ -24,11 +24,12 @@ from orchestrator.model import (
     Plan,
     PoolSpec,
     ResourceChange,
+    Resources,
     ScheduleConfig,
     TouchedRuns,
 )
-from orchestrator.plan import make_plan, with_findings, with_runs
-from tests.unit.builders import API_URL, OWNER, deployment, live, problem, since
+from orchestrator.plan import make_plan, with_causes, with_findings, with_runs
+from tests.unit.builders import API_URL, OWNER, deployment, live, problem, record, since
 
 RESOURCES = (
     ResourceChange(
@@ -106,6 +107,13 @@ class TestJson:
         assert update["runs"] == {"scheduled": 3, "running": 1, "next_start": "2026-11-23T04:00Z", "is_more": False}
         assert update["findings"] == [{"message": NO_POOL.message, "remedy": "Create it.", "severity": "error"}]
 
+    def test_causes_of_pools_and_limits(self) -> None:
+        recorded = Resources(limits=(LimitSpec(scope="tag", name="db", slots=10),))
+        document = plan_report.plan_json(with_causes(plan_with_everything(), record(12, resources=recorded)))
+        assert document["resource_summary"] == {"create": 1, "update": 1, "unchanged": 1, "conflict": 0}
+        assert document["resources"][1]["reasons"] == ("somebody changed the server: slots",)
+        assert document["resources"][1]["fields"] == [{"path": "slots", "before": 5, "after": 10, "cause": "server"}]
+
     def test_can_be_written_and_read(self) -> None:
         document = plan_report.plan_json(plan_with_everything())
         assert json.loads(json.dumps(document))["checksum"] == document["checksum"]
@@ -113,19 +121,49 @@ class TestJson:
 
 class TestHeadline:
     def test_counts_by_sign(self) -> None:
-        assert plan_report.headline("development", plan_with_everything().summary) == "development: +1 ~1 -1 !1"
+        assert plan_report.headline("development", plan_of(deployment())) == "development: +1 ~0 -0"
+        said = plan_report.headline("development", plan_with_everything())
+        assert said == "development: +1 ~1 -1 !1, pools and limits +1 ~1"
 
     def test_in_words_says_what_there_is(self) -> None:
         plan = plan_with_everything()
-        assert plan_report.counts(plan.summary) == "1 to create, 1 to update, 1 to delete, 1 in conflict, 2 unchanged"
-        assert plan_report.counts(plan_of().summary) == "nothing to do"
+        assert plan_report.counts(plan) == (
+            "1 to create, 1 to update, 1 to delete, 1 in conflict, 2 unchanged; "
+            "pools and limits: 1 to create, 1 to update"
+        )
+        assert plan_report.counts(plan_of()) == "nothing to do"
 
     def test_notes_say_what_counts_do_not(self) -> None:
         plan = with_findings(since(plan_with_everything(), deployment("b/other")), {"e/[new]": (NO_POOL,)})
         assert plan_report.notes(plan) == (
-            "pools and limits: 1 to create, 1 to update",
             "1 deployment changed on the server since revision 12",
             "1 change cannot be made: see the errors",
+        )
+
+    def test_a_plan_for_a_limit_alone_is_not_nothing(self) -> None:
+        plan = plan_of(resources=RESOURCES[1:])
+        assert plan_report.headline("development", plan) == "development: +0 ~0 -0, pools and limits +0 ~1"
+        assert plan_report.counts(plan) == "pools and limits: 1 to update"
+
+    def test_pools_in_conflict_are_counted(self) -> None:
+        plan = plan_of(resources=[replace(RESOURCES[0], action="conflict")])
+        assert plan_report.signs(plan) == "+0 ~0 -0, pools and limits +0 ~0 !1"
+        assert plan_report.counts(plan) == "pools and limits: 1 in conflict"
+
+    def test_notes_count_drift_of_pools_and_limits(self) -> None:
+        recorded = Resources(limits=(LimitSpec(scope="tag", name="db", slots=10),))
+        pool = PoolSpec(name="containers", type="docker")
+        plan = plan_of(resources=RESOURCES)
+        assert plan_report.notes(with_causes(plan, record(12, resources=recorded))) == (
+            "1 pool or limit changed on the server since revision 12",
+        )
+        recorded = replace(recorded, pools=(pool,))
+        assert plan_report.notes(with_causes(plan, record(12, resources=recorded))) == (
+            "2 pools or limits changed on the server since revision 12",
+        )
+        plan = plan_of(deployment(), there=[live(deployment(), description="old")], resources=RESOURCES[1:])
+        assert plan_report.notes(with_causes(plan, record(12, deployment(), resources=recorded))) == (
+            "1 deployment and 1 pool or limit changed on the server since revision 12",
         )
 
     def test_notes_say_that_apply_will_refuse(self) -> None:
@@ -142,6 +180,23 @@ class TestHeadline:
 class TestText:
     def lines(self, plan: Plan, width: int = 400) -> list[str]:
         return text_of(plan_report.plan_text(plan), width).splitlines()
+
+    def test_what_somebody_did_to_a_limit_is_marked(self) -> None:
+        recorded = Resources(limits=(LimitSpec(scope="tag", name="db", slots=10),))
+        lines = self.lines(with_causes(plan_of(resources=RESOURCES[1:]), record(12, resources=recorded)), 80)
+        assert lines == [
+            "~ tag limit db  somebody changed the server: slots",
+            "    slots  5 → 10  ← changed on the server",
+            "",
+            "development: +0 ~0 -0, pools and limits +0 ~1  (pools and limits: 1 to update)",
+            "  1 pool or limit changed on the server since revision 12",
+        ]
+
+    def test_what_does_not_fit_beside_the_signs_goes_below_them(self) -> None:
+        assert self.lines(plan_of(deployment(), resources=RESOURCES), 80)[-2:] == [
+            "development: +1 ~0 -0, pools and limits +1 ~1",
+            "  1 to create; pools and limits: 1 to create, 1 to update",
+        ]
 
     def test_has_a_line_for_each_change_pools_first(self) -> None:
         lines = self.lines(plan_with_everything())
@@ -266,6 +321,11 @@ class TestMarkdown:
         assert "<details><summary>b/other: 1 difference</summary><pre>\n    description  old → empty\n</pre>" in text
         assert "| error | FLW001 |" in text
         assert "| `~` update | tag limit db | slots differ<br>slots: 5 → 10 |" in text
+
+    def test_tells_who_changed_a_limit(self) -> None:
+        recorded = Resources(limits=(LimitSpec(scope="tag", name="db", slots=10),))
+        text = plan_report.plan_markdown(with_causes(plan_of(resources=RESOURCES), record(12, resources=recorded)))
+        assert "somebody changed the server: slots<br>slots: 5 → 10 ← changed on the server |" in text
 
     def test_says_who_changed_what(self) -> None:
         text = plan_report.plan_markdown(since(plan_with_everything(), deployment("b/other")))

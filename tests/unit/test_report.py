@@ -18,10 +18,14 @@ from orchestrator.model import (
     Discovery,
     EnvironmentStatus,
     Finding,
+    LimitSpec,
+    LiveResources,
     ResourceResult,
+    Resources,
     RunReport,
     Step,
 )
+from orchestrator.resources import plan_resources, with_resource_causes
 from tests.unit.builders import API_URL, flow, problem
 
 NO_RUN = Finding(message="No run is scheduled.", remedy="Look.")
@@ -139,6 +143,25 @@ class TestText:
         atomic = text_of(report.result_text(result(restored, untried, is_interrupted=True)))
         assert "INTERRUPTED: what was set back is told above" in atomic
         assert report.result_json(result(applied, is_interrupted=True))["status"] == "interrupted"
+
+    def test_of_an_apply_counts_pools_and_limits_that_were_written(self) -> None:
+        done = ResourceResult(resource="tag limit", name="db", action="update", status="applied")
+        same = ResourceResult(resource="work pool", name="p", action="unchanged", status="unchanged")
+        failed = ResourceResult(resource="work pool", name="q", action="create", status="failed", error="No.")
+        found = result(resources=(done, same))
+        assert "development: +0 ~0 -0, pools and limits +0 ~1  done" in text_of(report.result_text(found))
+        assert report.result_markdown(found).startswith("## development: +0 ~0 -0, pools and limits +0 ~1\n")
+        assert report.result_json(found)["resource_summary"]["update"] == 1
+        assert "development: +0 ~0 -0  DEGRADED" in text_of(report.result_text(result(resources=(same, failed))))
+
+    def test_of_status_says_who_changed_a_limit(self) -> None:
+        wanted = LimitSpec(scope="tag", name="db", slots=3)
+        changes = plan_resources(Resources(limits=(wanted,)), LiveResources(limits=(replace(wanted, slots=5),)))
+        changes = with_resource_causes(changes, Resources(limits=(wanted,)), revision=2, told="")
+        status = EnvironmentStatus(environment="development", api_url=API_URL, resources=changes)
+        assert "somebody changed the server: slots; slots 5 → 3" in text_of(report.status_text(status))
+        (shown,) = report.status_json(status)["resources"]
+        assert [diff["cause"] for diff in shown["fields"]] == ["server"]
 
     def test_of_an_apply_has_pools_first_and_findings_last(self) -> None:
         pool = ResourceResult(resource="tag limit", name="db", action="update", status="failed", error="No.")

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from orchestrator.config import EnvironmentConfig
 from orchestrator.errors import ServerError, ServerUnreachable
-from orchestrator.model import FieldDiff, LimitSpec, LivePool, LiveResources, PoolSpec, QueueSpec, Resources
-from orchestrator.resources import Spec, apply_resources, key_of, plan_resources, resources_of, undo
+from orchestrator.model import (
+    FieldDiff,
+    LimitSpec,
+    LivePool,
+    LiveResources,
+    PoolSpec,
+    QueueSpec,
+    ResourceChange,
+    Resources,
+)
+from orchestrator.resources import (
+    Spec,
+    apply_resources,
+    key_of,
+    plan_resources,
+    resources_of,
+    undo,
+    with_resource_causes,
+)
 
 POOL = PoolSpec(name="p", type="process", concurrency_limit=3)
 QUEUE = QueueSpec(pool="p", name="q", priority=2, concurrency_limit=1)
@@ -58,6 +75,68 @@ class Notes:
         self._note("remove", spec)
 
 
+def tag(slots: int) -> LimitSpec:
+    return LimitSpec(scope="tag", name="database", slots=slots)
+
+
+class TestCauses:
+    def change(self, wanted: Spec, live: Spec | None, last: Spec | None, **more: Any) -> ResourceChange:
+        """The change, with causes since revision 7."""
+        planned = plan_resources(asked(wanted), on_server(live) if live else on_server())
+        recorded = asked(last) if last else Resources()
+        (change,) = with_resource_causes(planned, recorded, revision=7, **{"told": "the repository changed", **more})
+        return change
+
+    @pytest.mark.parametrize(
+        ("last", "live", "wanted", "cause", "reason"),
+        [
+            (3, 3, 4, "repository", "the repository changed: slots"),
+            (3, 5, 3, "server", "somebody changed the server: slots"),
+            (3, 5, 4, "both", "changed on both sides: slots"),
+        ],
+    )
+    def test_who_moved(self, last: int, live: int, wanted: int, cause: str, reason: str) -> None:
+        change = self.change(tag(wanted), tag(live), tag(last))
+        assert (change.action, change.reasons) == ("update", (reason,))
+        assert [(diff.path, diff.cause) for diff in change.fields] == [("slots", cause)]
+        assert change.is_drift is (cause != "repository")
+
+    def test_of_what_is_not_recorded_nothing_is_known(self) -> None:
+        for live in (tag(5), None):
+            change = self.change(tag(3), live, None)
+            assert ({diff.cause for diff in change.fields}, change.is_drift) == ({""}, False)
+
+    def test_each_side_is_told_on_its_own(self) -> None:
+        last = PoolSpec(name="p", type="process", description="old", concurrency_limit=3)
+        live, wanted = replace(last, concurrency_limit=9), replace(last, description="new")
+        assert self.change(wanted, live, last).reasons == (
+            "the repository changed: description",
+            "somebody changed the server: concurrency limit",
+        )
+
+    def test_what_the_environment_did_not_declare_before_it_declares_now(self) -> None:
+        last = PoolSpec(name="p", type="process")
+        change = self.change(POOL, replace(POOL, concurrency_limit=9), last)
+        assert change.reasons == ("the repository changed: concurrency limit",)
+        assert self.change(last, replace(POOL, concurrency_limit=9), POOL).action == "unchanged"
+
+    def test_what_is_gone_from_the_server_was_deleted(self) -> None:
+        for spec in (tag(3), PoolSpec(name="bare", type="process")):
+            change = self.change(spec, None, spec)
+            assert change.action == "create" and change.is_drift
+            assert change.reasons == ("somebody deleted it from the server after revision 7",)
+            assert {diff.cause for diff in change.fields} <= {"server"}
+
+    def test_a_rollback_says_to_what_it_goes(self) -> None:
+        change = self.change(tag(3), tag(5), tag(5), told="otherwise in revision 3")
+        assert change.reasons == ("otherwise in revision 3: slots",)
+
+    def test_a_pool_of_another_type_says_who_made_it_so(self) -> None:
+        docker = replace(POOL, type="docker")
+        assert self.change(POOL, docker, POOL).reasons[1:] == ("somebody made it anew after revision 7",)
+        assert self.change(POOL, docker, docker).reasons[1:] == ("the repository changed: type",)
+
+
 class TestPlan:
     def test_what_is_missing_is_created_pools_first(self) -> None:
         changes = plan_resources(asked(POOL, QUEUE, TAG, RATE), on_server())
@@ -88,7 +167,7 @@ class TestPlan:
         (change,) = plan_resources(asked(declared), on_server(live))
         assert change.action == "update"
         assert change.fields == (FieldDiff(path=diff[0], before=diff[1], after=diff[2]),)
-        assert change.reasons == (f"{diff[0].replace('_', ' ')} differs",)
+        assert change.reasons == (f"{diff[0].replace('_', ' ')} differ{'' if diff[0] == 'slots' else 's'}",)
 
     def test_where_the_environment_is_silent_the_server_decides(self) -> None:
         silent = asked(PoolSpec(name="p", type="process"), QueueSpec(pool="p", name="q"))

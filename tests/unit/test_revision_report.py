@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from orchestrator.config import Policy
 from orchestrator.desired import SET_DIRECTORY
-from orchestrator.model import ACTIONS, Desired, Hold, Plan, Provenance, Revision
+from orchestrator.model import ACTIONS, RESOURCE_ACTIONS, Desired, Hold, Plan, Provenance, Revision
 from orchestrator.plan import make_plan
 from orchestrator.revision_commands import one_before
 from orchestrator.revision_report import folder_lines, history_json, history_text, hold_line
@@ -64,6 +64,20 @@ def test_what_an_interruption_left_is_counted() -> None:
     assert "interrupted, 3 not made" in line
 
 
+def test_pools_and_limits_are_counted_where_any_changed() -> None:
+    nothing = dict.fromkeys(ACTIONS, 0)
+    around = {**dict.fromkeys(RESOURCE_ACTIONS, 0), "update": 2, "unchanged": 5}
+    _, line = text(history_text("staging", [revision(summary=nothing, resource_summary=around)]))
+    assert "+0 ~0 -0, pools and limits +0 ~2" in line
+    _, line = text(history_text("staging", [revision(resource_summary={**around, "update": 0})]))
+    assert "pools and limits" not in line
+
+
+def test_what_older_versions_recorded_has_no_counts_of_pools_and_limits() -> None:
+    _, line = text(history_text("staging", [revision(resource_summary={})]))
+    assert "+8 ~2 -0  me@here" in line
+
+
 def test_failures_are_counted() -> None:
     *_, line = text(history_text("staging", [revision(status="degraded", failed=3)]))
     assert "degraded, 3 failed" in line
@@ -91,7 +105,9 @@ def test_a_hold_stands_above_everything() -> None:
 
 
 def test_json_is_flat() -> None:
-    document = json.loads(json.dumps(history_json([revision(2), revision(1)], HOLD)))
+    around = {"create": 0, "update": 1, "unchanged": 4, "conflict": 0}
+    shown = [revision(2, resource_summary=around), revision(1)]
+    document = json.loads(json.dumps(history_json(shown, HOLD)))
     assert [each["number"] for each in document["revisions"]] == [2, 1]
     assert document["revisions"][0] == {
         "number": 2,
@@ -105,6 +121,7 @@ def test_json_is_flat() -> None:
         "applied_at": "2026-11-22T06:31:59+00:00",
         "status": "completed",
         "summary": {**dict.fromkeys(ACTIONS, 0), "create": 8, "update": 2},
+        "resource_summary": around,
         "desired_digest": "abc",
         "failed": 0,
     }

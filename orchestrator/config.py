@@ -299,6 +299,11 @@ class ConfigurationManager:
             return EnvironmentConfig(name=env), tuple(faults)
         return _environment_from(env, documents)
 
+    def other_environments(self, env: str) -> tuple[EnvironmentConfig, ...]:
+        """The environments besides one. Those with faults are left out: they are told where these are checked."""
+        found = [self.read_environment(name) for name in self.environments() if name != env]
+        return tuple(environment for environment, faults in found if not faults)
+
     def has_environment_files(self) -> bool:
         return any((self.root / self.load_project().environments).glob("*.yaml"))
 

@@ -50,8 +50,9 @@ from orchestrator.project import ProjectConfig, require_folders
 from orchestrator.repository import Repository
 from orchestrator.resources import resources_of
 from orchestrator.rules import Facts
+from orchestrator.rules.neighbours import RULE as NEIGHBOURS
 from orchestrator.schemas import Subject, read_schemas
-from orchestrator.validation import not_silenced
+from orchestrator.validation import as_result, not_silenced
 from orchestrator.validation import validate as check
 
 
@@ -241,7 +242,13 @@ def validate(
         All faults together, each once, sorted by place; those that people silenced are left out.
     """
     repository = Repository(settings.root)
-    first, *rest = (_facts(repository, each, discovery, installed) for each in (settings, *others))
+    environments = [each.environment for each in (settings, *others)]
+    first, *rest = (
+        replace(
+            _facts(repository, each, discovery, installed), neighbours=on_one_server(each.environment, environments)
+        )
+        for each in (settings, *others)
+    )
     return check(
         first,
         *rest,
@@ -257,6 +264,8 @@ def _doubtful(settings: Settings) -> Iterator[str]:
     faulty = {error.file_path for error in settings.errors}
     if faulty.intersection((*settings.configuration_files, *settings.prefect_files)):
         yield "DPL004"  # no value for a required parameter: an unknown key may be meant to give it
+    if faulty.intersection(settings.configuration_files):
+        yield "CFG011"  # declared otherwise for the same server: it may be another server
     if settings.unread or faulty.intersection(settings.configuration_files) or not settings.is_whole:
         yield "DPL011"  # a call to a deployment that nobody declares
 
@@ -308,7 +317,9 @@ def work_out(
     cache_file = settings.root / STATE_FOLDER / "cache" / "schemas.json"
     schemas, met = read_schemas(settings.root, subjects, cache_file=cache_file, meanwhile=meanwhile)
     repository = Repository(settings.root)
-    warnings = not_silenced(met, project_ignores(settings.project, repository), repository)
+    warnings = not_silenced(
+        (*met, *_against_neighbours(settings, repository)), project_ignores(settings.project, repository), repository
+    )
     found = desired_state(
         root=checkout or settings.root,
         project=settings.project.project,
@@ -320,6 +331,14 @@ def work_out(
         problems=(*validation.errors, *validation.warnings, *warnings),
     )
     return replace(found, resources=resources_of(settings.environment))
+
+
+def _against_neighbours(settings: Settings, repository: Repository) -> tuple[ValidationError, ...]:
+    """What other environments declare otherwise on this one's server: a warning, since this one is as it says."""
+    others = ConfigurationManager(settings.root).other_environments(settings.environment.name)
+    neighbours = on_one_server(settings.environment, others)
+    facts = Facts(repository=repository, environment=settings.environment, neighbours=neighbours)
+    return as_result(replace(fault, severity="warning") for fault in NEIGHBOURS.apply(facts)).warnings
 
 
 def without_faulty_flows(discovery: Discovery, validation: ValidationResult) -> Discovery:
@@ -364,6 +383,16 @@ def server_address(environment: EnvironmentConfig, given: str | None, *, writes:
             remedy="Say which one with --api-url, or unset PREFECT_API_URL.",
         )
     return own
+
+
+def on_one_server(environment: EnvironmentConfig, others: Sequence[EnvironmentConfig]) -> tuple[EnvironmentConfig, ...]:
+    """Those that use the server of an environment; who names none uses the one that Prefect's settings name."""
+    own = environment.prefect_api_url
+
+    def shares(other: str | None) -> bool:
+        return own is other if own is None or other is None else same_server(own, other)
+
+    return tuple(each for each in others if each.name != environment.name and shares(each.prefect_api_url))
 
 
 def same_server(one: str, other: str) -> bool:

@@ -24,6 +24,7 @@ class Facts:
         declarations: the deployments that prefect.yaml files declare.
         outside_imports: the imports of the flows' closures that lead out of the repository, or nowhere.
         environment: the environment that the repository is checked for.
+        neighbours: other environments that are on its server, as far as they are looked at.
         prefect_files: the prefect.yaml files that were read.
         configuration_files: the environment files that were read, and pyproject.toml.
         installed: top-level import names of the installed environment, where it is asked for; else None.
@@ -35,6 +36,7 @@ class Facts:
     declarations: Sequence[Declaration] = ()
     outside_imports: Sequence[OutsideImport] = ()
     environment: EnvironmentConfig = field(default_factory=lambda: EnvironmentConfig(name=""))
+    neighbours: Sequence[EnvironmentConfig] = ()
     prefect_files: Sequence[str] = ()
     configuration_files: Sequence[str] = ()
     installed: frozenset[str] | None = None

@@ -115,6 +115,7 @@ OURS: dict[str, set[str]] = {
     },
     "rules.images": {"dockerfile", "dockerignore", "repository", "rules.rule", "yaml_source"},
     "rules.configuration": {"rules.places", "rules.rule"},
+    "rules.neighbours": {"config", "rules.places", "rules.rule"},
     "rules.secrets": {"repository", "rules.images", "rules.rule", "secret_scan"},
     "rules.ignored": {"rules.rule"},
     "rules": {
@@ -125,6 +126,7 @@ OURS: dict[str, set[str]] = {
         "rules.ignored",
         "rules.images",
         "rules.imports",
+        "rules.neighbours",
         "rules.parameters",
         "rules.rule",
         "rules.schedules",
@@ -174,6 +176,7 @@ OURS: dict[str, set[str]] = {
         "repository",
         "resources",
         "rules",
+        "rules.neighbours",
         "schemas",
         "validation",
     },

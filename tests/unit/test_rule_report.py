@@ -10,6 +10,7 @@ from textwrap import indent
 import pytest
 from rich.console import Console
 
+from orchestrator.config import ConfigurationManager
 from orchestrator.pipeline import discover_flows, read_settings, validate
 from orchestrator.rule_report import (
     example_files,
@@ -96,8 +97,8 @@ def completed(path: str, text: str) -> str:
 def codes_in(root: Path, files: dict[str, str]) -> set[str]:
     """What `orchestrator validate` finds in a repository."""
     write_files(root, files)
-    settings = read_settings(root, "development")
-    result = validate(settings, discover_flows(root, settings.project, settings.declarations))
+    settings, *others = [read_settings(root, env) for env in ConfigurationManager(root).environments()]
+    result = validate(settings, discover_flows(root, settings.project, settings.declarations), others)
     return {fault.code for fault in (*result.errors, *result.warnings)}
 
 

@@ -368,9 +368,13 @@ def _whole(*texts: str) -> str:
 
 
 def _resource_row(change: ResourceChange, in_cell: Callable[..., str]) -> tuple[str, str, str]:
-    fields = [f"{diff.path}: {' → '.join(shown_pair(diff))}{_mark(diff)}" for diff in change.fields]
+    fields = [f"{diff.path}: {_both(diff)}{_mark(diff)}" for diff in change.fields]
     name = plain(f"{change.resource} {change.name}")
     return f"`{SIGNS[change.action]}` {change.action}", name, in_cell(*change.reasons, *fields)
+
+
+def _both(diff: FieldDiff) -> str:
+    return " → ".join(text for text, _ in _values(diff))
 
 
 def _mark(diff: FieldDiff) -> str:

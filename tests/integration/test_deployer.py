@@ -160,6 +160,16 @@ async def test_an_apply_deploys_everything_itself_included_and_the_next_has_noth
     assert second.name == f"{repository.environment}: +0 ~0 -0"
 
 
+async def test_a_run_that_only_sets_a_limit_says_so(repository: Repository) -> None:
+    await repository.sync()
+    repository.configure(concurrency_limits={unique("database"): 3})
+    plan, result = await repository.sync("plan"), await repository.sync()
+
+    assert plan.outcome == ("COMPLETED", "ChangesPending")
+    assert plan.message == "3 unchanged; pools and limits: 1 to create; nothing was written."
+    assert plan.name == result.name == f"{repository.environment}: +0 ~0 -0, pools and limits +1 ~0"
+
+
 async def test_the_plan_and_the_result_are_artifacts_of_the_run(repository: Repository) -> None:
     plan, result = f"plan-{repository.environment}", f"deployments-{repository.environment}"
 

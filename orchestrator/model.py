@@ -608,16 +608,16 @@ class DeploymentResult:
         return {**counts, "conflict": sum(result.action == "conflict" for result in self.results)}
 
     @property
-    def outcomes(self) -> tuple[ChangeResult | ResourceResult, ...]:
-        """What became of everything, pools and limits first."""
-        return (*self.resources, *self.results)
-
-    @property
     def resource_summary(self) -> dict[ResourceAction, int]:
         """The same for pools, queues and limits."""
         done = [result for result in self.resources if result.status in ("applied", "unchanged")]
         counts = {action: sum(result.action == action for result in done) for action in RESOURCE_ACTIONS}
         return {**counts, "conflict": sum(result.action == "conflict" for result in self.resources)}
+
+    @property
+    def outcomes(self) -> tuple[ChangeResult | ResourceResult, ...]:
+        """What became of everything, pools and limits first."""
+        return (*self.resources, *self.results)
 
     @property
     def failed(self) -> tuple[ChangeResult | ResourceResult, ...]:

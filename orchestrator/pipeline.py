@@ -386,13 +386,16 @@ def server_address(environment: EnvironmentConfig, given: str | None, *, writes:
 
 
 def on_one_server(environment: EnvironmentConfig, others: Sequence[EnvironmentConfig]) -> tuple[EnvironmentConfig, ...]:
-    """Those that use the server of an environment; who names none uses the one that Prefect's settings name."""
+    """Those that use the server of an environment. Who names none may use any: that is said where a command runs."""
     own = environment.prefect_api_url
-
-    def shares(other: str | None) -> bool:
-        return own is other if own is None or other is None else same_server(own, other)
-
-    return tuple(each for each in others if each.name != environment.name and shares(each.prefect_api_url))
+    return tuple(
+        each
+        for each in others
+        if each.name != environment.name
+        and own is not None
+        and each.prefect_api_url is not None
+        and same_server(own, each.prefect_api_url)
+    )
 
 
 def same_server(one: str, other: str) -> bool:

@@ -15,10 +15,7 @@ from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule
 
 LONGEST_VALUE = 60  # characters; a description may be a whole page
-REMEDY = (
-    "Declare it in one of them only, or alike in all, such as in base.yaml; or give each environment its own. "
-    "Environments on different servers say so with prefect_api_url."
-)
+REMEDY = "Declare it in one of them only, or alike in all, such as in base.yaml; or give each environment its own."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +50,8 @@ def declared_otherwise(facts: Facts) -> Iterator[Finding]:
 
     It exists once on the server, so each apply of one environment undoes what the other has set, for ever. Declare it
     in one of them only, or alike in all: what stands in base.yaml, all of them have. Environments have one server if
-    their `prefect_api_url` is the same, or if they name none: then both use the one that Prefect's settings name.
-    `validate --all-environments` finds this; `plan` and `apply` warn of it.
+    their `prefect_api_url` is the same; of those that name none, nobody knows. `validate --all-environments` finds
+    this; `plan` and `apply` warn of it.
     """
     theirs = [dict(_declared(each)) for each in facts.neighbours]
     for what, ours in dict(_declared(facts.environment)).items():  # both kinds may name one pool

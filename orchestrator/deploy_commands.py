@@ -6,9 +6,10 @@ Prefect is imported when the server's turn comes. Where child processes import f
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import anyio
 from cyclopts import Parameter
@@ -41,9 +42,9 @@ from orchestrator.terminal import (
 from orchestrator.terms import cleaning_terms, terms_of
 
 if TYPE_CHECKING:
-    from orchestrator import live
+    from orchestrator import deployer, live
 else:
-    live = late("orchestrator.live")
+    deployer, live = late("orchestrator.deployer"), late("orchestrator.live")
 
 
 @Parameter(name="*")
@@ -184,11 +185,17 @@ def clean(
 def read_repository(server: OnServer | ForReview, terminal: Terminal) -> Asked:
     """Every stage before the server: configuration, discovery, validation, desired state."""
     with terminal.working("reading the repository"):
-        return pipeline.read_repository(server.root, server.env, meanwhile=_load_prefect)
+        return pipeline.read_repository(
+            server.root, server.env, meanwhile=_load_prefect, deployer_schema=_deployer_schema
+        )
 
 
 def _load_prefect() -> None:
     live.make_ready()
+
+
+def _deployer_schema() -> Mapping[str, Any]:
+    return deployer.parameter_schema()
 
 
 async def _plan(asked: Asked, api_url: str | None, scope: Scope) -> Plan:

@@ -84,6 +84,11 @@ async def deploy_everything(
         return Failed(name=_name_of(error), message=error_line(error))
 
 
+def parameter_schema() -> dict[str, Any]:
+    """The schema of this flow's parameters, as `prefect deploy` would store it."""
+    return deploy_everything.parameters.model_dump(exclude_unset=True)
+
+
 async def _read(environment: str) -> Asked:
     """Every stage before the server."""
     settings = load_settings(Path.cwd(), environment)
@@ -92,7 +97,7 @@ async def _read(environment: str) -> Asked:
     validation = validate(settings, discovery)
     for problem in (*validation.errors, *validation.warnings):
         logger.warning(problem_line(problem))
-    desired = work_out(settings, discovery, validation)
+    desired = work_out(settings, discovery, validation, deployer_schema=parameter_schema)
     return Asked(settings=settings, discovery=discovery, desired=desired)
 
 

@@ -51,7 +51,7 @@ from orchestrator.repository import Repository
 from orchestrator.resources import resources_of
 from orchestrator.rules import Facts
 from orchestrator.rules.neighbours import RULE as NEIGHBOURS
-from orchestrator.schemas import Subject, read_schemas
+from orchestrator.schemas import Schema, Subject, read_schemas
 from orchestrator.validation import as_result, not_silenced
 from orchestrator.validation import validate as check
 
@@ -85,20 +85,32 @@ class Asked:
     desired: Desired
 
 
-def read_repository(root: Path, env: str, *, meanwhile: Callable[[], object] | None = None) -> Asked:
+def read_repository(
+    root: Path,
+    env: str,
+    *,
+    meanwhile: Callable[[], object] | None = None,
+    deployer_schema: Callable[[], Schema] | None = None,
+) -> Asked:
     """Every stage before the server.
 
     Args:
         root: the repository.
         env: the environment.
-        meanwhile: as for `children.ask`.
+        meanwhile, deployer_schema: as for `work_out`.
 
     Raises:
         ConfigurationError: with every fault that forbids an apply.
     """
     settings = load_settings(root, env)
     discovery = discover_flows(settings.root, settings.project, settings.declarations)
-    desired = work_out(settings, discovery, validate(settings, discovery), meanwhile=meanwhile)
+    desired = work_out(
+        settings,
+        discovery,
+        validate(settings, discovery),
+        meanwhile=meanwhile,
+        deployer_schema=deployer_schema,
+    )
     return Asked(settings=settings, discovery=discovery, desired=desired)
 
 
@@ -294,13 +306,15 @@ def work_out(
     *,
     checkout: Path | None = None,
     meanwhile: Callable[[], object] | None = None,
+    deployer_schema: Callable[[], Schema] | None = None,
 ) -> Desired:
     """What the environment should have.
 
     Args:
         settings, discovery, validation: what the stages before found.
         checkout: the folder that workers run from, which pull steps name; None: the one that was read.
-        meanwhile: as for `children.ask`.
+        meanwhile: as for `schemas.read_schemas`.
+        deployer_schema: says the parameter schema of the deployer's own flow; None: a child process is asked.
 
     Raises:
         ConfigurationError: a fault forbids any apply (two flows of one name, an unknown parameter, …).
@@ -313,7 +327,7 @@ def work_out(
         for flow in discovery.flows
         if flow.is_valid
     ]
-    subjects.append(Subject(entrypoint=DEPLOYER_ENTRYPOINT, digest=deployer_version()))
+    subjects.append(Subject(entrypoint=DEPLOYER_ENTRYPOINT, digest=deployer_version(), here=deployer_schema))
     cache_file = settings.root / STATE_FOLDER / "cache" / "schemas.json"
     schemas, met = read_schemas(settings.root, subjects, cache_file=cache_file, meanwhile=meanwhile)
     repository = Repository(settings.root)

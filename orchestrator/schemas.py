@@ -44,6 +44,7 @@ class Subject:
     entrypoint: str  # relative to the root, or a dotted module path
     digest: str  # of all code that the schema depends on
     flow: FlowMetadata | None = None  # for the schema from source
+    here: Callable[[], Schema] | None = None  # says it in this process: for code of our own
 
     @property
     def key(self) -> str:
@@ -66,14 +67,14 @@ def read_schemas(
         root: the folder in which the flows run.
         subjects: whose schemas.
         cache_file: where answers are kept; a damaged or unwritable one is worked without.
-        meanwhile: as for `children.ask`.
+        meanwhile: called once while children are asked; not at all where all answers are kept.
 
     Returns:
         Schemas by entrypoint, and a warning (SCH001) for each reason why some could not be had by importing the flow.
     """
     cache = _read_cache(cache_file)
     missing = [subject for subject in subjects if subject.key not in cache]
-    answers = _ask(root, [subject.entrypoint for subject in missing], meanwhile)
+    answers = _answers(root, missing, meanwhile)
     # An answer with a reason may be better next time, when what the flow imports has been installed.
     learned = {item.key: answers[item.entrypoint] for item in missing if not _reason(answers[item.entrypoint])}
     if learned:
@@ -89,12 +90,27 @@ def read_schemas(
     }, warnings
 
 
-def _ask(root: Path, entrypoints: Sequence[str], meanwhile: Callable[[], object] | None) -> dict[str, dict[str, Any]]:
-    answers = ask(root, "schema", entrypoints, seconds=TIME_LIMIT_SECONDS, meanwhile=meanwhile)
-    return {
+def _answers(
+    root: Path, subjects: Sequence[Subject], meanwhile: Callable[[], object] | None
+) -> dict[str, dict[str, Any]]:
+    """By entrypoint: from children, and from this process while they are at work."""
+    here = {subject.entrypoint: subject.here for subject in subjects if subject.here}
+    asked = [subject.entrypoint for subject in subjects if not subject.here]
+    ours: dict[str, dict[str, Any]] = {}
+
+    def in_the_meantime() -> None:
+        if meanwhile is not None:
+            meanwhile()
+        ours.update({entrypoint: {"schema": schema()} for entrypoint, schema in here.items()})
+
+    if here and not asked:
+        in_the_meantime()
+    answers = ask(root, "schema", asked, seconds=TIME_LIMIT_SECONDS, meanwhile=in_the_meantime)
+    theirs = {
         entrypoint: {"error": answer.reason} if isinstance(answer, Failure) else answer
         for entrypoint, answer in answers.items()
     }
+    return {**theirs, **ours}
 
 
 def static_schema(flow: FlowMetadata | None) -> dict[str, Any]:

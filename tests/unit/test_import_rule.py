@@ -286,6 +286,7 @@ OURS: dict[str, set[str]] = {
         "apply",
         "applying",
         "confirmation",
+        "deployer",
         "fault_report",
         "late",
         "live",

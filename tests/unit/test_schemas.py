@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from orchestrator import schemas
+from orchestrator.deployer import parameter_schema
+from orchestrator.desired import DEPLOYER_ENTRYPOINT
 from orchestrator.discovery import discover
 from orchestrator.model import ValidationError
 from orchestrator.schemas import Subject, read_schemas, static_schema
@@ -221,6 +223,32 @@ class TestFlowsThatCannotBeImported:
             ("flows/a_dies.py:4", unimported("it ends the process with exit code 3")),
             ("flows/b_hangs.py:4", unimported("it takes longer than 5 s")),
         ]
+
+
+class TestOurOwnFlow:
+    OURS = Subject(entrypoint="ours.flow", digest="1", here=lambda: {"title": "Ours"})
+
+    def test_is_asked_in_this_process_once(self, tmp_path: Path, children: Path) -> None:
+        called: list[str] = []
+        for _ in range(2):
+            found, warnings = read_schemas(
+                tmp_path, [self.OURS], cache_file=tmp_path / "c.json", meanwhile=lambda: called.append("meanwhile")
+            )
+            assert (found, warnings) == ({"ours.flow": {"title": "Ours"}}, ())
+        assert called == ["meanwhile"]
+        assert not children.exists()
+
+    def test_is_asked_while_children_are_at_work(self, answers: Answers, tmp_path: Path) -> None:
+        typed = [each for each in answers.subjects if "typed" in each.entrypoint]
+        found, _ = read_schemas(answers.root, [*typed, self.OURS], cache_file=tmp_path / "cache.json")
+        assert found["ours.flow"] == {"title": "Ours"}
+        assert found["flows/typed.py:typed"] == answers.schemas["flows/typed.py:typed"]
+
+    def test_says_the_same_there_as_a_child_would(self, tmp_path: Path) -> None:
+        asked = Subject(entrypoint=DEPLOYER_ENTRYPOINT, digest="1")
+        found, warnings = read_schemas(tmp_path, [asked], cache_file=tmp_path / "cache.json")
+        assert warnings == ()
+        assert found[DEPLOYER_ENTRYPOINT] == parameter_schema()
 
 
 @pytest.mark.usefixtures("children")

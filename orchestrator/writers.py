@@ -35,7 +35,7 @@ Job = Callable[[], Awaitable[None]]
 
 MOST_WRITERS = 8
 PATIENCE_SECONDS = 60.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.03, 5.0  # seconds between two tries of one operation
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 5.0  # seconds between two tries of one operation
 GRACE_SECONDS = 5.0  # for jobs that are under way when somebody interrupts
 SILENT_SECONDS = 5.0  # without any success: people are told
 

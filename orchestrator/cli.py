@@ -106,6 +106,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # what an ASCII terminal cannot show must not stop a report
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's usage statistics, and its notice about them, are not ours
     terminated: list[int] = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` ignores it, and SIGTERM goes its way
     signal.signal(signal.SIGTERM, lambda number, _: _end_like_ctrl_c(number, terminated))
     try:
         code = run_command(sys.argv[1:])

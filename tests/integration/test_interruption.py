@@ -85,6 +85,17 @@ async def test_what_was_done_is_told_and_recorded_and_the_next_apply_goes_on(
     assert sorted(api.deployments_of(repository.flow)) == [*NAMES]
 
 
+async def test_a_background_job_of_a_script_can_be_ended(api: Api, commands: Commands) -> None:
+    """Shells start those with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is ignored is inherited
+    try:
+        answer = await interrupted(api, commands, signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert answer.code == 143, answer.text
+    assert "INTERRUPTED: 1 of 4 not made" in answer.out
+
+
 async def test_an_atomic_one_leaves_nothing(api: Api, repository: Repository, commands: Commands, limit: str) -> None:
     answer = await interrupted(api, commands, signal.SIGINT, "--atomic")
 

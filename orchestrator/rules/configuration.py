@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
+from orchestrator.entrypoints import Resolver
+from orchestrator.placeholders import has_placeholder
 from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule, reported, suggestion
 
@@ -135,6 +138,35 @@ def other_extension(facts: Facts) -> Iterator[Finding]:
     return reported(facts, "CFG010")
 
 
+def selects_nothing(facts: Facts) -> Iterator[Finding]:
+    """A pattern of an environment's `select` matches no deployment that a prefect.yaml declares.
+
+    A misspelt one leaves deployments out of the environment without a word, and there they are deleted. Patterns are on
+    `flow/deployment`, with the flow's name, not its function's.
+    """
+    paths = _declared_paths(facts)
+    for index, pattern in enumerate(facts.environment.select):
+        if not paths or pattern == "*" or any(fnmatchcase(path, pattern) for path in paths):
+            continue
+        path, line = facts.environment.place("select", index)
+        yield Finding(
+            path,
+            line,
+            f"The pattern {pattern!r} matches no declared deployment.",
+            suggestion(pattern, paths) or "Correct or remove it.",
+            span=columns_of(facts.repository, path, line, pattern),
+        )
+
+
+def _declared_paths(facts: Facts) -> list[str]:
+    """`flow/deployment` of each declaration; nothing where not all of them are known."""
+    flows = list(map(Resolver(facts.flows), facts.declarations))
+    if not all(flows) or any(has_placeholder(declaration.name) for declaration in facts.declarations):
+        return []
+    named = zip(flows, facts.declarations, strict=True)
+    return [f"{flow.name}/{declaration.name}" for flow, declaration in named if flow is not None]
+
+
 def _marked(facts: Facts, code: str) -> Iterator[Finding]:
     """The faults of one code that reading has met, with the columns of the key that they name."""
     for finding in reported(facts, code):
@@ -239,6 +271,14 @@ RULES: tuple[Rule, ...] = (
         other_extension,
         example="# environments/staging.yml\npolicy:\n  prune: false",
         better="# environments/staging.yaml\npolicy:\n  prune: false",
+    ),
+    Rule(
+        "CFG012",
+        "Pattern that selects nothing",
+        "warning",
+        selects_nothing,
+        example="# environments/staging.yaml\nselect: ['*/stagin-*']",
+        better="# environments/staging.yaml\nselect: ['*/staging-*']",
     ),
     Rule(
         "SCH001",

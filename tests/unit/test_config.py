@@ -622,6 +622,38 @@ class TestPoolTypes:
         assert [kind for kind in types if self.check(tmp_path, kind)] == []
 
 
+class TestSelect:
+    DECLARED = "deployments:\n  - {name: staging-daily, entrypoint: 'flows/etl.py:etl'}\n"
+    FLOW = "from prefect import flow\n@flow(name='shop')\ndef etl(): ...\n"
+
+    def check(self, root: Path, select: str, declared: str = DECLARED) -> list[ValidationError]:
+        environment = f"select:\n  - 'shop/*'\n  - '{select}'\n"
+        files = {"prefect.yaml": declared, "flows/etl.py": self.FLOW, "environments/development.yaml": environment}
+        return list(faults_of(root, files, "CFG012"))
+
+    def test_a_pattern_that_matches_nothing_is_a_warning(self, tmp_path: Path) -> None:
+        (fault,) = self.check(tmp_path, "shop/stagin-daily")
+        assert (fault.location, fault.severity) == ("environments/development.yaml:3", "warning")
+        assert "'shop/stagin-daily' matches no declared deployment" in fault.message
+        assert "shop/staging-daily" in fault.remediation
+        assert marked(tmp_path, fault) == "shop/stagin-daily"
+
+    @pytest.mark.parametrize("select", ["*", "shop/staging-*", "*/staging-daily"])
+    def test_one_that_matches_is_fine(self, tmp_path: Path, select: str) -> None:
+        assert self.check(tmp_path, select) == []
+
+    @pytest.mark.parametrize(
+        "declared",
+        [
+            "deployments: []\n",
+            DECLARED + "  - {name: other, entrypoint: 'flows/gone.py:gone'}\n",
+            DECLARED + "  - {name: '{{ $NAME }}', entrypoint: 'flows/etl.py:etl'}\n",
+        ],
+    )
+    def test_what_is_not_wholly_known_is_left_alone(self, tmp_path: Path, declared: str) -> None:
+        assert self.check(tmp_path, "shop/other", declared) == []
+
+
 class TestMarks:
     """The rules put a caret under the key that a fault names."""
 

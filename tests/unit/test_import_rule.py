@@ -114,7 +114,7 @@ OURS: dict[str, set[str]] = {
         "rules.signatures",
     },
     "rules.images": {"dockerfile", "dockerignore", "repository", "rules.rule", "yaml_source"},
-    "rules.configuration": {"rules.places", "rules.rule"},
+    "rules.configuration": {"entrypoints", "placeholders", "rules.places", "rules.rule"},
     "rules.neighbours": {"config", "rules.places", "rules.rule"},
     "rules.secrets": {"repository", "rules.images", "rules.rule", "secret_scan"},
     "rules.ignored": {"rules.rule"},

@@ -43,6 +43,7 @@ DEPLOYMENT = "deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl\n"
 # What an example takes for granted: files that lie around it.
 AROUND: dict[str, dict[str, str]] = {
     "CFG006": {"Dockerfile": "FROM python:3.11-slim\n"},
+    "CFG012": {"prefect.yaml": DEPLOYMENT.replace("daily", "staging-daily")},
     "DEP002": {"shared/__init__.py": "", "shared/cleaning.py": "def clean(): ...\n"},
     "DPL011": {"prefect.yaml": DEPLOYMENT},
     "DPL012": {"Dockerfile": "FROM python:3.11-slim\n"},

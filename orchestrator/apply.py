@@ -36,6 +36,7 @@ from orchestrator.differences import (
     triggers_to_write,
 )
 from orchestrator.errors import LockedError, OrchestratorError, ServerError, ServerUnreachable
+from orchestrator.interruption import undisturbed
 from orchestrator.masking import without_secrets
 from orchestrator.model import (
     Change,
@@ -50,7 +51,7 @@ from orchestrator.model import (
     ScheduleConfig,
 )
 from orchestrator.plan import COMING, predecessor_kept
-from orchestrator.resources import ResourceWriter, resource_results, undo
+from orchestrator.resources import ResourceWork, ResourceWriter, undo
 from orchestrator.writers import Writers
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,6 @@ WriteTriggers = Callable[[str, DeploymentConfig, Collection[str]], Awaitable[Non
 
 The names are those of automations that count as the deployment's, whoever made them.
 """
-
-LAST_WORDS_SECONDS = 10.0  # for what has to be done after an interruption
 
 FAILURES = (OrchestratorError, TypeError, ValueError, LookupError)
 """What ends one change only; anything else is a bug and is raised."""
@@ -98,7 +97,7 @@ async def apply_plan(
     writers: Writers | None = None,
     write_triggers: WriteTriggers | None = None,
     resources: ResourceWriter | None = None,
-    on_interrupt: Callable[[DeploymentResult], Awaitable[object]] | None = None,
+    on_interrupt: Callable[[DeploymentResult], object] | None = None,
 ) -> DeploymentResult:
     """Carry out a plan.
 
@@ -109,7 +108,7 @@ async def apply_plan(
         writers: how many at a time, and what is repeated; None: as usual.
         write_triggers: writes a deployment's automations; None: they are left alone.
         resources: writes pools, queues and limits; None: they are left alone.
-        on_interrupt: is given what was done by then, when somebody interrupts; it has a few seconds.
+        on_interrupt: is given what was done by then, when somebody interrupts.
 
     Returns:
         One result per change, in the plan's order. Nothing is raised for a change that fails: its result says why.
@@ -121,8 +120,7 @@ async def apply_plan(
                 await work.carry_out()
         except anyio.get_cancelled_exc_class():
             if on_interrupt is not None:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_SECONDS):
-                    await on_interrupt(replace(work.result(), is_interrupted=True))
+                on_interrupt(replace(work.result(), is_interrupted=True))
             raise
     return work.result()
 
@@ -201,20 +199,22 @@ class _Apply:
     async def carry_out(self) -> None:
         """Write everything that there is to write; if that fails and the apply is atomic, take it back."""
         try:
-            await self.writers.do([self._write_resources])
+            await self._write_resources()
             for jobs in self._phases():
                 await self.writers.do([partial(self._one, change, part) for change, part in jobs])
         except anyio.get_cancelled_exc_class():
             await self._interrupted()
             raise
         if self.atomic and self.stopped:
-            await self._restore()
+            await undisturbed(self._restore)
 
     async def _write_resources(self) -> None:
         if self.stopped or self.resource_writer is None:
             return
-        async for result in resource_results(self.plan.resources, self.resource_writer):
-            self.resources.append(result)
+        work = ResourceWork(self.resource_writer)
+        self.resources = work.results
+        for change in self.plan.resources:
+            await self.writers.do([partial(work.carry_out, change)])
         broken = [result.label for result in self.resources if result.status == "failed"]
         if self.atomic and broken:
             self._stop(f"--atomic, and {broken[0]} failed")
@@ -349,8 +349,7 @@ class _Apply:
         logger.warning("Interrupted: %d of %d changes were made.", made, self.plan.writes)
         if self.atomic:
             self._stop("it was interrupted")
-            with anyio.CancelScope(shield=True):
-                await self._restore()
+            await undisturbed(self._restore)
 
     async def _restore(self) -> None:
         """Set back everything that was touched: deployments first, since they need the pools and queues."""
@@ -501,7 +500,9 @@ def _labels(config: DeploymentConfig, plan: Plan) -> dict[str, str]:
 
 def _reason(error: Exception, change: Change) -> str:
     told = str(error) if isinstance(error, OrchestratorError) else f"{type(error).__name__}: {error}"
-    return without_secrets(told, change.desired) if change.desired else told
+    for config in (change.desired, change.live.config if change.live else None):  # either is sent
+        told = without_secrets(told, config) if config else told
+    return told
 
 
 def _result(change: Change, status: ResultStatus, error: str | None = None) -> ChangeResult:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
+
+import anyio
 
 from orchestrator.apply import apply_plan, untouched
 from orchestrator.automations import read_triggers, write_triggers
@@ -15,6 +17,7 @@ from orchestrator.desired import Selection
 from orchestrator.errors import HeldError, ServerBusy, ServerError, ServerUnreachable
 from orchestrator.facts import misfits, read_facts
 from orchestrator.holds import held_back, read_hold, release_hold, set_hold
+from orchestrator.interruption import undisturbed
 from orchestrator.lock import environment_lock
 from orchestrator.model import (
     Change,
@@ -60,6 +63,8 @@ from orchestrator.verify import pool_findings, verify, waits_for_runs, why_not_r
 from orchestrator.writers import PATIENCE_SECONDS, Writers
 
 logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS = 10.0  # for what has to be done after an interruption
 
 # ---------------------------------------------------------------------------------------------------------
 # Plan
@@ -175,7 +180,7 @@ async def apply_changes(
         RefusedError: the plan was reviewed, and the server has moved since.
         ServerUnreachable, ServerError: the server did not answer before anything was written.
     """
-    terms = terms or Terms()
+    terms, interrupted = terms or Terms(), on_interrupt or (lambda _: None)
     async with open_server(api_url) as server:
         if not plan.has_changes:
             await _end_hold(terms, plan.owner, server)
@@ -184,21 +189,21 @@ async def apply_changes(
             now = await _still_the_same(plan, terms, server, waited=lock.waited)
             await _require_no_hold(terms, plan.owner, server)
             earlier = await _hold(terms, server)
-
-            async def interrupted(result: DeploymentResult) -> None:
-                await _settle_hold(result, terms, earlier, plan.owner, server)
-                if on_interrupt is not None:
-                    on_interrupt(result)
-
-            writers = Writers(before=lock.require, alive=server.is_alive)
-            result = await _carry_out(now, terms, server, writers, interrupted)
-            await _settle_hold(result, terms, earlier, plan.owner, server)
-        return await _verified(now, result, server) if terms.verifies else result
+            writers = Writers(patience=PATIENCE_SECONDS, before=lock.require, alive=server.is_alive)
+            work = _Work(now, terms, server, writers, earlier)
+            result = await _carried_out(work, interrupted)
+        if not terms.verifies:
+            return result
+        try:
+            return await _verified(now, result, server)
+        except anyio.get_cancelled_exc_class():
+            interrupted(replace(result, is_interrupted=True))
+            raise
 
 
 def is_undone(result: DeploymentResult, terms: Terms) -> bool:
-    """Whether an atomic apply has failed: all that could be set back was, and it began nothing that goes on."""
-    return terms.is_atomic and bool(result.failed)
+    """Whether an atomic apply has failed, and nothing of it stands: it began nothing that goes on."""
+    return terms.is_atomic and bool(result.failed) and not result.wrote
 
 
 async def _hold(terms: Terms, server: PrefectServer) -> Hold | None:
@@ -210,19 +215,14 @@ async def _hold(terms: Terms, server: PrefectServer) -> Hold | None:
     return earlier
 
 
-async def _settle_hold(
-    result: DeploymentResult, terms: Terms, earlier: Hold | None, owner: Owner, server: PrefectServer
-) -> None:
-    """What becomes of holds after an apply: the one that it came with may be as undone as its changes."""
-    if terms.hold is not None and is_undone(result, terms):
-        await (set_hold(server, earlier) if earlier else release_hold(server, owner))
-    if result.wrote:
-        await _end_hold(terms, owner, server)
-
-
 async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer) -> DeploymentResult:
+    read = partial(_read_live, server)
+    return _with_findings(result, await verify(plan, result, server, read=read))
+
+
+def _with_findings(result: DeploymentResult, more: Mapping[str, tuple[Finding, ...]]) -> DeploymentResult:
     findings = dict(result.findings)
-    for place, found in (await verify(plan, result, server, read=partial(_read_live, server))).items():
+    for place, found in more.items():
         findings[place] = (*findings.get(place, ()), *found)
     return replace(result, findings=findings)
 
@@ -272,54 +272,99 @@ class _PatientWriter:
         await self._writers.attempt(partial(self._door.remove, spec))
 
 
-async def _carry_out(
-    plan: Plan,
-    terms: Terms,
-    server: PrefectServer,
-    writers: Writers,
-    on_interrupt: Callable[[DeploymentResult], Awaitable[None]],
-) -> DeploymentResult:
-    """Write what there is to write, then the record, whatever became of it."""
-    record = partial(_recorded, plan, terms=terms, server=server, writers=writers)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """An apply under the lock."""
 
-    async def interrupted(result: DeploymentResult) -> None:
-        await on_interrupt(await record(result))
-
-    result = await apply_plan(
-        plan,
-        server,
-        atomic=terms.is_atomic,
-        writers=writers,
-        write_triggers=partial(write_triggers, server),
-        resources=_PatientWriter(ResourceDoor(server), writers),
-        on_interrupt=interrupted,
-    )
-    return await record(result)
+    plan: Plan
+    terms: Terms
+    server: PrefectServer
+    writers: Writers
+    earlier_hold: Hold | None  # that there was before this apply set its own
 
 
-async def _recorded(
-    plan: Plan, result: DeploymentResult, *, terms: Terms, server: PrefectServer, writers: Writers
-) -> DeploymentResult:
-    """The result with its revision. That it could not be recorded is a finding: the changes are made.
+async def _carried_out(work: _Work, on_interrupt: Callable[[DeploymentResult], object]) -> DeploymentResult:
+    """Write what there is to write, then the record, whatever became of it and whoever interrupts."""
+    known: list[DeploymentResult] = []  # the last one is the newest
 
-    It is recorded without the lock, too, if that was lost meanwhile. A server that is gone is asked once more only.
-    """
-    store = RevisionStore(server, plan.owner)
-
-    async def record() -> Revision | None:
-        before = await (_last_record(store) if terms.concerns_all else store.latest())  # a part alone would be no state
-        return await record_apply(store, plan, result, terms, before)
+    async def finish() -> None:
+        known.append(await _finished(work, known[-1]))
 
     try:
-        with server.writing():
-            revision = await Writers(patience=0.0 if writers.is_gone else PATIENCE_SECONDS).attempt(record)
-    except ServerError as error:
-        unrecorded = Finding(
-            message=f"The changes were made, but not recorded: {error.message}",
-            remedy="`history` and `rollback` do not know of them; the next apply that changes something is recorded.",
-        )
-        return replace(result, findings={plan.owner.tag: (unrecorded,)})
-    return replace(result, revision=revision.number if revision else None)
+        known.append(await _written(work, known.append))
+    except anyio.get_cancelled_exc_class():
+        with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_SECONDS):
+            await finish()
+        on_interrupt(known[-1])
+        raise
+    try:
+        await undisturbed(finish, seconds=LAST_WORDS_SECONDS)
+    except anyio.get_cancelled_exc_class():
+        on_interrupt(replace(known[-1], is_interrupted=True))
+        raise
+    return known[-1]
+
+
+async def _written(work: _Work, on_interrupt: Callable[[DeploymentResult], object]) -> DeploymentResult:
+    return await apply_plan(
+        work.plan,
+        work.server,
+        atomic=work.terms.is_atomic,
+        writers=work.writers,
+        write_triggers=partial(write_triggers, work.server),
+        resources=_PatientWriter(ResourceDoor(work.server), work.writers),
+        on_interrupt=on_interrupt,
+    )
+
+
+async def _finished(work: _Work, result: DeploymentResult) -> DeploymentResult:
+    """The result with its revision, and with the hold as it is to be from now on.
+
+    What fails of that is a finding: the changes are made. It is recorded without the lock, too, if that was lost
+    meanwhile. A server that is gone is asked once more only.
+    """
+    patient = Writers(patience=0.0 if work.writers.is_gone else PATIENCE_SECONDS)
+    with work.server.writing():
+        try:
+            revision = await patient.attempt(partial(_record, work, result))
+            result = replace(result, revision=revision.number if revision else None)
+        except ServerError as error:
+            result = _with_findings(result, {work.plan.owner.tag: (_unrecorded(error),)})
+        try:
+            await patient.attempt(partial(_settle_hold, work, result))
+        except ServerError as error:
+            result = _with_findings(result, {work.plan.owner.tag: (_unsettled(error),)})
+    return result
+
+
+async def _record(work: _Work, result: DeploymentResult) -> Revision | None:
+    store = RevisionStore(work.server, work.plan.owner)
+    # A part alone would be no state.
+    before = await (_last_record(store) if work.terms.concerns_all else store.latest())
+    return await record_apply(store, work.plan, result, work.terms, before)
+
+
+async def _settle_hold(work: _Work, result: DeploymentResult) -> None:
+    """What becomes of holds after an apply: the one that it came with may be as undone as its changes."""
+    owner, server = work.plan.owner, work.server
+    if work.terms.hold is not None and is_undone(result, work.terms):
+        await (set_hold(server, work.earlier_hold) if work.earlier_hold else release_hold(server, owner))
+    if result.wrote:
+        await _end_hold(work.terms, owner, server)
+
+
+def _unrecorded(error: ServerError) -> Finding:
+    return Finding(
+        message=f"The changes were made, but not recorded: {error.message}",
+        remedy="`history` and `rollback` do not know of them; the next apply that changes something is recorded.",
+    )
+
+
+def _unsettled(error: ServerError) -> Finding:
+    return Finding(
+        message=f"Whether scheduled sync is held back could not be settled: {error.message}",
+        remedy="`status` tells how it is, `rollback --release` lets it go on.",
+    )
 
 
 async def _last_record(store: RevisionStore) -> RecordedState | None:

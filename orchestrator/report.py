@@ -61,12 +61,13 @@ def _verdict(result: DeploymentResult) -> str:
     if any(item.status == "restored" for item in result.outcomes):
         return f"{'INTERRUPTED' if result.is_interrupted else 'FAILED'}: what was set back is told above"
     asked = sum(item.status != "unchanged" for item in result.outcomes)
-    left = f"{len(result.failed)} of {asked} not made" if result.failed else "see above"
+    left = f"{len(result.failed)} of {asked} not made" if result.failed else ""
+    go_on = f"{left}; the same command goes on from here" if left else "all was made, `orchestrator status` verifies it"
     words = {
         "no-changes": "nothing to change",
         "completed": "done",
-        "degraded": f"DEGRADED: {left}",
-        "interrupted": f"INTERRUPTED: {left}; the same command goes on from here",
+        "degraded": f"DEGRADED: {left or 'see above'}",
+        "interrupted": f"INTERRUPTED: {go_on}",
     }
     return words[result.status]
 

@@ -6,7 +6,7 @@ Where the environment is silent the server decides, and nothing is ever deleted:
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
@@ -225,56 +225,67 @@ def _moved_type(wanted: Spec, last: Spec, revision: int, told: str) -> Iterator[
 
 
 async def apply_resources(changes: Sequence[ResourceChange], writer: ResourceWriter) -> tuple[ResourceResult, ...]:
-    """Carry out changes, in their order: all that `resource_results` gives."""
-    return tuple([result async for result in resource_results(changes, writer)])
-
-
-async def resource_results(changes: Sequence[ResourceChange], writer: ResourceWriter) -> AsyncIterator[ResourceResult]:
     """Carry out changes, in their order.
 
     Args:
         changes: as `plan_resources` gives them.
         writer: who writes.
 
-    Yields:
-        One result per change, when it is known. Nothing is raised for one that fails: its result says why, and the
-        others go on. When the server does not answer any more, the rest is skipped. A create whose result says `update`
-        found that somebody else had created it in the meantime.
+    Returns:
+        One result per change, as `ResourceWork` has them.
     """
-    gone = False
-    moved: set[str] = set()  # pools in which a queue's priority was written
+    work = ResourceWork(writer)
     for change in changes:
-        if gone and change.writes:
-            yield _result(change, "skipped", "not tried: the server did not answer any more")
-            continue
+        await work.carry_out(change)
+    return tuple(work.results)
+
+
+class ResourceWork:
+    """Changes of pools, queues and limits, carried out one after the other, and what became of each so far.
+
+    Nothing is raised for one that fails: its result says why, and the others can go on. When the server does not answer
+    any more, the rest is skipped. A create whose result says `update` found that somebody else had created it in the
+    meantime.
+    """
+
+    def __init__(self, writer: ResourceWriter) -> None:
+        self.results: list[ResourceResult] = []
+        self._writer = writer
+        self._is_gone = False
+        self._moved: set[str] = set()  # pools in which a queue's priority was written
+
+    async def carry_out(self, change: ResourceChange) -> None:
+        """The next change, in the order of `plan_resources`."""
+        if self._is_gone and change.writes:
+            self.results.append(_result(change, "skipped", "not tried: the server did not answer any more"))
+            return
+        self.results.append(_result(change, "failed", "It was interrupted."))  # until it is done
         try:
-            result = await _carry_out(change, writer, moved)
+            self.results[-1] = await self._written(change)
         except OrchestratorError as error:
             if isinstance(error, ServerUnreachable):
-                gone = True
-                moved.clear()
+                self._is_gone = True
+                self._moved.clear()
             logger.error("%s %s %s failed: %s", change.action, change.resource, change.name, error)
-            result = _result(change, "failed", str(error))
-        yield result
+            self.results[-1] = _result(change, "failed", str(error))
 
-
-async def _carry_out(change: ResourceChange, writer: ResourceWriter, moved: set[str]) -> ResourceResult:
-    spec = change.desired
-    if change.action == "conflict":
-        return _result(change, "skipped", "; ".join(change.reasons))
-    if isinstance(spec, QueueSpec) and any(diff.path == "priority" for diff in change.fields):
-        moved.add(spec.pool)
-    if change.action == "unchanged":
-        if isinstance(spec, QueueSpec) and spec.pool in moved and spec.priority is not None:
-            await writer.update(spec, ("priority",))  # a queue before it may have pushed it down
-        return _result(change, "unchanged")
-    made = False
-    if change.action == "create":
-        made = await writer.create(spec)
-    else:
-        await writer.update(spec, [diff.path for diff in change.fields])
-    logger.info("%s %s %s", change.action, change.resource, change.name)
-    return _result(change if made or change.action != "create" else replace(change, action="update"), "applied")
+    async def _written(self, change: ResourceChange) -> ResourceResult:
+        spec = change.desired
+        if change.action == "conflict":
+            return _result(change, "skipped", "; ".join(change.reasons))
+        if isinstance(spec, QueueSpec) and any(diff.path == "priority" for diff in change.fields):
+            self._moved.add(spec.pool)
+        if change.action == "unchanged":
+            if isinstance(spec, QueueSpec) and spec.pool in self._moved and spec.priority is not None:
+                await self._writer.update(spec, ("priority",))  # a queue before it may have pushed it down
+            return _result(change, "unchanged")
+        made = False
+        if change.action == "create":
+            made = await self._writer.create(spec)
+        else:
+            await self._writer.update(spec, [diff.path for diff in change.fields])
+        logger.info("%s %s %s", change.action, change.resource, change.name)
+        return _result(change if made or change.action != "create" else replace(change, action="update"), "applied")
 
 
 async def undo(
@@ -287,7 +298,7 @@ async def undo(
 
     Args:
         changes: that were carried out.
-        results: what `apply_resources` returned for them.
+        results: what became of them, one for each.
         writer: who writes.
 
     Returns:

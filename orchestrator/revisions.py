@@ -247,6 +247,8 @@ async def record_apply(
     state = result.status
     if not result.wrote or state == "no-changes":
         return None
+    if state == "interrupted" and not result.failed:
+        state = "completed"  # it came too late to change anything
     revision = Revision(
         number=0,
         owner=plan.owner,

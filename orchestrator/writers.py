@@ -10,8 +10,7 @@ Avoidance in Computer Networks", 1989).
 What a server answers that is busy, or that does not answer, is repeated, with pauses that double and vary. When no
 writer has got anything done for a minute the server counts as gone.
 
-Who interrupts them waits for what is under way, for a few seconds: a write that has left us is done by the server
-whether we hear of it or not.
+Who interrupts them waits for what is under way, for a few seconds.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from orchestrator.errors import ServerBusy, ServerError, ServerUnreachable
+from orchestrator.interruption import Grace
 
 logger = logging.getLogger(__name__)
 
@@ -147,10 +146,9 @@ class Writers:
         self._patience, self._before, self._clock, self._sleep = patience, before, clock, sleep
         self._last_success, self._told = clock(), False
         self._alive, self._hung_up = alive, 0
-        self._grace = grace
+        self._grace_seconds = grace
         self._gone: ServerUnreachable | None = None
         self._running = 0
-        self._under_way: set[anyio.CancelScope] = set()
         self._ended = anyio.Event()
 
     def hope_again(self) -> None:
@@ -170,25 +168,26 @@ class Writers:
         are under way; others do not begin.
         """
         faults: list[Exception] = []
+        grace = Grace(self._grace_seconds)
         async with anyio.create_task_group() as group:
-            group.start_soon(self._end_soon)
+            group.start_soon(grace.watch)
             for job in jobs:
                 while self._running >= self.throttle.limit:
                     await self._ended.wait()
                 if faults:
                     break
                 self._running += 1
-                group.start_soon(self._one, job, faults)
+                group.start_soon(self._one, job, grace, faults)
             while self._running:
                 await self._ended.wait()
             group.cancel_scope.cancel()
         if faults:
             raise faults[0]
 
-    async def _one(self, job: Job, faults: list[Exception]) -> None:
+    async def _one(self, job: Job, grace: Grace, faults: list[Exception]) -> None:
         try:
             await checkpoint_if_cancelled()
-            with self._shielded():
+            with grace.shield():
                 await job()
         except Exception as error:
             faults.append(error)
@@ -196,23 +195,6 @@ class Writers:
             self._running -= 1
             self._ended.set()
             self._ended = anyio.Event()
-
-    @contextmanager
-    def _shielded(self) -> Iterator[None]:
-        with anyio.CancelScope(shield=True) as scope:
-            self._under_way.add(scope)
-            try:
-                yield
-            finally:
-                self._under_way.remove(scope)
-
-    async def _end_soon(self) -> None:
-        """When somebody interrupts, set a time for the jobs that are under way."""
-        try:
-            await anyio.sleep_forever()
-        finally:
-            for scope in self._under_way:
-                scope.deadline = anyio.current_time() + self._grace
 
     async def attempt(self, operation: Callable[[], Awaitable[Result]]) -> Result:
         """Try an operation until it succeeds, fails for good, or patience ends. It must bear being repeated.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,30 @@ def commands(prefect_server: PrefectServer, repository: Repository, limit: str, 
     return Commands(write_files(tmp_path, files), {**os.environ, **prefect_server.environment})
 
 
-async def interrupted(api: Api, commands: Commands, number: signal.Signals, *arguments: str) -> Answer:
-    """`apply` that is signalled while the server creates the second deployment."""
+Moment = Callable[[Sequence[str]], bool]
+
+
+def second_create(paths: Sequence[str]) -> bool:
+    return paths[-1] == "deployments/" and paths.count("deployments/") == 2
+
+
+def recording(paths: Sequence[str]) -> bool:
+    return paths[-1] == "block_documents/"
+
+
+def verifying(paths: Sequence[str]) -> bool:
+    return paths[-1] == "deployments/filter" and "block_documents/" in paths
+
+
+async def interrupted(
+    api: Api, commands: Commands, number: signal.Signals, *arguments: str, when: Moment = second_create
+) -> Answer:
+    """`apply` that is signalled while the server has the request of that moment; `when` sees all paths so far."""
     async with proxy_to(api.url) as proxy:
         process = await commands.start(proxy.api_url, "apply", "--yes", *arguments)
 
         def strike(request: Request) -> Fault | None:
-            creates = [each for each in proxy.writes if each.path == "/api/deployments/"]
-            if request.path != "/api/deployments/" or len(creates) != 2:
+            if not when([each.path.removeprefix("/api/") for each in proxy.seen]):
                 return None
             process.send_signal(number)
             return "delay"
@@ -83,6 +100,18 @@ async def test_what_was_done_is_told_and_recorded_and_the_next_apply_goes_on(
     assert (await told(api, commands, "apply", "--yes"))["status"] == "completed"
     assert (await told(api, commands, "plan", "--detailed-exitcode"))["summary"]["unchanged"] == len(NAMES)
     assert sorted(api.deployments_of(repository.flow)) == [*NAMES]
+
+
+@pytest.mark.parametrize("when", [recording, verifying])
+async def test_what_is_done_by_then_is_recorded_and_told(api: Api, commands: Commands, when: Moment) -> None:
+    answer = await interrupted(api, commands, signal.SIGINT, "--output", "json", when=when)
+
+    assert answer.code == EXIT_INTERRUPTED, answer.text
+    result = json.loads(answer.out)
+    assert (result["status"], result["revision"]) == ("interrupted", 1)
+    assert {item["status"] for item in result["results"]} == {"applied"}
+    (revision,) = (await told(api, commands, "history"))["revisions"]
+    assert (revision["status"], revision["failed"]) == ("completed", 0)
 
 
 async def test_a_background_job_of_a_script_can_be_ended(api: Api, commands: Commands) -> None:

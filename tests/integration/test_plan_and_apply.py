@@ -800,6 +800,39 @@ async def test_after_the_connection_is_lost_nothing_more_is_tried(api: Api, repo
     assert "not tried" in str(result.results[2].error)
 
 
+@pytest.mark.parametrize("lost_at", ["a deployment", "the record", "what comes after it"])
+async def test_an_apply_tells_what_it_did_though_the_server_is_gone_at_its_end(
+    api: Api, repository: Repository, monkeypatch: pytest.MonkeyPatch, lost_at: str
+) -> None:
+    writes = {"a deployment": 1, "the record": 2, "what comes after it": 2}[lost_at]
+    monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.2)
+    desired = Desired(owner=repository.owner, deployments=(repository.wants("a"), repository.wants("b")))
+    async with proxy_to(api.url) as proxy:
+        plan = await live.plan_changes(desired, Policy(), api_url=proxy.api_url)
+        recorded: list[str] = []
+
+        def judge(request: Request) -> Fault | None:
+            creates = [each for each in proxy.writes if each.path == "/api/deployments/"]
+            if recorded or len(creates) > writes or (lost_at == "the record" and is_the_record(request)):
+                return "hang up"
+            if is_the_record(request):
+                recorded.append(request.path)
+            return None
+
+        proxy.judge = judge
+        with retries(0):
+            result = await live.apply_changes(plan, api_url=proxy.api_url, terms=Terms())
+    assert statuses(result) == {"a": "applied", "b": "applied" if writes == 2 else "failed"}
+    assert result.status == "degraded"
+    messages = " ".join(finding.message for found in result.findings.values() for finding in found)
+    assert ("not recorded" in messages) == (lost_at != "what comes after it")
+    assert ("could not be settled" in messages) == (lost_at != "the record")  # where it is the record alone that is
+
+
+def is_the_record(request: Request) -> bool:
+    return request.writes and request.path == "/api/block_documents/"
+
+
 async def test_an_update_cut_between_fields_and_schedules_is_finished_by_the_next(
     api: Api, repository: Repository
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from orchestrator.model import (
     DeploymentResult,
     Desired,
     Finding,
+    LimitSpec,
     LiveDeployment,
     LivePool,
     LiveResources,
@@ -30,7 +32,7 @@ from orchestrator.model import (
     ScheduleConfig,
 )
 from orchestrator.plan import make_plan, with_findings
-from orchestrator.resources import plan_resources
+from orchestrator.resources import Spec, plan_resources
 from orchestrator.writers import Writers
 from tests.unit.builders import API_URL, OWNER, cron, deployment, live, problem
 from tests.unit.test_resources import RATE, TAG, Notes
@@ -526,6 +528,28 @@ class TestAtomic:
         assert "'docker'" in (pool.error or "")
         assert "work pool p cannot be done" in (limit.error or "")
 
+    async def test_is_set_back_to_the_end_though_somebody_interrupts_that(self) -> None:
+        there = [live(deployment(f"{name}/x", description="old")) for name in "abcd"]
+        wanted = [deployment(f"{name}/x", description="new") for name in "abcd"]
+        limits = plan_resources(Resources(limits=(RATE, TAG)), LiveResources())
+        notebook, notes = Notebook.holding(*there, fails={}), Notes()
+        update = notebook.update_deployment
+
+        async def interrupt(id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
+            if config.deployment_path == "d/x" and config.description == "new":
+                raise NO
+            if config.deployment_path == "c/x" and config.description == "old":
+                task.cancel()
+                await anyio.lowlevel.checkpoint()
+            await update(id_, config, fields)
+
+        notebook.update_deployment = interrupt  # type: ignore[method-assign]
+        plan = plan_of(wanted, there, resources=limits)
+        task = asyncio.create_task(apply_plan(plan, notebook, atomic=True, resources=notes))
+        await asyncio.wait([task])
+        assert notebook.there == {item.id: item for item in there}
+        assert notes.said[-2:] == ["remove database", "remove api"]
+
 
 async def interrupted_at(
     notebook: Notebook, path: str, plan: Plan, *, hangs: bool = False, **more: Any
@@ -533,9 +557,6 @@ async def interrupted_at(
     """The result as it is told when somebody interrupts while the deployment of this path is being created."""
     told: list[DeploymentResult] = []
     create = notebook.create_deployment
-
-    async def told_with(result: DeploymentResult) -> None:
-        told.append(result)
 
     with anyio.CancelScope() as scope:
 
@@ -546,12 +567,29 @@ async def interrupted_at(
             return await create(config, labels)
 
         notebook.create_deployment = interrupt  # type: ignore[method-assign]
-        await apply_plan(plan, notebook, on_interrupt=told_with, **more)
+        await apply_plan(plan, notebook, on_interrupt=told.append, **more)
     assert scope.cancelled_caught
     return told[0]
 
 
 class TestAnInterruption:
+    async def test_lets_the_limit_under_way_be_written_and_no_further_one(self) -> None:
+        limits = [LimitSpec(scope="tag", name=f"t{number}", slots=1) for number in range(3)]
+        notes, told = Notes(), list[DeploymentResult]()
+        create = notes.create
+        with anyio.CancelScope() as scope:
+
+            async def interrupt(spec: Spec) -> bool:
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+                return await create(spec)
+
+            notes.create = interrupt  # type: ignore[method-assign]
+            plan = plan_of([deployment()], resources=plan_resources(Resources(limits=tuple(limits)), LiveResources()))
+            await apply_plan(plan, Notebook(), resources=notes, on_interrupt=told.append)
+        assert notes.said == ["create t0"]
+        assert [item.status for item in told[0].resources] == ["applied", "skipped", "skipped"]
+
     async def test_lets_the_write_under_way_end_and_tells_what_was_done(self) -> None:
         notebook = Notebook()
         wanted = [deployment(f"{name}/x") for name in "abc"]

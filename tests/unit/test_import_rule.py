@@ -196,8 +196,9 @@ OURS: dict[str, set[str]] = {
     "lock": {"server"},
     "verify": {"differences", "server"},
     # writing: sees the server through a Protocol only
-    "writers": set(),
-    "apply": {"config", "differences", "masking", "plan", "resources", "writers"},
+    "interruption": set(),
+    "writers": {"interruption"},
+    "apply": {"config", "differences", "interruption", "masking", "plan", "resources", "writers"},
     # putting it together
     "late": set(),
     "live": {
@@ -207,6 +208,7 @@ OURS: dict[str, set[str]] = {
         "desired",
         "facts",
         "holds",
+        "interruption",
         "lock",
         "moved",
         "pipeline",

@@ -14,6 +14,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -151,7 +152,8 @@ class PrefectServer:
                 return rows
 
     async def deployments_with_scheduled_runs(self, ids: Sequence[str]) -> frozenset[str]:
-        """Which of these deployments have runs waiting for their time.
+        """Which of these deployments have runs waiting for a time to come. A scheduler that works leaves none without;
+        one that is dead leaves late ones, where no worker takes them.
 
         One that runs every minute has a hundred of them, so each further page leaves out whom the last one named.
         """
@@ -169,7 +171,10 @@ class PrefectServer:
     async def _next_to_run(self, ids: Collection[str]) -> set[str]:
         query = {
             "deployments": {"id": {"any_": sorted(ids)}},
-            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+            "flow_runs": {
+                "state": {"type": {"any_": ["SCHEDULED"]}},
+                "expected_start_time": {"after_": datetime.now(UTC).isoformat()},
+            },
             "sort": "EXPECTED_START_TIME_ASC",
             "limit": PAGE,
         }
@@ -302,13 +307,13 @@ class PrefectServer:
         body = {} if at_most is None else {"min_runs": at_most, "max_runs": at_most}
         await self._despite_a_race("POST", "/deployments/{id}/schedule", path_params={"id": id_}, json=body)
 
-    async def has_scheduler(self) -> bool:
-        """Whether the server says that its scheduler is on; Prefect Cloud, and who hides its settings, says nothing."""
+    async def has_scheduler(self) -> bool | None:
+        """Whether the server says that its scheduler is on; None: it does not say, as Prefect Cloud."""
         try:
             settings = await self.request("GET", "/admin/settings")
             return bool(settings["server"]["services"]["scheduler"]["enabled"])
         except (ServerError, LookupError, TypeError):
-            return False
+            return None
 
     async def pause_deployment(self, id_: str) -> None:
         await self.request("POST", "/deployments/{id}/pause_deployment", path_params={"id": id_})

@@ -25,7 +25,15 @@ WORKERLESS = (":push", ":managed")  # endings of pool types that need no worker
 
 NOT_SCHEDULED = Finding(
     message="its schedule is active, but no run is scheduled",
-    remedy="does the server's scheduler run? (its log says)",
+    remedy="does the server's scheduler run (its log says), and has the rule a date in the coming 100 days?",
+)
+SWITCHED_OFF = Finding(
+    message="its schedule is active, but no run is scheduled: the server says that its scheduler is off",
+    remedy="start the server with PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED=true, or the services beside it",
+)
+ASKED_FOR = Finding(
+    message="its schedule is active, but the server's scheduler has made no run of it",
+    remedy="does it run? (the server's log says) The next run was made by asking for it, and will be the only one",
 )
 NO_DATES = Finding(
     message="its schedule is active, but has no date in the coming 100 days, for which the server schedules",
@@ -156,17 +164,19 @@ async def _unscheduled(
     """
     missing = {item.id: item.config.deployment_path for item in there if waits_for_runs(item)}
     missing = await _without_runs(missing, server)
-    is_known = bool(missing) and await server.has_scheduler()
-    if not is_known:
+    has_scheduler = await server.has_scheduler() if missing else None
+    if not has_scheduler:  # it may be elsewhere
         missing = await _waited_for(missing, server, patience)
+    if has_scheduler is False:
+        return [(path, SWITCHED_OFF) for path in missing.values()]
     refused = {id_ for id_ in missing if not await _gets_a_run(id_, server)}
     dateless = await _without_runs(missing, server)
     found = []
     for id_, path in missing.items():
-        if id_ in dateless and id_ not in refused:
-            found.append((path, NO_DATES))
-        elif id_ in refused or not is_known:
-            found.append((path, NOT_SCHEDULED))
+        if id_ in dateless:
+            found.append((path, NOT_SCHEDULED if id_ in refused else NO_DATES))
+        elif has_scheduler is None:
+            found.append((path, ASKED_FOR))
     return found
 
 

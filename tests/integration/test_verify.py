@@ -211,9 +211,38 @@ async def test_a_server_that_cannot_make_runs_is_noticed(slow: Api, owner: Owner
 async def test_a_server_that_schedules_nothing_is_noticed(silent: Api, owner: Owner) -> None:
     plan, result = await applied(silent.url, owner, wants(owner, schedules=NIGHTLY), wants(owner, "calm"))
 
-    findings = await found_by(silent.url, plan, result, patience=8)
-    assert words(findings) == {"daily": [("error", "its schedule is active, but no run is scheduled")]}
-    assert "scheduler" in findings[f"{owner.project}/daily"][0].remedy
+    findings = await found_by(silent.url, plan, result, patience=1)
+    ((severity, message),) = words(findings)["daily"]
+    assert (severity, "says that its scheduler is off" in message) == ("error", True)
+    assert silent.scheduled_runs(silent.deployment(f"{owner.project}/daily")["id"]) == []  # for `status` to tell
+
+
+@pytest.mark.parametrize("rule", ["0 4 * * *", "far"])
+async def test_a_server_that_does_not_say_is_waited_for(silent: Api, owner: Owner, rule: str) -> None:
+    """As Prefect Cloud: what it says when it is asked for a run tells whether there could be any."""
+    far = datetime.now(UTC) + timedelta(days=200)
+    dates = (cron(f"0 0 {min(far.day, 28)} {far.month} *" if rule == "far" else rule, timezone="UTC"),)
+    plan, result = await applied(silent.url, owner, wants(owner, schedules=dates))
+    async with proxy_to(silent.url) as proxy:
+        proxy.judge = always("500", when=lambda request: request.path.endswith("/admin/settings"))
+        ((severity, message),) = words(await found_by(proxy.api_url, plan, result, patience=1))["daily"]
+    if rule == "far":
+        assert (severity, "no date in the coming 100 days" in message) == ("warning", True)
+    else:
+        assert (severity, "scheduler has made no run of it" in message) == ("error", True)
+
+
+async def test_a_run_that_is_late_is_no_sign_of_a_scheduler(silent: Api, owner: Owner) -> None:
+    await applied(silent.url, owner, wants(owner, schedules=NIGHTLY))
+    id_ = silent.deployment(f"{owner.project}/daily")["id"]
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    silent.post(
+        f"/deployments/{id_}/create_flow_run",
+        state={"type": "SCHEDULED", "state_details": {"scheduled_time": yesterday}},
+    )
+    assert silent.scheduled_runs(id_)
+    async with open_server(silent.url) as server:
+        assert await server.deployments_with_scheduled_runs((id_,)) == frozenset()
 
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

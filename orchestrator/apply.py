@@ -169,7 +169,7 @@ class _Apply:
         self.due = [change for change in plan.changes if _is_due(change)]
         self.results = {change.deployment: _without_a_write(change) for change in plan.changes if not _is_due(change)}
         self.resources: list[ResourceResult] = []  # as they come
-        wrong = [f"{change.resource} {change.name}" for change in plan.resources if change.action == "conflict"]
+        wrong = [change.label for change in plan.resources if change.action == "conflict"]
         blocked = [*wrong, *(result.deployment for result in self.results.values() if result.status == "skipped")]
         if atomic and blocked:
             self._stop(f"--atomic, and {blocked[0]} cannot be done")

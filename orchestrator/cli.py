@@ -45,7 +45,8 @@ _COMMANDS = {
     "deploy_commands:clean": "Delete deployments of ours that match a pattern.",
     "run_commands:down": "Stop the server and the worker that bootstrap started, and only those.",
 }
-_AFTER_INTERRUPTION = "`orchestrator history` tells what was done; the same command goes on from there."
+_WRITING = ("apply", "rollback", "promote", "clean")
+_AFTER_INTERRUPTION = "`orchestrator history` tells whether anything was done; the same command goes on from there."
 _COLLECT_RARELY = (100_000, 50, 100)  # importing makes hundreds of thousands of objects, and none of them is garbage
 for _place, _help in _COMMANDS.items():
     app.command(f"orchestrator.{_place}", name=_place.partition(":")[2], help=_help)
@@ -107,13 +108,16 @@ def main() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect's usage statistics, and its notice about them, are not ours
     terminated: list[int] = []
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` ignores it, and SIGTERM goes its way
-    signal.signal(signal.SIGTERM, lambda number, _: _end_like_ctrl_c(number, terminated))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, lambda number, _: _end_like_ctrl_c(number, terminated))
     try:
         code = run_command(sys.argv[1:])
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
         terminal = Terminal("json" if _asks_for_json(sys.argv[1:]) else "text")
-        _fail(OrchestratorError("Interrupted.", remedy=_AFTER_INTERRUPTION), terminal)
+        remedy = _AFTER_INTERRUPTION if sys.argv[1:2] and sys.argv[1] in _WRITING else ""
+        _fail(OrchestratorError("Interrupted.", remedy=remedy), terminal)
     except BrokenPipeError:  # the reader went away (`| head`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

@@ -133,7 +133,7 @@ def apply(
         terminal.tell(Text("scheduled sync goes on: the rollback is over", style="magenta"))
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))
-    return exit_code(result)
+    return exit_code(result.status)
 
 
 def status(*, server: OnServer = OnServer()) -> int:  # noqa: B008 - frozen
@@ -175,11 +175,10 @@ def clean(
         names = "\n".join(f"- {item.config.deployment_path}" for item in ours)
         ask(terminal, Text(names), f"Delete these {len(ours)} deployments?")
     terms = cleaning_terms(settings, "command line", pattern, waits=wait)
-    with terminal.working("deleting") as doing:
-        delete = partial(live.delete_deployments, owner, ours, foreign, pattern, api_url=api_url, terms=terms)
-        result = anyio.run(partial(delete, tell=doing.tell))
+    delete = partial(live.delete_deployments, owner, ours, foreign, pattern, api_url=api_url, terms=terms)
+    result = carried_out(terminal, delete, doing="deleting")
     terminal.show(report.cleanup_text(result), report.cleanup_json(result))
-    return EXIT_DEGRADED if result.failed else 0
+    return exit_code(result.status)
 
 
 def read_repository(server: OnServer | ForReview, terminal: Terminal) -> Asked:

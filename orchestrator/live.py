@@ -486,6 +486,7 @@ async def delete_deployments(
     api_url: str | None,
     terms: Terms,
     tell: Callable[[str], None] = logger.info,
+    on_interrupt: Callable[[CleanupResult], object] | None = None,
 ) -> CleanupResult:
     """Delete deployments of ours, as an apply: alone in the environment, recorded, one failure does not stop the rest.
 
@@ -497,6 +498,7 @@ async def delete_deployments(
         api_url: the server.
         terms: as for an apply; its selection must take nothing but these.
         tell: is told, in words, whom we wait for.
+        on_interrupt: is given what was deleted by the time that somebody interrupted.
     """
     reasons = (f"it matches {pattern}",)
     changes = tuple(
@@ -510,8 +512,14 @@ async def delete_deployments(
         for item in deployments
     )
     plan = Plan(owner=owner, api_url=api_url or "", changes=changes)
-    result = await apply_changes(plan, api_url=api_url, terms=terms, tell=tell)
+    cleaned = partial(_cleaned, pattern, foreign)
+    told = None if on_interrupt is None else lambda result: on_interrupt(cleaned(result))
+    return cleaned(await apply_changes(plan, api_url=api_url, terms=terms, tell=tell, on_interrupt=told))
+
+
+def _cleaned(pattern: str, foreign: Sequence[str], result: DeploymentResult) -> CleanupResult:
     return CleanupResult(
+        status=result.status,
         pattern=pattern,
         deleted=tuple(item.deployment for item in result.results if item.status == "applied"),
         foreign=tuple(foreign),

@@ -492,6 +492,10 @@ class ResourceChange:
     is_lost: bool = False  # the last revision has it, the server has not: somebody deleted it
 
     @property
+    def label(self) -> str:
+        return f"{self.resource} {self.name}"
+
+    @property
     def writes(self) -> bool:
         return self.action in ("create", "update")
 
@@ -686,6 +690,7 @@ class RecordedState:
 class CleanupResult:
     """What deleting by pattern did: deleted, left because they are not ours, failed with the reason."""
 
+    status: ResultState
     pattern: str
     deleted: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()

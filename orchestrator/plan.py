@@ -123,8 +123,13 @@ def _refreshed(change: Change, live: LiveDeployment | None, owner: Owner, adopt:
     return replace(now, findings=change.findings, runs=change.runs)
 
 
-def check_deletes(plan: Plan, policy: Policy) -> None:
+def check_deletes(plan: Plan, policy: Policy, *, look: str = "Look at it with `orchestrator plan`") -> None:
     """Refuse a plan that would delete much of what we own.
+
+    Args:
+        plan: the plan.
+        policy: the environment's.
+        look: how a person sees what it would delete.
 
     Raises:
         RefusedError: it deletes more than the policy's limit and share, or everything but the deployer. One that
@@ -134,7 +139,7 @@ def check_deletes(plan: Plan, policy: Policy) -> None:
         raise RefusedError(
             f"The plan would {would}; nothing was changed.",
             location=plan.owner.tag,
-            remedy="Look at it with `orchestrator plan`; if it is meant, repeat with --allow-delete.",
+            remedy=f"{look}; if it is meant, repeat with --allow-delete.",
         )
 
 

@@ -98,8 +98,9 @@ def cleanup_text(result: CleanupResult) -> RenderableType:
     lines = [Text(f"- {path}", style="red") for path in result.deleted]
     lines += [Text(f"= {path}  not ours: left as it is", style="dim") for path in result.foreign]
     lines += [Text(f"! {path}  failed: {reason}", style="bold red") for path, reason in result.failed.items()]
-    nothing = "" if lines else f": nothing of ours matches {result.pattern}"
-    return Group(*lines, Text(f"{len(result.deleted)} deleted{nothing}", style="bold"))
+    end = "" if lines else f": nothing of ours matches {result.pattern}"
+    end = "  INTERRUPTED" if result.status == "interrupted" else end
+    return Group(*lines, Text(f"{len(result.deleted)} deleted{end}", style="bold"))
 
 
 def status_text(status: EnvironmentStatus, *, hold: str = "") -> RenderableType:
@@ -126,6 +127,8 @@ def status_text(status: EnvironmentStatus, *, hold: str = "") -> RenderableType:
         lines.append((Text(f"! {count} deployments: ", style="red"), Text(words, style="yellow")))
     healthy = sum(item.in_sync and item.ready for item in status.deployments)
     end = f"{status.environment} on {status.api_url}: {healthy} of {len(status.deployments)} in sync and ready"
+    if status.resources:  # they may be far above
+        end += f"; {len(status.resources)} of the pools and limits not as the environment says"
     lines.append((Text(), Text(end, style="bold")))
     return Hanging(lambda width: lines)
 
@@ -193,6 +196,7 @@ def result_json(result: DeploymentResult) -> dict[str, Any]:
 
 def cleanup_json(result: CleanupResult) -> dict[str, Any]:
     return {
+        "status": result.status,
         "pattern": result.pattern,
         "deleted": result.deleted,
         "foreign": result.foreign,

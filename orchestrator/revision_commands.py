@@ -145,7 +145,7 @@ def rollback(
     result = carried_out(terminal, partial(_apply, place, found, terms))
     held = () if live.is_undone(result, terms) else (hold_line(hold),)
     _show(terminal, result, {"rolled_back_to": source.number}, *held)
-    return exit_code(result)
+    return exit_code(result.status)
 
 
 def _release(terminal: Terminal, place: Place, revision: int | None) -> int:
@@ -291,7 +291,7 @@ def promote(
     terms = _terms(place, provenance, desired_digest(desired, place.root), manner, yes=yes)
     result = carried_out(terminal, partial(_apply, place, found, terms))
     _show(terminal, result, {"promoted_from": {"environment": source, "revision": number}})
-    return exit_code(result)
+    return exit_code(result.status)
 
 
 async def _recorded(place: Place, number: int | None) -> RecordedState:
@@ -371,7 +371,9 @@ def _make_sure(terminal: Terminal, place: Place, plan: Plan, question: str, mann
         RefusedError: the plan deletes too much, or nobody said yes.
     """
     if not manner.allow_delete:
-        check_deletes(plan, place.environment.policy)
+        if plan.too_much:
+            terminal.error.print(plan_report.plan_text(plan))
+        check_deletes(plan, place.environment.policy, look="See the plan above")
     if plan.has_changes and not yes:
         ask(terminal, plan_report.plan_text(plan), question)
 

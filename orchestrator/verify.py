@@ -15,7 +15,9 @@ import anyio
 
 from orchestrator.differences import differences
 from orchestrator.errors import OrchestratorError, ServerError
-from orchestrator.model import Change, DeploymentResult, Finding, LiveDeployment, Plan
+from orchestrator.model import Change, DeploymentResult, Finding, LiveDeployment, Plan, ResourceChange
+from orchestrator.pools import read_resources
+from orchestrator.resources import plan_resources, resources_from
 from orchestrator.server import PrefectServer
 
 SCHEDULER_TIME = timedelta(minutes=2)
@@ -68,10 +70,12 @@ async def verify(
     """
     applied = {item.deployment for item in result.results if item.status == "applied"}
     changes = [change for change in plan.changes if change.deployment in applied]
-    if not changes:
-        return {}
     findings: dict[str, list[Finding]] = defaultdict(list)
     try:
+        for place, finding in await _unlike_resources(plan, result, server):
+            findings[place].append(finding)
+        if not changes:
+            return _told(findings)
         flows = {change.deployment.partition("/")[0] for change in changes}
         live = {item.config.deployment_path: item for item in await (read or server.read_deployments)(flows)}
         for change in changes:
@@ -84,6 +88,10 @@ async def verify(
     except OrchestratorError as error:
         remedy = "What was written stays; `orchestrator status` looks again."
         findings[plan.owner.tag].append(Finding(message=f"It could not be read back: {error}", remedy=remedy))
+    return _told(findings)
+
+
+def _told(findings: Mapping[str, Sequence[Finding]]) -> dict[str, tuple[Finding, ...]]:
     return {place: tuple(found) for place, found in findings.items() if found}
 
 
@@ -147,6 +155,22 @@ def _as_written(change: Change, live: LiveDeployment | None) -> Iterator[Finding
         if paths:
             remedy = "Somebody changed it meanwhile, or the server does not keep it: plan again."
             yield Finding(message=f"it was written, but reads back differently: {paths}", remedy=remedy)
+
+
+async def _unlike_resources(plan: Plan, result: DeploymentResult, server: PrefectServer) -> list[tuple[str, Finding]]:
+    """The pools, queues and limits that were written and do not read back so."""
+    written = {item.label for item in result.resources if item.status == "applied"}
+    wanted = resources_from(change.desired for change in plan.resources if change.label in written)
+    now = plan_resources(wanted, await read_resources(server, wanted)) if written else ()
+    return [(change.label, _unlike(change)) for change in now if change.writes]
+
+
+def _unlike(change: ResourceChange) -> Finding:
+    if change.action == "create":
+        return Finding(message="it was written, but is not there", remedy="Somebody deleted it: plan again.")
+    paths = ", ".join(diff.path for diff in change.fields)
+    remedy = "Somebody changed it meanwhile, or the server does not keep it: plan again."
+    return Finding(message=f"it was written, but reads back differently: {paths}", remedy=remedy)
 
 
 async def _unready_pools(there: Sequence[LiveDeployment], server: PrefectServer) -> list[tuple[str, Finding]]:

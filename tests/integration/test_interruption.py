@@ -57,11 +57,16 @@ def verifying(paths: Sequence[str]) -> bool:
 
 
 async def interrupted(
-    api: Api, commands: Commands, number: signal.Signals, *arguments: str, when: Moment = second_create
+    api: Api,
+    commands: Commands,
+    number: signal.Signals,
+    *arguments: str,
+    when: Moment = second_create,
+    command: Sequence[str] = ("apply", "--yes"),
 ) -> Answer:
-    """`apply` that is signalled while the server has the request of that moment; `when` sees all paths so far."""
+    """A command that is signalled while the server has the request of that moment; `when` sees all paths so far."""
     async with proxy_to(api.url) as proxy:
-        process = await commands.start(proxy.api_url, "apply", "--yes", *arguments)
+        process = await commands.start(proxy.api_url, *command, *arguments)
 
         def strike(request: Request) -> Fault | None:
             if not when([each.path.removeprefix("/api/") for each in proxy.seen]):
@@ -79,7 +84,7 @@ async def told(api: Api, commands: Commands, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(answer.out))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_what_was_done_is_told_and_recorded_and_the_next_apply_goes_on(
     api: Api, repository: Repository, commands: Commands, limit: str, number: signal.Signals, code: int
 ) -> None:
@@ -100,6 +105,21 @@ async def test_what_was_done_is_told_and_recorded_and_the_next_apply_goes_on(
     assert (await told(api, commands, "apply", "--yes"))["status"] == "completed"
     assert (await told(api, commands, "plan", "--detailed-exitcode"))["summary"]["unchanged"] == len(NAMES)
     assert sorted(api.deployments_of(repository.flow)) == [*NAMES]
+
+
+async def test_clean_tells_what_it_deleted(api: Api, repository: Repository, commands: Commands) -> None:
+    await told(api, commands, "apply", "--yes")
+
+    def second_delete(paths: Sequence[str]) -> bool:
+        return sum(path.startswith("automations/owned-by/") for path in paths) == 2
+
+    line = ("clean", f"{repository.flow}/*", "--yes", "--output", "json")
+    answer = await interrupted(api, commands, signal.SIGINT, command=line, when=second_delete)
+
+    assert answer.code == EXIT_INTERRUPTED, answer.text
+    result = json.loads(answer.out)
+    assert (result["status"], len(result["deleted"]), len(result["failed"])) == ("interrupted", 2, 1)
+    assert list(result["failed"]) == [repository.path(name) for name in api.deployments_of(repository.flow)]
 
 
 @pytest.mark.parametrize("when", [recording, verifying])

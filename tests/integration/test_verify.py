@@ -11,10 +11,21 @@ from typing import Any
 
 import pytest
 
+from orchestrator import live as live_commands
 from orchestrator.apply import apply_plan
 from orchestrator.config import Policy, ScheduleSection
 from orchestrator.errors import ServerError
-from orchestrator.model import DeploymentConfig, DeploymentResult, Desired, Finding, LiveDeployment, Owner, Plan
+from orchestrator.model import (
+    DeploymentConfig,
+    DeploymentResult,
+    Desired,
+    Finding,
+    LimitSpec,
+    LiveDeployment,
+    Owner,
+    Plan,
+    Resources,
+)
 from orchestrator.plan import make_plan
 from orchestrator.server import open_server
 from orchestrator.verify import pool_findings, verify, why_not_ready
@@ -243,6 +254,24 @@ async def test_a_run_that_is_late_is_no_sign_of_a_scheduler(silent: Api, owner: 
     assert silent.scheduled_runs(id_)
     async with open_server(silent.url) as server:
         assert await server.deployments_with_scheduled_runs((id_,)) == frozenset()
+
+
+async def test_a_limit_that_somebody_changed_or_deleted_meanwhile_is_told(api: Api, owner: Owner) -> None:
+    limits = tuple(LimitSpec(scope="tag", name=unique(name), slots=3) for name in ("changed", "gone", "fine"))
+    desired = Desired(owner=owner, resources=Resources(limits=limits))
+    plan = await live_commands.plan_changes(desired, Policy(), api_url=api.url)
+    result = await live_commands.apply_changes(plan, api_url=api.url)
+    assert result.status == "completed"
+    ids = {limit.name: api.get(f"/concurrency_limits/tag/{limit.name}")["id"] for limit in limits}
+    changed, gone, _ = (limit.name for limit in limits)
+    api.post("/concurrency_limits/", tag=changed, concurrency_limit=5)
+    api.call("DELETE", f"/concurrency_limits/{ids[gone]}")
+
+    found = await found_by(api.url, plan, result)
+    assert {place: finding.message for place, (finding,) in found.items()} == {
+        f"tag limit {changed}": "it was written, but reads back differently: slots",
+        f"tag limit {gone}": "it was written, but is not there",
+    }
 
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

@@ -194,7 +194,7 @@ OURS: dict[str, set[str]] = {
     "revisions": {"recording", "server", "terms"},
     "holds": {"recording", "server"},
     "lock": {"server"},
-    "verify": {"differences", "server"},
+    "verify": {"differences", "pools", "resources", "server"},
     # writing: sees the server through a Protocol only
     "interruption": set(),
     "writers": {"interruption"},

@@ -83,8 +83,11 @@ class TestJson:
         assert (document["revision"], document["status"]) == (4, "degraded")
 
     def test_of_clean(self) -> None:
-        found = CleanupResult(pattern="a/*", deleted=("a/b",), foreign=("a/c",), failed={"a/d": "No."})
+        found = CleanupResult(
+            status="degraded", pattern="a/*", deleted=("a/b",), foreign=("a/c",), failed={"a/d": "No."}
+        )
         assert report.cleanup_json(found) == {
+            "status": "degraded",
             "pattern": "a/*",
             "deleted": ("a/b",),
             "foreign": ("a/c",),

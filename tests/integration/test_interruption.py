@@ -111,7 +111,8 @@ async def test_clean_tells_what_it_deleted(api: Api, repository: Repository, com
     await told(api, commands, "apply", "--yes")
 
     def second_delete(paths: Sequence[str]) -> bool:
-        return sum(path.startswith("automations/owned-by/") for path in paths) == 2
+        deletes = [path.startswith("automations/owned-by/") for path in paths]
+        return deletes[-1] and sum(deletes) == 2
 
     line = ("clean", f"{repository.flow}/*", "--yes", "--output", "json")
     answer = await interrupted(api, commands, signal.SIGINT, command=line, when=second_delete)

@@ -14,14 +14,45 @@ from pathlib import Path
 
 from orchestrator import pipeline
 from orchestrator.config import merge
-from orchestrator.errors import RefusedError
+from orchestrator.errors import ConfigurationError, RefusedError
 from orchestrator.git import checked_out, commit_of, is_dirty
 from orchestrator.model import DeploymentConfig, Desired, RecordedState, Revision
+from orchestrator.recording import desired_digest
 
 DIGEST_MARK = "@sha256:"
 
 Images = Mapping[str, Mapping[str, str]]
 """Flow → deployment → image with its digest."""
+
+
+def as_committed_since(recorded: RecordedState, root: Path) -> RecordedState:
+    """A record of files that were not committed when they were applied: by now they may be.
+
+    Applying them again from the commit changes nothing, and so records nothing. But where the checkout is at a commit,
+    and asks for exactly the same, that is the commit which the record stands for.
+
+    Args:
+        recorded: the record.
+        root: the checkout.
+
+    Returns:
+        The record, as of that commit; as it is where it stands for one already, or where the checkout asks for
+        something else.
+    """
+    revision, commit = recorded.revision, commit_of(root)
+    stands_for_one = revision.provenance.commit is not None and not revision.provenance.is_dirty
+    if stands_for_one or commit is None or is_dirty(root) or not _asks_for_the_same(root, revision):
+        return recorded
+    provenance = replace(revision.provenance, commit=commit, is_dirty=False)
+    return replace(recorded, revision=replace(revision, provenance=provenance))
+
+
+def _asks_for_the_same(root: Path, revision: Revision) -> bool:
+    try:
+        asked = pipeline.read_repository(root, revision.owner.environment)
+    except ConfigurationError:
+        return False
+    return desired_digest(asked.desired, asked.settings.root) == revision.desired_digest
 
 
 def promotable_commit(revision: Revision) -> str:
@@ -31,7 +62,7 @@ def promotable_commit(revision: Revision) -> str:
         RefusedError: it stands for none, or for more than one.
     """
     where, source = f"revision {revision.number} of {revision.owner.tag}", revision.provenance
-    again = f"apply it to {revision.owner.environment} and promote then."
+    again = f"apply it to {revision.owner.environment} if that changes anything, and promote then."
     if source.commit is None:
         raise RefusedError(
             "It was not applied from a git commit, so that nobody can tell what to promote.",

@@ -37,7 +37,7 @@ from orchestrator.model import (
 )
 from orchestrator.options import Manner
 from orchestrator.plan import check_deletes
-from orchestrator.promotion import promotable_commit, promoted
+from orchestrator.promotion import as_committed_since, promotable_commit, promoted
 from orchestrator.provenance import user_at_host
 from orchestrator.recording import desired_digest
 from orchestrator.revision_report import folder_lines, history_json, history_text, hold_line, short_commit
@@ -276,7 +276,7 @@ def promote(
     first = place_of(server.root, source, from_api_url, writes=False)
     if first.owner == place.owner:
         raise RefusedError("An environment is not promoted into itself.", remedy="Name another one with --from.")
-    recorded = anyio.run(_recorded, first, revision)
+    recorded = as_committed_since(anyio.run(_recorded, first, revision), place.root)
     promotable_commit(recorded.revision)  # before any work
     number = recorded.revision.number
     with terminal.working(f"reading commit {short_commit(recorded.revision)}"):

@@ -854,6 +854,13 @@ def test_what_stands_for_no_commit_is_refused(shop: Shop) -> None:
     assert promoted(shop, revision=1) == 0
     assert shop.deployment("production")["description"] == "First."
 
+    commit = shop.commit()
+    assert promoted(shop) == 0  # to apply that would change nothing, and so record nothing
+    assert shop.deployment("production")["description"] == "Not committed."
+    (last, *_) = shop.history("production")
+    source = last.provenance
+    assert (source.commit, source.is_dirty, source.note) == (commit, False, "promoted from staging 2")
+
 
 def test_what_was_applied_without_git_is_refused(shop: Shop, tmp_path: Path) -> None:
     shop.write()

@@ -182,7 +182,7 @@ OURS: dict[str, set[str]] = {
     },
     "provenance": {"git", "pipeline"},
     "terms": {"config", "desired", "pipeline", "provenance", "recording"},
-    "promotion": {"config", "git", "pipeline"},
+    "promotion": {"config", "git", "pipeline", "recording"},
     # the doors to the server
     "server": {"masking"},
     "pools": {"resources", "server"},

@@ -277,7 +277,7 @@ def _doubtful(settings: Settings) -> Iterator[str]:
     if faulty.intersection((*settings.configuration_files, *settings.prefect_files)):
         yield "DPL004"  # no value for a required parameter: an unknown key may be meant to give it
     if faulty.intersection(settings.configuration_files):
-        yield "CFG011"  # declared otherwise for the same server: it may be another server
+        yield from ("CFG011", "CFG013")  # about environments on the same server: it may be another one
     if settings.unread or faulty.intersection(settings.configuration_files) or not settings.is_whole:
         yield "DPL011"  # a call to a deployment that nobody declares
 

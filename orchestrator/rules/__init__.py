@@ -30,7 +30,7 @@ RULES: tuple[Rule, ...] = tuple(
             *images.RULES,
             *imports.RULES,
             *configuration.RULES,
-            neighbours.RULE,
+            *neighbours.RULES,
             *secrets.RULES,
             *ignored.RULES,
         ),

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from orchestrator.entrypoints import Resolver
-from orchestrator.placeholders import has_placeholder
+from orchestrator.rules.deployments import declared_paths
 from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule, reported, suggestion
 
@@ -144,7 +143,7 @@ def selects_nothing(facts: Facts) -> Iterator[Finding]:
     A misspelt one leaves deployments out of the environment without a word, and there they are deleted. Patterns are on
     `flow/deployment`, with the flow's name, not its function's.
     """
-    paths = _declared_paths(facts)
+    paths = declared_paths(facts)
     for index, pattern in enumerate(facts.environment.select):
         if not paths or pattern == "*" or any(fnmatchcase(path, pattern) for path in paths):
             continue
@@ -156,15 +155,6 @@ def selects_nothing(facts: Facts) -> Iterator[Finding]:
             suggestion(pattern, paths) or "Correct or remove it.",
             span=columns_of(facts.repository, path, line, pattern),
         )
-
-
-def _declared_paths(facts: Facts) -> list[str]:
-    """`flow/deployment` of each declaration; nothing where not all of them are known."""
-    flows = list(map(Resolver(facts.flows), facts.declarations))
-    if not all(flows) or any(has_placeholder(declaration.name) for declaration in facts.declarations):
-        return []
-    named = zip(flows, facts.declarations, strict=True)
-    return [f"{flow.name}/{declaration.name}" for flow, declaration in named if flow is not None]
 
 
 def _marked(facts: Facts, code: str) -> Iterator[Finding]:

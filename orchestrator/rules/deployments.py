@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from orchestrator.config import DEPLOYER_FLOW, fill, template_values
 from orchestrator.entrypoints import Resolver
 from orchestrator.model import FlowMetadata, Kind
+from orchestrator.placeholders import has_placeholder
 from orchestrator.rules.rule import Facts
 
 _ANYTHING = "\0"
@@ -50,6 +51,18 @@ def templated(facts: Facts) -> Iterator[tuple[Kind, FlowMetadata]]:
                 continue
             if kind == "python" or flow.dockerfile_path is not None:
                 yield kind, flow
+
+
+def declared_paths(facts: Facts) -> list[str]:
+    """`flow/deployment` of each declaration; nothing at all where not all of them are known."""
+    resolve, paths = Resolver(facts.flows), []
+    for declaration in facts.declarations:
+        flow = resolve(declaration)
+        name = _name_of(flow) if flow else None
+        if name is None or has_placeholder(declaration.name):
+            return []
+        paths.append(f"{name}/{declaration.name}")
+    return paths
 
 
 def known_deployments(facts: Facts) -> Iterator[Known]:

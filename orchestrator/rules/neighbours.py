@@ -1,4 +1,4 @@
-"""The rule about environments on one server: what they share there, they declare alike.
+"""The rules about environments on one server: what they share there they declare alike; deployments they do not share.
 
 Pools, queues and limits belong to nobody: whichever environment was applied last has set them.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any, NamedTuple
 
 from orchestrator.config import EnvironmentConfig, QueueConfig
+from orchestrator.rules.deployments import declared_paths
 from orchestrator.rules.places import columns_of
 from orchestrator.rules.rule import Facts, Finding, Rule
 
@@ -117,6 +119,28 @@ def _priorities(environment: EnvironmentConfig) -> dict[_Queue, _Declared]:
     }
 
 
+def declared_twice(facts: Facts) -> Iterator[Finding]:
+    """Two environments on one server have the same declared deployment.
+
+    On a server a deployment has one name and one owner: for the environment that is applied second it is in conflict,
+    and never written. Declare one for each, and say in each environment's file which are its own:
+    `select: ["*/staging-*"]`. Only `validate --all-environments` finds this.
+    """
+    ours = [path for path in declared_paths(facts) if _has(facts.environment, path)]
+    for other in facts.neighbours:
+        both = [path for path in ours if _has(other, path)]
+        if both:
+            path, line = facts.environment.place("select")
+            more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+            who = f"{facts.environment.name} and {other.name}"
+            message = f"{both[0]}{more} would belong to {who}, on the same server."
+            yield Finding(path, line, message, "Declare one for each environment, and `select` its own in each.")
+
+
+def _has(environment: EnvironmentConfig, path: str) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in environment.select)
+
+
 RULE = Rule(
     "CFG011",
     "Declared otherwise for the same server",
@@ -143,3 +167,34 @@ RULE = Rule(
         "{}"
     ),
 )
+TWICE = Rule(
+    "CFG013",
+    "Deployment of two environments on one server",
+    "error",
+    declared_twice,
+    example=(
+        "# prefect.yaml\n"
+        "deployments:\n"
+        "  - name: daily\n"
+        "    entrypoint: flows/etl.py:etl\n"
+        "# environments/development.yaml\n"
+        "prefect_api_url: http://prefect:4200/api\n"
+        "# environments/staging.yaml\n"
+        "prefect_api_url: http://prefect:4200/api"
+    ),
+    better=(
+        "# prefect.yaml\n"
+        "deployments:\n"
+        "  - name: daily\n"
+        "    entrypoint: flows/etl.py:etl\n"
+        "  - name: staging-daily\n"
+        "    entrypoint: flows/etl.py:etl\n"
+        "# environments/development.yaml\n"
+        "prefect_api_url: http://prefect:4200/api\n"
+        "select: ['*/daily']\n"
+        "# environments/staging.yaml\n"
+        "prefect_api_url: http://prefect:4200/api\n"
+        "select: ['*/staging-*']"
+    ),
+)
+RULES: tuple[Rule, ...] = (RULE, TWICE)

@@ -30,7 +30,7 @@ def found_in(root: Path, files: dict[str, str], *names: str) -> list[ValidationE
     write_files(root, files)
     first, *others = [read_settings(root, name) for name in names or ConfigurationManager(root).environments()]
     result = validate(first, discover_flows(root, first.project, first.declarations), others)
-    return [fault for fault in (*result.errors, *result.warnings) if fault.code in ("CFG011", "IGN001")]
+    return [fault for fault in (*result.errors, *result.warnings) if fault.code in ("CFG011", "CFG013", "IGN001")]
 
 
 def limit(slots: int, address: str = "") -> str:
@@ -165,3 +165,23 @@ class TestPlanning:
     def test_it_can_be_silenced(self, tmp_path: Path) -> None:
         silent = "concurrency_limits:\n  database: 3  # orchestrator: ignore[CFG011]\n"
         assert self.problems(tmp_path, {**environments(a=silent, b=limit(5)), "flows/etl.py": ""}) == []
+
+
+class TestDeployments:
+    DECLARED = "deployments:\n" + "".join(
+        f"  - {{name: {name}, entrypoint: 'flows/etl.py:etl'}}\n" for name in ("daily", "b-daily")
+    )
+    FLOW = "from prefect import flow\n@flow(name='shop')\ndef etl(): ...\n"
+
+    def found(self, root: Path, a: str, b: str) -> list[ValidationError]:
+        files = {"prefect.yaml": self.DECLARED, "flows/etl.py": self.FLOW}
+        return found_in(root, {**environments(a=a, b=b), **files})
+
+    def test_of_two_environments_are_told_in_both_files(self, tmp_path: Path) -> None:
+        one, other = self.found(tmp_path, "select:\n  - 'shop/*'", "policy: {prune: true}")
+        assert (one.code, one.location, one.severity) == ("CFG013", "environments/a.yaml:1", "error")
+        assert one.message == "shop/daily and 1 more would belong to a and b, on the same server."
+        assert other.file_path == "environments/b.yaml"
+
+    def test_that_each_has_of_its_own_are_fine(self, tmp_path: Path) -> None:
+        assert self.found(tmp_path, "select: ['*/daily']", "select: ['*/b-*']") == []

@@ -365,6 +365,7 @@ class _Apply:
 
     async def _restore_one(self, change: Change) -> None:
         before = self.results[change.deployment]
+        self._note(change, "failed", "It was interrupted while it was being set back.")  # until it is done
         try:
             said = await self._set_back(change)
         except FAILURES as error:

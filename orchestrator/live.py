@@ -429,7 +429,7 @@ async def read_status(desired: Desired, policy: Policy, digest: str, api_url: st
         if plan.has_changes:
             plan = with_causes(plan, await _last_record(RevisionStore(server, plan.owner)))
         ours = [item for item in live if item.owner == desired.owner]
-        pools = await pool_findings([item.config.work_pool for item in ours if item.config.work_pool], server)
+        pools = await pool_findings(ours, server)
         scheduled = await server.deployments_with_scheduled_runs([item.id for item in ours if waits_for_runs(item)])
         hold = await read_hold(server, desired.owner)
     return EnvironmentStatus(

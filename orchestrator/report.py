@@ -59,7 +59,9 @@ def result_text(result: DeploymentResult) -> RenderableType:
 
 def _verdict(result: DeploymentResult) -> str:
     if any(item.status == "restored" for item in result.outcomes):
-        return f"{'INTERRUPTED' if result.is_interrupted else 'FAILED'}: what was set back is told above"
+        stands = sum(item.status == "applied" for item in result.outcomes)
+        not_all = f", {stands} changes stand" if stands else ""
+        return f"{'INTERRUPTED' if result.is_interrupted else 'FAILED'}: what was set back is told above{not_all}"
     asked = sum(item.status != "unchanged" for item in result.outcomes)
     left = f"{len(result.failed)} of {asked} not made" if result.failed else ""
     go_on = f"{left}; the same command goes on from here" if left else "all was made, `orchestrator status` verifies it"

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 
@@ -65,8 +66,8 @@ async def verify(
         read: gives deployments of the server as they are now; None: without their automations.
 
     Returns:
-        Findings by deployment, those about a pool under `work pool NAME`; empty where all is well. A server that
-        does not answer is a finding too.
+        Findings by deployment, and by what the results and `pool_findings` call pools, queues and limits; empty where
+        all is well. A server that does not answer is a finding too.
     """
     applied = {item.deployment for item in result.results if item.status == "applied"}
     changes = [change for change in plan.changes if change.deployment in applied]
@@ -81,8 +82,8 @@ async def verify(
         for change in changes:
             findings[change.deployment] += _as_written(change, live.get(change.deployment))
         there = [live[change.deployment] for change in changes if change.desired and change.deployment in live]
-        for name, finding in await _unready_pools(there, server):
-            findings[f"work pool {name}"].append(finding)
+        for place, finding in (await pool_findings(there, server)).items():
+            findings[place].append(finding)
         for path, finding in await _unscheduled(there, server, patience_seconds):
             findings[path].append(finding)
     except OrchestratorError as error:
@@ -102,12 +103,13 @@ def why_not_ready(
 
     Args:
         live: the deployment.
-        pools: what is wrong with which pool.
+        pools: what is wrong with which pool or queue, as `pool_findings` has it.
         scheduled: ids of the deployments that have runs waiting.
         now: the time; None: the present.
     """
-    if live.config.work_pool and live.config.work_pool in pools:
-        yield pools[live.config.work_pool]
+    for place in (f"work pool {live.config.work_pool}", _queue_place(live)):
+        if place in pools:
+            yield pools[place]
     settled = (now or datetime.now(UTC)) - datetime.fromisoformat(live.changed_at) > SCHEDULER_TIME
     if waits_for_runs(live) and live.id not in scheduled and settled:
         yield NOT_SCHEDULED
@@ -118,16 +120,38 @@ def waits_for_runs(live: LiveDeployment) -> bool:
     return any(schedule.active for schedule in live.config.schedules) and not live.config.paused
 
 
-async def pool_findings(names: Sequence[str], server: PrefectServer) -> dict[str, Finding]:
-    """What is wrong with pools: they are missing, paused, or without a worker. One request per 200 pools."""
-    query = {"work_pools": {"name": {"any_": sorted(set(names))}}}
-    rows = {row["name"]: row for row in await server.pages("/work_pools/filter", query)} if names else {}
-    found = {}
-    for name in sorted(set(names)):
-        finding = _pool_finding(name, rows.get(name))
-        if finding is not None:
-            found[name] = finding
-    return found
+async def pool_findings(deployments: Sequence[LiveDeployment], server: PrefectServer) -> dict[str, Finding]:
+    """What is wrong with the pools and queues of deployments.
+
+    Returns:
+        By `work pool NAME`: it is missing, paused, or without a worker; by `work queue POOL/NAME`: it is paused. One
+        request per 200 pools and per 200 queues of these names.
+    """
+    names = sorted({item.config.work_pool for item in deployments if item.config.work_pool})
+    rows = await _named("work_pools", names, server)
+    by_name = {row["name"]: row for row in rows}
+    found = {f"work pool {name}": _pool_finding(name, by_name.get(name)) for name in names}
+    used = {_queue_place(item) for item in deployments} - {""}
+    queues = sorted({item.config.work_queue for item in deployments if item.config.work_queue})
+    for row in await _named("work_queues", queues, server):
+        place = f"work queue {row['work_pool_name']}/{row['name']}"
+        if place in used and row["is_paused"]:
+            found[place] = _paused_queue(row["work_pool_name"], row["name"])
+    return {place: finding for place, finding in found.items() if finding is not None}
+
+
+async def _named(kind: str, names: Sequence[str], server: PrefectServer) -> Sequence[Mapping[str, Any]]:
+    return await server.pages(f"/{kind}/filter", {kind: {"name": {"any_": [*names]}}}) if names else ()
+
+
+def _queue_place(live: LiveDeployment) -> str:
+    pool, queue = live.config.work_pool, live.config.work_queue
+    return f"work queue {pool}/{queue}" if pool and queue else ""
+
+
+def _paused_queue(pool: str, queue: str) -> Finding:
+    remedy = f"resume it with `prefect work-queue resume {queue} --pool {pool}` when its runs may start"
+    return Finding(message=f"the work queue {queue} of the pool {pool} is paused", remedy=remedy, severity="warning")
 
 
 def _pool_finding(name: str, row: Mapping[str, object] | None) -> Finding | None:
@@ -171,11 +195,6 @@ def _unlike(change: ResourceChange) -> Finding:
     paths = ", ".join(diff.path for diff in change.fields)
     remedy = "Somebody changed it meanwhile, or the server does not keep it: plan again."
     return Finding(message=f"it was written, but reads back differently: {paths}", remedy=remedy)
-
-
-async def _unready_pools(there: Sequence[LiveDeployment], server: PrefectServer) -> list[tuple[str, Finding]]:
-    names = [item.config.work_pool for item in there if item.config.work_pool]
-    return list((await pool_findings(names, server)).items())
 
 
 async def _unscheduled(

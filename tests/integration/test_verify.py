@@ -147,15 +147,36 @@ async def test_pools_that_will_not_run_it_are_told_once(api: Api, owner: Owner) 
         f"work pool {paused}": [("warning", f"the work pool {paused} is paused")],
     }
     async with open_server(api.url) as server:
-        missing = await pool_findings(["no-such-pool", managed], server)
-    assert missing["no-such-pool"].severity == "error"
+        elsewhere = [live(deployment(work_pool=pool)) for pool in ("no-such-pool", managed)]
+        missing = await pool_findings(elsewhere, server)
+    assert missing["work pool no-such-pool"].severity == "error"
+
+
+async def test_a_queue_that_is_paused_is_told(api: Api, owner: Owner) -> None:
+    pools = [api.ensure_pool(unique(name)) for name in ("here", "there")]
+    for pool in pools:
+        api.post(f"/work_pools/{pool}/workers/heartbeat", name="one")
+        api.post(f"/work_pools/{pool}/queues", name="heavy")
+    api.patch(f"/work_pools/{pools[0]}/queues/heavy", is_paused=True)
+    configs = [wants(owner, pool, work_pool=pool, work_queue="heavy") for pool in pools]
+    plan, result = await applied(api.url, owner, *configs)
+
+    found = await found_by(api.url, plan, result)
+    assert words(found) == {"heavy": [("warning", f"the work queue heavy of the pool {pools[0]} is paused")]}
+    there = [replace(seen(5), config=wants(owner, work_pool=name, work_queue="heavy")) for name in pools]
+    ready = [not list(why_not_ready(item, single(found), frozenset(), now=NOW)) for item in there]
+    assert ready == [False, True]
+
+
+def single(findings: Mapping[str, tuple[Finding, ...]]) -> dict[str, Finding]:
+    return {place: finding for place, (finding,) in findings.items()}
 
 
 async def test_a_pool_with_a_worker_is_fine(api: Api) -> None:
     busy = api.ensure_pool(unique("busy"))
     api.post(f"/work_pools/{busy}/workers/heartbeat", name="one")
     async with open_server(api.url) as server:
-        assert await pool_findings([busy], server) == {}
+        assert await pool_findings([live(deployment(work_pool=busy))], server) == {}
 
 
 async def test_a_server_that_is_gone_by_then_is_a_finding(api: Api, owner: Owner) -> None:
@@ -299,7 +320,8 @@ def test_a_status_tells_what_is_not_scheduled(item: LiveDeployment, expected: li
 
 def test_a_status_tells_what_is_wrong_with_the_pool() -> None:
     paused = Finding(message="the work pool p is paused")
-    assert list(why_not_ready(seen(5), {"p": paused, "q": paused}, frozenset(), now=NOW)) == [paused]
+    pools = {"work pool p": paused, "work pool q": paused}
+    assert list(why_not_ready(seen(5), pools, frozenset(), now=NOW)) == [paused]
 
 
 async def test_scheduled_runs_are_found_however_many_one_deployment_has(api: Api, owner: Owner) -> None:

@@ -1,8 +1,15 @@
-"""What is true of all tests: which of them share a process when they run side by side."""
+"""What is true of all tests: which of them share a process when they run side by side, and that what they start hears
+signals."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+# What is ignored is inherited: a job in the background of a script would start commands that hear no Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ONE_JOURNEY = "tests/system"  # its files follow each other on one system
 

@@ -94,9 +94,13 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
 
 
 def _end_like_ctrl_c(number: int, received: list[int]) -> None:
-    """Whatever ends us politely gets the same report, and leaves as little behind, as a person's Ctrl-C."""
+    """Whatever ends us politely gets the same report, and leaves as little behind, as a person's Ctrl-C.
+
+    Only the first counts: a second Ctrl-C would end everything at once, and a closed terminal sends SIGHUP twice.
+    """
     received.append(number)
-    signal.raise_signal(signal.SIGINT)
+    if len(received) == 1:
+        signal.raise_signal(signal.SIGINT)
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ def apply(
         result = carried_out(terminal, partial(live.apply_changes, found, api_url=api_url, terms=terms))
     else:
         result = untouched(found)
-    if found.hold is not None and (result.wrote or not found.has_changes):
+    if result.ends_hold:
         terminal.tell(Text("scheduled sync goes on: the rollback is over", style="magenta"))
     text = Group(fault_report.problems_text(result.problems), report.result_text(result))
     terminal.show(text, report.result_json(result))

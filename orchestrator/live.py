@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -180,39 +181,31 @@ async def apply_changes(
         RefusedError: the plan was reviewed, and the server has moved since.
         ServerUnreachable, ServerError: the server did not answer before anything was written.
     """
-    terms, interrupted = terms or Terms(), on_interrupt or (lambda _: None)
-    async with open_server(api_url) as server:
-        if not plan.has_changes:
-            await _end_hold(terms, plan.owner, server)
-            return untouched(plan)
-        async with environment_lock(server, plan.owner, terms.holder, wait=terms.waits, tell=tell) as lock:
-            now = await _still_the_same(plan, terms, server, waited=lock.waited)
-            await _require_no_hold(terms, plan.owner, server)
-            earlier = await _hold(terms, server)
-            writers = Writers(patience=PATIENCE_SECONDS, before=lock.require, alive=server.is_alive)
-            work = _Work(now, terms, server, writers, earlier)
-            result = await _carried_out(work, interrupted)
-        if not terms.verifies:
-            return result
-        try:
-            return await _verified(now, result, server)
-        except anyio.get_cancelled_exc_class():
-            interrupted(replace(result, is_interrupted=True))
-            raise
+    terms = terms or Terms()
+    known: list[DeploymentResult] = []  # what was done, the newest last
+    try:
+        async with open_server(api_url) as server:
+            if not plan.has_changes:
+                ends_hold = await _end_hold(terms, plan.owner, server)
+                return replace(untouched(plan), ends_hold=ends_hold)
+            async with environment_lock(server, plan.owner, terms.holder, wait=terms.waits, tell=tell) as lock:
+                now = await _still_the_same(plan, terms, server, waited=lock.waited)
+                await _require_no_hold(terms, plan.owner, server)
+                earlier = await read_hold(server, plan.owner) if terms.hold else None
+                writers = Writers(patience=PATIENCE_SECONDS, before=lock.require, alive=server.is_alive)
+                await _carry_out(_Work(now, terms, server, writers, earlier), known)
+            if terms.verifies:
+                known.append(await _verified(now, known[-1], server))
+        return known[-1]
+    except anyio.get_cancelled_exc_class():
+        if known and on_interrupt is not None:
+            on_interrupt(replace(known[-1], is_interrupted=True))
+        raise
 
 
 def is_undone(result: DeploymentResult, terms: Terms) -> bool:
     """Whether an atomic apply has failed, and nothing of it stands: it began nothing that goes on."""
     return terms.is_atomic and bool(result.failed) and not result.wrote
-
-
-async def _hold(terms: Terms, server: PrefectServer) -> Hold | None:
-    """Set the hold of a rollback, before anything is written; returns the one that there was."""
-    if terms.hold is None:
-        return None
-    earlier = await read_hold(server, terms.hold.owner)
-    await set_hold(server, terms.hold)
-    return earlier
 
 
 async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer) -> DeploymentResult:
@@ -283,26 +276,36 @@ class _Work:
     earlier_hold: Hold | None  # that there was before this apply set its own
 
 
-async def _carried_out(work: _Work, on_interrupt: Callable[[DeploymentResult], object]) -> DeploymentResult:
+async def _carry_out(work: _Work, known: list[DeploymentResult]) -> None:
     """Write what there is to write, then the record, whatever became of it and whoever interrupts."""
-    known: list[DeploymentResult] = []  # the last one is the newest
-
-    async def finish() -> None:
-        known.append(await _finished(work, known[-1]))
-
+    if work.terms.hold is not None:
+        await _set_hold(work, work.terms.hold)
     try:
         known.append(await _written(work, known.append))
     except anyio.get_cancelled_exc_class():
         with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_SECONDS):
-            await finish()
-        on_interrupt(known[-1])
+            await _finish(work, known, patience=LAST_WORDS_SECONDS / 3)
         raise
+    patience = 0.0 if work.writers.is_gone else PATIENCE_SECONDS  # who is gone is asked once more only
+    await undisturbed(partial(_finish, work, known, patience=patience), seconds=LAST_WORDS_SECONDS)
+
+
+async def _set_hold(work: _Work, hold: Hold) -> None:
+    """Set the hold of a rollback, before anything is written; not if that fails, or somebody interrupts."""
     try:
-        await undisturbed(finish, seconds=LAST_WORDS_SECONDS)
-    except anyio.get_cancelled_exc_class():
-        on_interrupt(replace(known[-1], is_interrupted=True))
+        await set_hold(work.server, hold)
+    except (ServerError, anyio.get_cancelled_exc_class()):
+        with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_SECONDS), suppress(ServerError):
+            await _put_back_hold(work)
         raise
-    return known[-1]
+
+
+async def _put_back_hold(work: _Work) -> None:
+    """What was in place of the hold that this apply has set."""
+    if work.earlier_hold:
+        await set_hold(work.server, work.earlier_hold)
+    else:
+        await release_hold(work.server, work.plan.owner)
 
 
 async def _written(work: _Work, on_interrupt: Callable[[DeploymentResult], object]) -> DeploymentResult:
@@ -317,24 +320,30 @@ async def _written(work: _Work, on_interrupt: Callable[[DeploymentResult], objec
     )
 
 
-async def _finished(work: _Work, result: DeploymentResult) -> DeploymentResult:
-    """The result with its revision, and with the hold as it is to be from now on.
+async def _finish(work: _Work, known: list[DeploymentResult], *, patience: float) -> None:
+    """Record what was done, and settle the hold. What fails of that is a finding: the changes are made.
 
-    What fails of that is a finding: the changes are made. It is recorded without the lock, too, if that was lost
-    meanwhile. A server that is gone is asked once more only.
+    It is recorded without the lock, too, if that was lost meanwhile.
+
+    Args:
+        work: the apply.
+        known: its result; what comes of this is added.
+        patience: seconds for each of both.
     """
-    patient = Writers(patience=0.0 if work.writers.is_gone else PATIENCE_SECONDS)
+    result, place = known[-1], work.plan.owner.tag
+    if result.wrote:
+        known.append(_with_findings(result, {place: (_unrecorded("It was interrupted."),)}))  # until it is
     with work.server.writing():
         try:
-            revision = await patient.attempt(partial(_record, work, result))
-            result = replace(result, revision=revision.number if revision else None)
+            revision = await Writers(patience=patience).attempt(partial(_record, work, result))
+            known.append(replace(result, revision=revision.number if revision else None))
         except ServerError as error:
-            result = _with_findings(result, {work.plan.owner.tag: (_unrecorded(error),)})
+            known.append(_with_findings(result, {place: (_unrecorded(error.message),)}))
         try:
-            await patient.attempt(partial(_settle_hold, work, result))
+            ends_hold = await Writers(patience=patience).attempt(partial(_settle_hold, work, result))
+            known.append(replace(known[-1], ends_hold=ends_hold))
         except ServerError as error:
-            result = _with_findings(result, {work.plan.owner.tag: (_unsettled(error),)})
-    return result
+            known.append(_with_findings(known[-1], {place: (_unsettled(error),)}))
 
 
 async def _record(work: _Work, result: DeploymentResult) -> Revision | None:
@@ -344,18 +353,20 @@ async def _record(work: _Work, result: DeploymentResult) -> Revision | None:
     return await record_apply(store, work.plan, result, work.terms, before)
 
 
-async def _settle_hold(work: _Work, result: DeploymentResult) -> None:
-    """What becomes of holds after an apply: the one that it came with may be as undone as its changes."""
-    owner, server = work.plan.owner, work.server
+async def _settle_hold(work: _Work, result: DeploymentResult) -> bool:
+    """What becomes of holds after an apply: the one that it came with may be as undone as its changes.
+
+    Returns:
+        Whether scheduled sync goes on that was held back before.
+    """
     if work.terms.hold is not None and is_undone(result, work.terms):
-        await (set_hold(server, work.earlier_hold) if work.earlier_hold else release_hold(server, owner))
-    if result.wrote:
-        await _end_hold(work.terms, owner, server)
+        await _put_back_hold(work)
+    return result.wrote and await _end_hold(work.terms, work.plan.owner, work.server)
 
 
-def _unrecorded(error: ServerError) -> Finding:
+def _unrecorded(why: str) -> Finding:
     return Finding(
-        message=f"The changes were made, but not recorded: {error.message}",
+        message=f"The changes were made, but not recorded: {why}",
         remedy="`history` and `rollback` do not know of them; the next apply that changes something is recorded.",
     )
 
@@ -394,11 +405,17 @@ async def _require_no_hold(terms: Terms, owner: Owner, server: PrefectServer) ->
         )
 
 
-async def _end_hold(terms: Terms, owner: Owner, server: PrefectServer) -> None:
-    """What a person applies, if it is all that the repository asks for, ends what a rollback has begun."""
+async def _end_hold(terms: Terms, owner: Owner, server: PrefectServer) -> bool:
+    """What a person applies, if it is all that the repository asks for, ends what a rollback has begun.
+
+    Returns:
+        Whether there was a hold that ends.
+    """
     is_by_hand = terms.hold is None and terms.provenance.trigger not in ("schedule", "bootstrap")
-    if is_by_hand and terms.concerns_all and await read_hold(server, owner):
-        await release_hold(server, owner)
+    if not is_by_hand or not terms.concerns_all or not await read_hold(server, owner):
+        return False
+    await release_hold(server, owner)
+    return True
 
 
 async def hold_on(owner: Owner, digest: str, *, api_url: str | None = None) -> Hold | None:
@@ -524,4 +541,5 @@ def _cleaned(pattern: str, foreign: Sequence[str], result: DeploymentResult) -> 
         deleted=tuple(item.deployment for item in result.results if item.status == "applied"),
         foreign=tuple(foreign),
         failed={item.deployment: item.error or item.status for item in result.results if item.status != "applied"},
+        findings=result.findings,
     )

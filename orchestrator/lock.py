@@ -26,6 +26,7 @@ import anyio
 import httpx
 
 from orchestrator.errors import LockedError, OrchestratorError, ServerBusy, ServerError, ServerUnreachable
+from orchestrator.interruption import undisturbed
 from orchestrator.model import Owner
 from orchestrator.server import PrefectServer, our_errors
 
@@ -91,9 +92,13 @@ async def environment_lock(
         yield lock
     finally:
         keeping.cancel()
-        with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_SECONDS):
-            await asyncio.wait([keeping])
-            await lock.release()
+
+        async def give_back() -> None:
+            with anyio.move_on_after(RELEASE_SECONDS):
+                await asyncio.wait([keeping])
+                await lock.release()
+
+        await undisturbed(give_back)
 
 
 class Lock:

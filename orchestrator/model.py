@@ -603,6 +603,7 @@ class DeploymentResult:
     problems: tuple[ValidationError, ...] = ()
     revision: int | None = None
     is_interrupted: bool = False
+    ends_hold: bool = False  # scheduled sync, which waited since a rollback, goes on
 
     @property
     def summary(self) -> dict[Action, int]:
@@ -695,6 +696,7 @@ class CleanupResult:
     deleted: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+    findings: Mapping[str, tuple[Finding, ...]] = field(default_factory=dict)  # as of an apply
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

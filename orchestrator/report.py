@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -23,6 +23,7 @@ from orchestrator.model import (
     CleanupResult,
     DeploymentResult,
     EnvironmentStatus,
+    Finding,
     ResourceResult,
     RunReport,
 )
@@ -48,13 +49,17 @@ MANY = 3  # deployments with one problem, from which on it is told once for all 
 def result_text(result: DeploymentResult) -> RenderableType:
     """What an apply did, and what reading back showed; what is unchanged is counted."""
     lines = [_result_line(item) for item in _changed(result)]
-    for deployment, findings in result.findings.items():
-        lines.append((Text(), Text(f"? {one_line(deployment)}", style="yellow")))
-        lines += map(finding_line, findings)
+    lines += _finding_lines(result.findings)
     style = "bold red" if result.status in ("degraded", "interrupted") else "bold green"
     end = f"{headline(result.environment, result)}  {_verdict(result)}{_aside(result)}"
     lines.append((Text(), Text(end, style=style)))
     return Hanging(lambda width: lines)
+
+
+def _finding_lines(findings: Mapping[str, tuple[Finding, ...]]) -> Iterator[tuple[Text, Text]]:
+    for place, found in findings.items():
+        yield Text(), Text(f"? {one_line(place)}", style="yellow")
+        yield from map(finding_line, found)
 
 
 def _verdict(result: DeploymentResult) -> str:
@@ -97,12 +102,15 @@ def _result_line(item: ChangeResult | ResourceResult) -> tuple[Text, Text]:
 
 
 def cleanup_text(result: CleanupResult) -> RenderableType:
-    lines = [Text(f"- {path}", style="red") for path in result.deleted]
-    lines += [Text(f"= {path}  not ours: left as it is", style="dim") for path in result.foreign]
-    lines += [Text(f"! {path}  failed: {reason}", style="bold red") for path, reason in result.failed.items()]
-    end = "" if lines else f": nothing of ours matches {result.pattern}"
+    said = [Text(f"- {path}", style="red") for path in result.deleted]
+    said += [Text(f"= {path}  not ours: left as it is", style="dim") for path in result.foreign]
+    said += [Text(f"! {path}  failed: {reason}", style="bold red") for path, reason in result.failed.items()]
+    end = "" if said else f": nothing of ours matches {result.pattern}"
     end = "  INTERRUPTED" if result.status == "interrupted" else end
-    return Group(*lines, Text(f"{len(result.deleted)} deleted{end}", style="bold"))
+    lines = [(Text(), text) for text in said]
+    lines += _finding_lines(result.findings)
+    lines.append((Text(), Text(f"{len(result.deleted)} deleted{end}", style="bold")))
+    return Hanging(lambda width: lines)
 
 
 def status_text(status: EnvironmentStatus, *, hold: str = "") -> RenderableType:
@@ -191,9 +199,13 @@ def result_json(result: DeploymentResult) -> dict[str, Any]:
         "resource_summary": result.resource_summary,
         "resources": [dataclasses.asdict(item) for item in result.resources],
         "results": [dataclasses.asdict(item) for item in result.results],
-        "findings": {name: [dataclasses.asdict(each) for each in found] for name, found in result.findings.items()},
+        "findings": _findings_json(result.findings),
         "problems": [fault_json(problem) for problem in result.problems],
     }
+
+
+def _findings_json(findings: Mapping[str, tuple[Finding, ...]]) -> dict[str, Any]:
+    return {place: [dataclasses.asdict(each) for each in found] for place, found in findings.items()}
 
 
 def cleanup_json(result: CleanupResult) -> dict[str, Any]:
@@ -203,6 +215,7 @@ def cleanup_json(result: CleanupResult) -> dict[str, Any]:
         "deleted": result.deleted,
         "foreign": result.foreign,
         "failed": dict(result.failed),
+        "findings": _findings_json(result.findings),
     }
 
 

@@ -244,11 +244,10 @@ async def record_apply(
     Raises:
         ServerUnreachable, ServerError: it could not be recorded.
     """
-    state = result.status
+    came_too_late = result.is_interrupted and not result.failed
+    state = replace(result, is_interrupted=False).status if came_too_late else result.status
     if not result.wrote or state == "no-changes":
         return None
-    if state == "interrupted" and not result.failed:
-        state = "completed"  # it came too late to change anything
     revision = Revision(
         number=0,
         owner=plan.owner,

@@ -151,9 +151,15 @@ class PrefectServer:
             if len(page) < PAGE or (enough is not None and enough(rows)):
                 return rows
 
-    async def deployments_with_scheduled_runs(self, ids: Sequence[str]) -> frozenset[str]:
+    async def deployments_with_scheduled_runs(
+        self, ids: Sequence[str], *, since: datetime | None = None
+    ) -> frozenset[str]:
         """Which of these deployments have runs waiting for a time to come. A scheduler that works leaves none without;
         one that is dead leaves late ones, where no worker takes them.
+
+        Args:
+            ids: of the deployments.
+            since: count runs whose time came after this, whatever has become of them.
 
         One that runs every minute has a hundred of them, so each further page leaves out whom the last one named.
         """
@@ -161,19 +167,19 @@ class PrefectServer:
         for start in range(0, len(ids), PAGE):
             unknown = set(ids[start : start + PAGE])
             while unknown:
-                named = await self._next_to_run(unknown)
+                named = await self._next_to_run(unknown, since)
                 found |= named
                 unknown -= named
                 if not named:
                     break
         return frozenset(found)
 
-    async def _next_to_run(self, ids: Collection[str]) -> set[str]:
+    async def _next_to_run(self, ids: Collection[str], since: datetime | None) -> set[str]:
         query = {
             "deployments": {"id": {"any_": sorted(ids)}},
             "flow_runs": {
-                "state": {"type": {"any_": ["SCHEDULED"]}},
-                "expected_start_time": {"after_": datetime.now(UTC).isoformat()},
+                "state": None if since else {"type": {"any_": ["SCHEDULED"]}},
+                "expected_start_time": {"after_": (since or datetime.now(UTC)).isoformat()},
             },
             "sort": "EXPECTED_START_TIME_ASC",
             "limit": PAGE,

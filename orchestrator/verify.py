@@ -18,7 +18,7 @@ from orchestrator.differences import differences
 from orchestrator.errors import OrchestratorError, ServerError
 from orchestrator.model import Change, DeploymentResult, Finding, LiveDeployment, Plan, ResourceChange
 from orchestrator.pools import read_resources
-from orchestrator.resources import plan_resources, resources_from
+from orchestrator.resources import plan_resources, resources_in
 from orchestrator.server import PrefectServer
 
 SCHEDULER_TIME = timedelta(minutes=2)
@@ -184,9 +184,9 @@ def _as_written(change: Change, live: LiveDeployment | None) -> Iterator[Finding
 async def _unlike_resources(plan: Plan, result: DeploymentResult, server: PrefectServer) -> list[tuple[str, Finding]]:
     """The pools, queues and limits that were written and do not read back so."""
     written = {item.label for item in result.resources if item.status == "applied"}
-    wanted = resources_from(change.desired for change in plan.resources if change.label in written)
+    wanted = resources_in(plan.resources)  # all of them: queues are read with their pools
     now = plan_resources(wanted, await read_resources(server, wanted)) if written else ()
-    return [(change.label, _unlike(change)) for change in now if change.writes]
+    return [(change.label, _unlike(change)) for change in now if change.writes and change.label in written]
 
 
 def _unlike(change: ResourceChange) -> Finding:
@@ -212,8 +212,9 @@ async def _unscheduled(
         missing = await _waited_for(missing, server, patience)
     if has_scheduler is False:
         return [(path, SWITCHED_OFF) for path in missing.values()]
+    began = datetime.now(UTC)  # a run that is due every few seconds may be gone before all are asked for
     refused = {id_ for id_ in missing if not await _gets_a_run(id_, server)}
-    dateless = await _without_runs(missing, server)
+    dateless = await _without_runs(missing, server, since=began)
     found = []
     for id_, path in missing.items():
         if id_ in dateless:
@@ -233,8 +234,10 @@ async def _waited_for(missing: dict[str, str], server: PrefectServer, patience: 
     return missing
 
 
-async def _without_runs(deployments: dict[str, str], server: PrefectServer) -> dict[str, str]:
-    scheduled = await server.deployments_with_scheduled_runs(tuple(deployments)) if deployments else ()
+async def _without_runs(
+    deployments: dict[str, str], server: PrefectServer, since: datetime | None = None
+) -> dict[str, str]:
+    scheduled = await server.deployments_with_scheduled_runs(tuple(deployments), since=since) if deployments else ()
     return {id_: path for id_, path in deployments.items() if id_ not in scheduled}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,6 +53,11 @@ def recording(paths: Sequence[str]) -> bool:
     return paths[-1] == "block_documents/"
 
 
+def releasing(paths: Sequence[str]) -> bool:
+    """The lock is given back: the one variable that is deleted by its id, after the record."""
+    return re.fullmatch("variables/[0-9a-f-]{36}", paths[-1]) is not None and "block_documents/" in paths
+
+
 def verifying(paths: Sequence[str]) -> bool:
     return paths[-1] == "deployments/filter" and "block_documents/" in paths
 
@@ -71,7 +77,8 @@ async def interrupted(
         def strike(request: Request) -> Fault | None:
             if not when([each.path.removeprefix("/api/") for each in proxy.seen]):
                 return None
-            process.send_signal(number)
+            for _ in range(2 if number is signal.SIGHUP else 1):  # as a terminal does that is closed
+                process.send_signal(number)
             return "delay"
 
         proxy.judge = strike
@@ -123,7 +130,7 @@ async def test_clean_tells_what_it_deleted(api: Api, repository: Repository, com
     assert list(result["failed"]) == [repository.path(name) for name in api.deployments_of(repository.flow)]
 
 
-@pytest.mark.parametrize("when", [recording, verifying])
+@pytest.mark.parametrize("when", [recording, releasing, verifying])
 async def test_what_is_done_by_then_is_recorded_and_told(api: Api, commands: Commands, when: Moment) -> None:
     answer = await interrupted(api, commands, signal.SIGINT, "--output", "json", when=when)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,7 @@ from orchestrator.terms import Terms
 from tests.unit.builders import record
 
 from .api import Api, unique
+from .proxy import Fault, Request, proxy_to
 
 HOUR = 3600
 
@@ -298,6 +300,33 @@ async def test_who_applies_by_hand_is_told_and_ends_the_hold(api: Api, owner: Ow
     assert plan.hold and plan.hold.revision == 3
     assert (await live.apply_changes(plan, terms=terms("command line"))).status == "completed"
     assert await hold_of(owner) is None
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+async def test_a_rollback_that_somebody_interrupts_before_it_writes_leaves_the_hold_as_it_was(
+    api: Api, owner: Owner, earlier: bool
+) -> None:
+    plan = await (held(owner) if earlier else plan_of(owner, wants(owner)))
+    before = await hold_of(owner)
+    async with proxy_to(api.url) as proxy:
+        back = replace(terms("rollback"), hold=Hold(owner=owner, revision=1, desired_digest="now", by="me@here"))
+        task = asyncio.create_task(live.apply_changes(plan, api_url=proxy.api_url, terms=back))
+        sent = asyncio.Event()
+
+        def judge(request: Request) -> Fault | None:
+            variables = [each for each in proxy.writes if each.path.startswith("/api/variables/")]
+            if request not in variables or len(variables) != 2:  # the first one is the lock
+                return None
+            sent.set()
+            return "delay"
+
+        proxy.judge = judge
+        await sent.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert await hold_of(owner) == before
+    assert not api.deployments_of(owner.project)
 
 
 async def test_an_apply_that_writes_nothing_ends_no_hold(api: Api, owner: Owner) -> None:

@@ -24,6 +24,8 @@ from orchestrator.model import (
     LiveDeployment,
     Owner,
     Plan,
+    PoolSpec,
+    QueueSpec,
     Resources,
 )
 from orchestrator.plan import make_plan
@@ -293,6 +295,16 @@ async def test_a_limit_that_somebody_changed_or_deleted_meanwhile_is_told(api: A
         f"tag limit {changed}": "it was written, but reads back differently: slots",
         f"tag limit {gone}": "it was written, but is not there",
     }
+
+
+async def test_a_queue_that_was_written_is_read_with_its_pool(api: Api, owner: Owner) -> None:
+    pool = PoolSpec(name=api.ensure_pool(unique("pool")), type="process")
+    queue = QueueSpec(pool=pool.name, name="heavy", concurrency_limit=2)
+    desired = Desired(owner=owner, resources=Resources(pools=(pool,), queues=(queue,)))
+    plan = await live_commands.plan_changes(desired, Policy(), api_url=api.url)
+    assert [change.action for change in plan.resources] == ["unchanged", "create"]
+    result = await live_commands.apply_changes(plan, api_url=api.url)
+    assert (result.status, result.findings) == ("completed", {})
 
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

@@ -183,6 +183,7 @@ OURS: dict[str, set[str]] = {
     "provenance": {"git", "pipeline"},
     "terms": {"config", "desired", "pipeline", "provenance", "recording"},
     "promotion": {"config", "git", "pipeline", "recording"},
+    "interruption": set(),
     # the doors to the server
     "server": {"masking"},
     "pools": {"resources", "server"},
@@ -193,10 +194,9 @@ OURS: dict[str, set[str]] = {
     "submission": set(),
     "revisions": {"recording", "server", "terms"},
     "holds": {"recording", "server"},
-    "lock": {"server"},
+    "lock": {"interruption", "server"},
     "verify": {"differences", "pools", "resources", "server"},
     # writing: sees the server through a Protocol only
-    "interruption": set(),
     "writers": {"interruption"},
     "apply": {"config", "differences", "interruption", "masking", "plan", "resources", "writers"},
     # putting it together

@@ -92,6 +92,7 @@ class TestJson:
             "deleted": ("a/b",),
             "foreign": ("a/c",),
             "failed": {"a/d": "No."},
+            "findings": {},
         }
 
     def test_of_status(self) -> None:

@@ -169,6 +169,7 @@ class _Apply:
         self.due = [change for change in plan.changes if _is_due(change)]
         self.results = {change.deployment: _without_a_write(change) for change in plan.changes if not _is_due(change)}
         self.resources: list[ResourceResult] = []  # as they come
+        self.half_set_back: set[str] = set()  # deployments that may be neither as planned nor as before
         wrong = [change.label for change in plan.resources if change.action == "conflict"]
         blocked = [*wrong, *(result.deployment for result in self.results.values() if result.status == "skipped")]
         if atomic and blocked:
@@ -188,6 +189,7 @@ class _Apply:
             results=tuple(results[change.deployment] for change in self.plan.changes),
             resources=self._resource_results() if self.resource_writer else (),
             problems=self.plan.problems,
+            is_half_set_back=bool(self.half_set_back),
         )
 
     def _resource_results(self) -> tuple[ResourceResult, ...]:
@@ -366,6 +368,7 @@ class _Apply:
     async def _restore_one(self, change: Change) -> None:
         before = self.results[change.deployment]
         self._note(change, "failed", "It was interrupted while it was being set back.")  # until it is done
+        self.half_set_back.add(change.deployment)
         try:
             said = await self._set_back(change)
         except FAILURES as error:
@@ -374,6 +377,7 @@ class _Apply:
             logger.error("%s: %s", change.deployment, left)
             self._note(change, "failed", left)
             return
+        self.half_set_back.discard(change.deployment)
         if before.status == "failed":
             self._note(change, "failed", f"{before.error} What was written of it was set back{said}.")
         else:

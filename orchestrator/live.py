@@ -205,7 +205,7 @@ async def apply_changes(
 
 def is_undone(result: DeploymentResult, terms: Terms) -> bool:
     """Whether an atomic apply has failed, and nothing of it stands: it began nothing that goes on."""
-    return terms.is_atomic and bool(result.failed) and not result.wrote
+    return terms.is_atomic and bool(result.failed) and not result.wrote and not result.is_half_set_back
 
 
 async def _verified(plan: Plan, result: DeploymentResult, server: PrefectServer) -> DeploymentResult:

@@ -604,6 +604,7 @@ class DeploymentResult:
     revision: int | None = None
     is_interrupted: bool = False
     ends_hold: bool = False  # scheduled sync, which waited since a rollback, goes on
+    is_half_set_back: bool = False  # an atomic apply has failed, and so has setting it back
 
     @property
     def summary(self) -> dict[Action, int]:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 Spec = PoolSpec | QueueSpec | LimitSpec
 
+CUT_OFF = "It was interrupted."  # the error of a change of which nobody knows whether it has arrived
 _IDENTITY = ("name", "pool", "scope", "type")  # what is never changed; every other field of a spec is
 
 
@@ -259,7 +260,7 @@ class ResourceWork:
         if self._is_gone and change.writes:
             self.results.append(_result(change, "skipped", "not tried: the server did not answer any more"))
             return
-        self.results.append(_result(change, "failed", "It was interrupted."))  # until it is done
+        self.results.append(_result(change, "failed", CUT_OFF))  # until it is done
         try:
             self.results[-1] = await self._written(change)
         except OrchestratorError as error:
@@ -293,8 +294,8 @@ async def undo(
 ) -> tuple[ResourceResult, ...]:
     """Set back what was applied: updates to what was before, and what was created is removed again.
 
-    An update that failed is set back, too: its answer may have been lost on the way. What somebody else created in
-    the meantime stays, and so does a pool that deployments have come into.
+    An update that failed is set back, too: its answer may have been lost on the way. So is a create that was cut off.
+    What somebody else created in the meantime stays, and so does a pool that deployments have come into.
 
     Args:
         changes: that were carried out.
@@ -314,6 +315,8 @@ async def undo(
         else:
             if taken_back and results[index].status == "applied":
                 now[index] = replace(results[index], status="restored")
+            elif taken_back and results[index].error == CUT_OFF:
+                now[index] = replace(results[index], error=f"{CUT_OFF} What had arrived of it was set back.")
     return tuple(_gone_with_pools(now))
 
 
@@ -352,7 +355,7 @@ async def _take_back(change: ResourceChange, result: ResourceResult, writer: Res
         await writer.update(replace(spec, **before), list(before))
     elif change.action == "unchanged" and isinstance(spec, QueueSpec) and spec.priority and spec.pool in moved:
         await writer.update(spec, ("priority",))
-    elif result.status == "applied" and result.action == "create":
+    elif result.action == "create" and (result.status == "applied" or result.error == CUT_OFF):
         await writer.remove(spec)
     else:
         return False

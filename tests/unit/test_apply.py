@@ -16,6 +16,7 @@ from orchestrator.apply import apply_plan, untouched
 from orchestrator.config import Policy
 from orchestrator.differences import StrayTrigger
 from orchestrator.errors import LockedError, ServerBusy, ServerError, ServerUnreachable
+from orchestrator.live import is_undone
 from orchestrator.model import (
     DeploymentConfig,
     DeploymentResult,
@@ -33,6 +34,7 @@ from orchestrator.model import (
 )
 from orchestrator.plan import make_plan, with_findings
 from orchestrator.resources import Spec, plan_resources
+from orchestrator.terms import Terms
 from orchestrator.writers import Writers
 from tests.unit.builders import API_URL, OWNER, cron, deployment, live, problem
 from tests.unit.test_resources import RATE, TAG, Notes
@@ -506,6 +508,42 @@ class TestAtomic:
         assert outcomes(result) == [("a/x", "restored"), ("b/new", "restored"), ("c/new", "skipped")]
         assert [item.status for item in result.resources] == ["restored"]
         assert (result.status, result.wrote) == ("interrupted", False)
+
+    async def test_is_not_undone_where_something_could_not_be_set_back(self) -> None:
+        """The hold of such a rollback stays: something of it stands."""
+        there = [live(deployment(f"{name}/x", description="old")) for name in "ab"]
+        wanted = [deployment(f"{name}/x", description="new") for name in "ab"]
+        notebook = Notebook.holding(*there)
+        update = notebook.update_deployment
+
+        async def refuse(id_: str, config: DeploymentConfig, fields: tuple[str, ...]) -> None:
+            if config.deployment_path == "b/x" or config.description == "old":
+                raise NO
+            await update(id_, config, fields)
+
+        notebook.update_deployment = refuse  # type: ignore[method-assign]
+        result = await apply_plan(plan_of(wanted, there), notebook, atomic=True)
+        assert outcomes(result) == [("a/x", "failed"), ("b/x", "failed")]
+        assert "could not be set back" in (result.results[0].error or "")
+        terms = Terms(is_atomic=True)
+        assert (result.is_half_set_back, is_undone(result, terms)) == (True, False)
+        assert is_undone(replace(result, is_half_set_back=False), terms)
+
+    async def test_takes_back_a_limit_whose_create_was_cut_off(self) -> None:
+        notes, told = Notes(), list[DeploymentResult]()
+        with anyio.CancelScope() as scope:
+
+            async def hang(_: Spec) -> bool:
+                scope.cancel()
+                await anyio.sleep_forever()
+                raise AssertionError("it was cut off")
+
+            notes.create = hang  # type: ignore[method-assign]
+            plan = plan_of([deployment()], resources=plan_resources(Resources(limits=(TAG,)), LiveResources()))
+            more = {"writers": Writers(grace=0), "resources": notes, "on_interrupt": told.append}
+            await apply_plan(plan, Notebook(), atomic=True, **more)
+        assert notes.said == ["remove database"]
+        assert told[0].resources[0].error == "It was interrupted. What had arrived of it was set back."
 
     async def test_stops_at_a_limit_that_fails(self) -> None:
         limits = plan_resources(Resources(limits=(RATE, TAG)), LiveResources())

@@ -80,10 +80,11 @@ def database_limit(api: Api, limit: int) -> Iterator[None]:
 
 
 @contextmanager
-def pool_limit(api: Api, limit: int) -> Iterator[None]:
-    api.patch(f"/work_pools/{WORKER_POOL}", concurrency_limit=limit)
+def one_at_a_time(api: Api) -> Iterator[None]:
+    """The pool starts one run at a time."""
+    api.patch(f"/work_pools/{WORKER_POOL}", concurrency_limit=1)
     yield
-    api.patch(f"/work_pools/{WORKER_POOL}", concurrency_limit=None)
+    api.patch(f"/work_pools/{WORKER_POOL}", concurrency_limit=None, is_paused=False)
 
 
 async def done(state: State[Any]) -> Any:
@@ -99,6 +100,13 @@ def children(api: Api, parent_id: str) -> list[Run]:
     """The runs of a parent, in the order of their items."""
     rows: list[Run] = api.post("/flow_runs/filter", flow_runs={"tags": {"all_": [parent_tag(parent_id)]}})
     return sorted(rows, key=lambda row: int(row["parameters"]["item"]))
+
+
+def under_way(api: Api) -> list[Run]:
+    """Runs that a worker has taken."""
+    taken = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+    rows: list[Run] = api.post("/flow_runs/filter", flow_runs=taken, flows={"name": {"any_": ["work-item"]}})
+    return rows
 
 
 def states(runs: list[Run]) -> list[str]:
@@ -194,8 +202,11 @@ async def test_progressive_submits_no_others_where_the_first_ones_fail(api: Api)
 
 
 async def test_a_critical_failure_cancels_the_others(api: Api) -> None:
-    with pool_limit(api, 1):  # the others come after it
-        state = await critical(others=2, critical_fails="always", return_state=True)
+    with one_at_a_time(api):
+        running = asyncio.create_task(critical(others=2, critical_fails="always", return_state=True))
+        await until(lambda: bool(under_way(api)))
+        api.patch(f"/work_pools/{WORKER_POOL}", is_paused=True)  # the others still wait when it fails
+        state = await running
 
     assert state.is_failed() and "Item 0 was told to fail" in str(state.message)
     assert states(children(api, id_of(state))) == ["Failed", "Cancelled", "Cancelled"]

@@ -21,35 +21,37 @@ class Books:
     batch: tuple[Row, ...]  # those with the tag of the batch
     ends: dict[str, int]  # run id → how often it has ended
     said: Row  # the parent's report
+    attempts: int  # of the parent
 
 
-def books(api: Api, deployment_id: str, said: Row) -> Books:
+def books(api: Api, deployment_id: str, said: Row, attempts: int) -> Books:
     """Read everything."""
     runs = _pages(api, deployments={"id": {"any_": [deployment_id]}})
     tagged = _pages(api, flow_runs={"tags": {"all_": [said["batch"]]}})
-    return Books(runs, tagged, {run["id"]: _ends(api, run["id"]) for run in runs}, said)
+    return Books(runs, tagged, {run["id"]: _ends(api, run["id"]) for run in runs}, said, attempts)
 
 
-def faults(books: Books, ends: Mapping[int, str]) -> list[str]:
+def faults(books: Books, ends: Mapping[int, str | None]) -> list[str]:
     """Everything that is not as it should be.
 
     Args:
         books: what is.
-        ends: the name of the state in which the run of each item ends.
+        ends: the name of the state in which the run of each item ends; None where that is open.
     """
     return [*_wrong_runs(books, ends), *_wrong_batch(books), *_wrong_report(books)]
 
 
-def _wrong_runs(books: Books, ends: Mapping[int, str]) -> Iterator[str]:
+def _wrong_runs(books: Books, ends: Mapping[int, str | None]) -> Iterator[str]:
     tables = Counter(run["parameters"]["table"] for run in books.runs)
     yield from (f"item {table}: no run" for table in sorted(ends.keys() - tables.keys()))
     yield from (f"item {table}: {count} runs" for table, count in sorted(tables.items()) if count > 1)
     for run in books.runs:
         table = run["parameters"]["table"]
-        if books.ends[run["id"]] != 1:
+        again = books.attempts if run["state_type"] == "CANCELLED" else 1  # it was ended with its parent: see `adopt`
+        if not 1 <= books.ends[run["id"]] <= again:
             yield f"item {table}: its run {run['id']} ended {books.ends[run['id']]} times"
-        if run["state_name"] != ends.get(table):
-            yield f"item {table}: its run {run['id']} is {run['state_name']}, not {ends.get(table)}"
+        if ends.get(table) not in (None, run["state_name"]):
+            yield f"item {table}: its run {run['id']} is {run['state_name']}, not {ends[table]}"
 
 
 def _wrong_batch(books: Books) -> Iterator[str]:

@@ -22,6 +22,7 @@ ENDS: tuple[State, ...] = (
     {"type": "CANCELLED", "name": "Cancelled"},
 )
 CRASHED = {"type": "CRASHED", "name": "Crashed", "message": "no heartbeat"}
+OPEN: State = {}  # an end that nobody can know
 GOOD_ENDS = 4  # how many of the runs end well for each that does not
 PAUSE = 0.05
 
@@ -78,6 +79,14 @@ class Children:
         async with self._client() as client:
             while len(await self._in(client, "RUNNING")) < count:  # noqa: ASYNC110 - they are on the server
                 await asyncio.sleep(PAUSE)
+
+    async def leave_running(self) -> int:
+        """Runs that outlive the worker that heard their output: they end somehow. How many there are."""
+        async with self._client() as client:
+            running = await self._in(client, "RUNNING")
+        for run in running:
+            self.ends[run["parameters"]["table"]] = OPEN
+        return len(running)
 
     async def crash_running(self) -> int:
         """What an automation does that misses the heartbeats of runs, once nothing runs them: how many there were."""

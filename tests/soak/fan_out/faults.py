@@ -191,13 +191,13 @@ async def worker_is_killed(scene: Scene) -> str:
         await scene.parent.start()
         await scene.unless_over(scene.children.are_running(LIMIT))
         worker.kill(with_runs=with_runs)
-        lost = await scene.children.crash_running() if with_runs else 0
+        runs = await (scene.children.crash_running() if with_runs else scene.children.leave_running())
         worker.start()
         worker.let_runs_end()
         await scene.parent.finished()
     finally:
         worker.stop()
-    return f"with {lost} runs of {scene.items}" if with_runs else f"without its {LIMIT} runs of {scene.items}"
+    return f"{'with' if with_runs else 'without'} its {runs} runs of {scene.items}"
 
 
 FAULTS: dict[str, Callable[[Scene], Awaitable[str]]] = {

@@ -124,8 +124,8 @@ class FanOut:
         if parent.state != "COMPLETED":
             found = [f"the parent never completes: exit codes {parent.codes}"]
         else:
-            books = account.books(self.server.api, children.deployment_id, parent.report)
-            found = account.faults(books, {table: state["name"] for table, state in children.ends.items()})
+            books = account.books(self.server.api, children.deployment_id, parent.report, len(parent.codes))
+            found = account.faults(books, {table: state.get("name") for table, state in children.ends.items()})
         if found:
             raise NotAccounted("\n".join([about, *(f"- {words}" for words in found), "", parent.log]))
 

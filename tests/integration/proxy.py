@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -21,8 +21,9 @@ Fault = Literal[
     "lose the answer",  # the server has done it
     "cut the answer",  # the client hears half of it
     "delay",
+    "drop",  # no answer, and no end of the connection: only the client's patience ends
 ]
-FAULTS: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault != "500")  # those that pass
+FAULTS: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault not in ("500", "drop"))  # those that pass
 REFUSALS = {
     "503": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
     "503 without a time": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -72,6 +73,12 @@ class Proxy:
         """How many streams are open on this path."""
         return len(self._streams.get(path, ())) // 2
 
+    def silence_streams(self, path: str) -> int:
+        """Nothing passes any more on the streams of a path, and neither side is told; how many there are."""
+        for end in self._streams.get(path, []):
+            end.transport.pause_reading()  # type: ignore[attr-defined]
+        return self.streams(path)
+
     def cut_streams(self, path: str) -> int:
         """End the streams of a path on both sides, as a cable that is pulled; how many there were."""
         count = self.streams(path)
@@ -105,6 +112,8 @@ class Proxy:
                     return
                 answers.cancel()
                 await asyncio.wait([answers])
+                if fault == "drop":
+                    await reader.read()
                 await _fail(fault, whole, upstream_reader, upstream, writer)
                 return
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -204,7 +213,12 @@ def first(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda 
 
 
 def at_random(
-    random: Random, count: int, share: float, *, when: Callable[[Request], bool] = lambda request: True
+    random: Random,
+    count: int,
+    share: float,
+    *,
+    when: Callable[[Request], bool] = lambda request: True,
+    faults: Sequence[Fault] = FAULTS,
 ) -> Judge:
     """Fail some of the requests that match, each in a way of its own, until so many have failed: then all is well.
 
@@ -213,6 +227,7 @@ def at_random(
         count: how many requests fail.
         share: how likely each of them is to, from 0 to 1.
         when: which requests may fail.
+        faults: the ways.
     """
     left = count
 
@@ -220,7 +235,7 @@ def at_random(
         nonlocal left
         if left and when(request) and random.random() < share:
             left -= 1
-            return random.choice(FAULTS)
+            return random.choice(faults)
         return None
 
     return judge

@@ -54,6 +54,7 @@ SEEN: dict[Fault, tuple[object, list[int]]] = {
     "lose the answer": (httpx.TransportError, [len(BODY)]),
     "cut the answer": (httpx.TransportError, [len(BODY)]),
     "delay": (200, [len(BODY)]),
+    "drop": (httpx.TransportError, []),
 }
 
 
@@ -66,7 +67,7 @@ async def test_a_fault_hits_one_request_and_the_next_is_well(fault: Fault) -> No
             assert (await client.post(proxy.api_url, content=BODY)).status_code == expected
         else:
             with pytest.raises(httpx.TransportError):
-                await client.post(proxy.api_url, content=BODY)
+                await client.post(proxy.api_url, content=BODY, timeout=0.2 if fault == "drop" else 60)
         assert bodies == arrived
 
         assert (await client.post(proxy.api_url, content=BODY)).content == ANSWER
@@ -115,7 +116,7 @@ async def echoing() -> AsyncIterator[tuple[Proxy, str]]:
         async for message in connection:
             await connection.send(message)
 
-    async with serve(echo, "127.0.0.1", 0) as server:
+    async with serve(echo, "127.0.0.1", 0, close_timeout=0.1) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         async with proxy_to(f"http://127.0.0.1:{port}/api") as proxy:
             yield proxy, f"ws://127.0.0.1:{urlsplit(proxy.api_url).port}/api/events/out"
@@ -145,6 +146,16 @@ async def test_open_websockets_can_be_cut_and_opened_again() -> None:
             assert await echoed(other, "still there") == "still there"
         async with connect(url) as connection:
             assert await echoed(connection, "again") == "again"
+
+
+async def test_websockets_can_fall_silent() -> None:
+    async with echoing() as (proxy, url), connect(url, close_timeout=0.1) as connection:
+        await echoed(connection, "heard")
+        assert proxy.silence_streams("/api/events/out") == 1
+        await connection.send("unheard")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.recv(), 0.2)
+        assert proxy.streams("/api/events/out") == 1
 
 
 async def test_websockets_can_be_refused() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.integration.proxy import Fault, Judge, Proxy, Request, always, at_random, first
+from tests.integration.proxy import FAULTS as FAULTS_THAT_PASS
+from tests.integration.proxy import Fault, Judge, Proxy, Request, at_random, first
 from tests.soak.server import Server
 
 from .children import Children
@@ -20,7 +21,10 @@ STREAM = "/api/events/out"
 CREATES = ("/create_flow_run", "/create_flow_run/bulk")
 READS = ("/flow_runs/filter", "/flow_runs/count", "/flow_runs/history")
 OF_THE_PROCESS = ("/api/logs", "/api/events/in", "/api/csrf-token", "/api/admin", "/api/health", "/api/flows")
+ALL_FAULTS: tuple[Fault, ...] = (*FAULTS_THAT_PASS, "500", "drop")
 BATCH = 100  # the most that a request can create
+IMPATIENT = {"PREFECT_API_REQUEST_TIMEOUT": "8"}  # else one answer that never comes takes a minute
+ALWAYS = 10**9
 CREATE_SECONDS = 0.05  # about what the server takes for one run
 WORKER_KILLED = "worker killed"  # its children are processes
 
@@ -80,9 +84,9 @@ async def requests_fail(scene: Scene) -> str:
     """Requests of the submission fail in all ways, up to some number: then all is well again."""
     random = scene.random
     count, share = random.randint(3, 12), random.choice([0.2, 0.5, 1.0])
-    scene.proxy.judge = at_random(random, count, share, when=_of_submission(scene))
+    scene.proxy.judge = at_random(random, count, share, when=_of_submission(scene), faults=ALL_FAULTS)
     scene.let_all_end()
-    await scene.parent.start()
+    await scene.parent.start(**IMPATIENT)
     await scene.parent.finished()
     return f"{share:.0%} of the requests until {count} have failed"
 
@@ -165,21 +169,21 @@ async def parent_is_killed_waiting(scene: Scene) -> str:
 
 
 async def stream_is_cut(scene: Scene) -> str:
-    """The event stream is cut between ends, and then opens again, fails some times or for good; polls fail, too."""
+    """The event stream is cut between ends, opens again or not, and polls fail, too; or it falls silent."""
     random = scene.random
     ended = sorted(random.sample(range(1, scene.items), k=min(3, scene.items - 1)))
-    refused, polls = random.choice([0, 3, None]), random.choice([0, 4, 12])
-    how: Fault = random.choice(["503", "hang up", "lose the answer", "429"])
-    await scene.parent.start()
+    is_cut, refused, polls = random.random() < 0.8, random.choice([0, 3, ALWAYS]), random.choice([0, 4, 12])
+    how: Fault = random.choice(ALL_FAULTS)
+    await scene.parent.start(**IMPATIENT)
     for count in ended:
         await scene.let_end(count)
-        stream = always(how, when=_opens_stream) if refused is None else first(refused, how, when=_opens_stream)
-        scene.proxy.judge = either(stream, first(polls, how, when=_polls))
-        scene.proxy.cut_streams(STREAM)
+        scene.proxy.judge = either(first(refused, how, when=_opens_stream), first(polls, how, when=_polls))
+        scene.proxy.cut_streams(STREAM) if is_cut else scene.proxy.silence_streams(STREAM)
     scene.let_all_end()
     await scene.parent.finished()
-    times = "for good" if refused is None else f"{refused} times"
-    return f"after {', '.join(map(str, ended))} ends, then refused {times} and {polls} polls, by {how}"
+    times = "for good" if refused == ALWAYS else f"{refused} times"
+    words = f"cut, refused {times}" if is_cut else "silent"
+    return f"after {', '.join(map(str, ended))} ends: {words}, and {polls} polls fail by {how}"
 
 
 async def worker_is_killed(scene: Scene) -> str:

@@ -51,12 +51,12 @@ class Parent:
         """What all its processes have said."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("parent-*.log")))
 
-    async def start(self) -> None:
+    async def start(self, **environment: str) -> None:
         """Execute the flow run in a process of its own."""
         with (self.folder / f"parent-{len(self.codes) + 1}.log").open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "prefect.flow_engine", ENTRYPOINT),
-                env={**self.environment, "PREFECT__FLOW_RUN_ID": self.run_id},
+                env={**self.environment, **environment, "PREFECT__FLOW_RUN_ID": self.run_id},
                 cwd=ROOT,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -86,6 +86,11 @@ class Proxy:
             end.transport.abort()
         return count
 
+    def close_streams(self) -> None:
+        """Cut all that there are: a silent one would never end."""
+        for path in list(self._streams):
+            self.cut_streams(path)
+
     async def serve(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until either side closes it, or a fault does. A server that is gone closes it, too."""
         try:
@@ -177,6 +182,7 @@ async def proxy_to(api_url: str) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         listener.close()
+        proxy.close_streams()
 
 
 def after_writes(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda request: True) -> Judge:

@@ -65,7 +65,7 @@ async def fan_outs(folder: Path, seed: int, first: int) -> AsyncIterator[RunRoun
         async def run(number: int, fault: str) -> tuple[str, str]:
             done = await fan_out.run(number, fault)
             codes = " ".join(map(str, done.codes))
-            what = f"{number:>5}  {fault:<24} {done.way:<10} {done.items:>4} {codes:<10}"
+            what = f"{number:>5}  {fault:<24} {done.way:<10} {done.items:>4} {done.retries:>7} {codes:<10}"
             return f"{what} {done.seconds:>8.1f}  {done.detail}", done.told
 
         yield run
@@ -78,7 +78,8 @@ KINDS = {
         applies,
     ),
     "fan-out": Kind(
-        f"{'round':>5}  {'fault':<24} {'way':<10} {'runs':>4} {'exit codes':<10} {'seconds':>8}  what happened",
+        f"{'round':>5}  {'fault':<24} {'way':<10} {'runs':>4} {'retries':>7} {'exit codes':<10} {'seconds':>8}"
+        "  what happened",
         tuple(of_fan_outs.FAULTS),
         fan_outs,
     ),

@@ -21,14 +21,15 @@ class Books:
     batch: tuple[Row, ...]  # those with the tag of the batch
     ends: dict[str, int]  # run id → how often it has ended
     said: Row  # the parent's report
+    retries: int  # of each run
     attempts: int  # of the parent
 
 
-def books(api: Api, deployment_id: str, said: Row, attempts: int) -> Books:
+def books(api: Api, deployment_id: str, said: Row, retries: int, attempts: int) -> Books:
     """Read everything."""
     runs = _pages(api, deployments={"id": {"any_": [deployment_id]}})
     tagged = _pages(api, flow_runs={"tags": {"all_": [said["batch"]]}})
-    return Books(runs, tagged, {run["id"]: _ends(api, run["id"]) for run in runs}, said, attempts)
+    return Books(runs, tagged, {run["id"]: _ends(api, run["id"]) for run in runs}, said, retries, attempts)
 
 
 def faults(books: Books, ends: Mapping[int, str | None]) -> list[str]:
@@ -47,11 +48,20 @@ def _wrong_runs(books: Books, ends: Mapping[int, str | None]) -> Iterator[str]:
     yield from (f"item {table}: {count} runs" for table, count in sorted(tables.items()) if count > 1)
     for run in books.runs:
         table = run["parameters"]["table"]
-        again = books.attempts if run["state_type"] == "CANCELLED" else 1  # it was ended with its parent: see `adopt`
-        if not 1 <= books.ends[run["id"]] <= again:
+        if books.ends[run["id"]] not in _ends_allowed(run["state_type"], books.retries, books.attempts):
             yield f"item {table}: its run {run['id']} ended {books.ends[run['id']]} times"
         if ends.get(table) not in (None, run["state_name"]):
             yield f"item {table}: its run {run['id']} is {run['state_name']}, not {ends[table]}"
+
+
+def _ends_allowed(state_type: str, retries: int, attempts: int) -> range:
+    """How often a run may have ended. Another attempt of the parent runs again what was cancelled, which may have been
+    ended with it, and gives the failed ones their retries anew."""
+    if state_type == "COMPLETED":
+        return range(1, 2)
+    if state_type == "CANCELLED":
+        return range(1, (1 + retries) * attempts + 1)
+    return range(1 + retries, 1 + retries * attempts + 1)
 
 
 def _wrong_batch(books: Books) -> Iterator[str]:

@@ -41,6 +41,7 @@ class Scene:
     folder: Path
     pool: str
     way: str
+    retries: int
 
     @property
     def items(self) -> int:

@@ -18,6 +18,7 @@ from orchestrator.submission import FlowSubmission
 
 POLL_SECONDS = 2
 WINDOW = 6
+RETRY_SECONDS = 1
 
 
 async def _at_once(etl: FlowSubmission, items: int) -> None:
@@ -42,16 +43,18 @@ WAYS: dict[str, Callable[[FlowSubmission, int], Awaitable[None]]] = {
 
 
 @flow(name="fan-out-parent")
-async def fan_out(path: str, items: int, way: str, report: str) -> None:
+async def fan_out(path: str, items: int, way: str, retries: int, report: str) -> None:
     """Submit one run for each item and wait for all.
 
     Args:
         path: of the children's deployment.
         items: how many; each has its number as a parameter.
         way: one of WAYS.
+        retries: how often a run that ends badly is started again.
         report: the file that gets what the submission says of its runs.
     """
-    etl = flow_submitter(path, max_in_flight=WINDOW if way == "window" else None)
+    window = WINDOW if way == "window" else None
+    etl = flow_submitter(path, max_in_flight=window, retries=retries, retry_delay=RETRY_SECONDS)
     await WAYS[way](etl, items)
     results = await etl.wait(poll_interval=POLL_SECONDS)
     said = {

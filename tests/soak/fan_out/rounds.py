@@ -39,6 +39,7 @@ class Round:
     number: int
     fault: str
     way: str
+    retries: int  # of each run
     items: int
     detail: str  # when and how it struck
     codes: tuple[int, ...]  # exit codes of the parent's processes
@@ -76,12 +77,14 @@ class FanOut:
         async with self._scene(number, fault) as scene:
             detail = await FAULTS[fault](scene)
             await self._go_on(scene)
-        about = f"round {number} of seed {self.seed}: {fault}, {scene.way}, {scene.items} runs, {detail}"
+        what = f"{scene.way}, {scene.items} runs, {scene.retries} retries, {detail}"
+        about = f"round {number} of seed {self.seed}: {fault}, {what}"
         self._require_accounts(about, scene)
         return Round(
             number=number,
             fault=fault,
             way=scene.way,
+            retries=scene.retries,
             items=scene.items,
             detail=detail,
             codes=tuple(scene.parent.codes),
@@ -94,21 +97,25 @@ class FanOut:
         """A deployment of its own, children that end, and a parent that has not begun."""
         random, api, name = Random(f"{self.seed} {number} fan-out"), self.server.api, f"fan-out-{number}"
         way = random.choice(list(WAYS))
-        ends = all_well(REAL_ITEMS) if fault == WORKER_KILLED else ends_of(random, self._some_items(random, way))
+        if fault == WORKER_KILLED:
+            ends, retries = all_well(REAL_ITEMS), 0
+        else:
+            ends, retries = ends_of(random, self._some_items(random, way)), random.choice([0, 0, 1])
         folder = self.folder / f"round-{number}"
         folder.mkdir()
         api.ensure_pool(name)
         children = Children(self.server.api_url, _deployment(api, name)["id"], ends)
         async with proxy_to(self.server.api_url) as proxy, children.at_work():
-            given = {"path": f"{name}/child", "items": len(ends), "way": way}
+            given = {"path": f"{name}/child", "items": len(ends), "way": way, "retries": retries}
             parent = new_parent(api, proxy.api_url, folder, self.server.environment, **given)
             try:
-                yield Scene(self.server, parent, proxy, children, random, folder, name, way)
+                yield Scene(self.server, parent, proxy, children, random, folder, name, way, retries)
             finally:
                 parent.kill()
 
     def _some_items(self, random: Random, way: str) -> int:
-        return random.randint(FEWEST_ITEMS, self.most_items // 4 if way == "one by one" else self.most_items)
+        most = self.most_items // 4 if way == "one by one" else self.most_items
+        return random.randint(FEWEST_ITEMS, max(FEWEST_ITEMS, most))
 
     async def _go_on(self, scene: Scene) -> None:
         """Execute the parent until it completes, or often enough, as a person does who retries a failed run."""
@@ -124,7 +131,9 @@ class FanOut:
         if parent.state != "COMPLETED":
             found = [f"the parent never completes: exit codes {parent.codes}"]
         else:
-            books = account.books(self.server.api, children.deployment_id, parent.report, len(parent.codes))
+            books = account.books(
+                self.server.api, children.deployment_id, parent.report, scene.retries, len(parent.codes)
+            )
             found = account.faults(books, {table: state.get("name") for table, state in children.ends.items()})
         if found:
             raise NotAccounted("\n".join([about, *(f"- {words}" for words in found), "", parent.log]))

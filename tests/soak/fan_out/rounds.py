@@ -28,7 +28,7 @@ from .worker import ENTRYPOINT
 
 MOST_TRIES = 6
 FEWEST_ITEMS, MOST_ITEMS = 6, 150
-REAL_ITEMS = 4  # each costs a process
+REAL_ITEMS = 3  # each costs a process
 SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
 
 

@@ -14,11 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import anyio
 import httpx
 import psutil
+from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from benchmarks.deploy import free_port, is_healthy
+from benchmarks.deploy import POOL, free_port, is_healthy, send
 
 POSTGRES_USER = "postgres"  # root may not run Postgres; this account may
 SAMPLE_SECONDS = 2.0
@@ -57,6 +60,18 @@ class Server:
         """A client without kept connections: the server closes idle ones when it likes."""
         limits = httpx.Limits(max_keepalive_connections=0)
         return httpx.Client(base_url=self.api_url, timeout=120, limits=limits)
+
+
+def create_deployment(on: Server, path: str, **fields: Any) -> str:
+    """A deployment for a pool of type process with Prefect's own template, both new; the deployment's id."""
+    flow, _, name = path.partition("/")
+    template = anyio.run(get_default_base_job_template_for_infrastructure_type, "process")
+    pool = {"name": POOL, "type": "process", "base_job_template": template}
+    with on.client() as client:
+        send(client, "POST", "/work_pools/", pool)
+        flow_id = send(client, "POST", "/flows/", {"name": flow})["id"]
+        body = {"name": name, "flow_id": flow_id, "work_pool_name": POOL, "enforce_parameter_schema": True, **fields}
+        return str(send(client, "POST", "/deployments/", body)["id"])
 
 
 def tree_cpu_seconds(process: psutil.Process) -> float:

@@ -28,28 +28,25 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from benchmarks.deploy import say, send
 from benchmarks.measuring import Figure
 from benchmarks.real_children import benchmark as real_children
 from benchmarks.servers import NotAvailable, Server, create_deployment, server
+from benchmarks.sides import REPOSITORY, Parent
 
-REPOSITORY = Path(__file__).parents[1]
 RUNS = os.environ.get("BENCH_RUNS", "sqlite:200,postgres:1000,postgres:10000")
 PARENTS = tuple(os.environ.get("BENCH_PARENT", "flow").split(","))
 MANY = 5000
 SPREAD_SECONDS = 40.0  # from the first end to the last one, for up to 1,000
 WARM_UP = 100
 IDLE_SECONDS = 20.0
-LIMIT_SECONDS = 3600.0  # for one side: longer is a hang
 PAGE = 200
 PATH = "bench-child/bench"
 SCHEMA = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
@@ -153,7 +150,7 @@ class Bench:
 
     def _side(self, way: str, parent: str, size: int) -> Side:
         """One side from its first submit until the server is idle again; of MANY bare runs none is ended."""
-        with Parent(self.folder, self.server, way, parent, size) as process:
+        with Parent(self.folder, self.server, way, PATH, size, parent) as process:
             submitted = process.tell()
             before, started = self.server.cpu_seconds(), time.monotonic()
             is_ended = way != "bare" or size < MANY
@@ -219,34 +216,3 @@ def ender(on: Server, run_ids: Sequence[str]) -> Iterator[None]:
             process.kill()
     if process.returncode:
         raise SystemExit("the script that ends the runs failed")
-
-
-class Parent:
-    """The process of one side; it tells two lines, one when all is submitted and one when all is done."""
-
-    def __init__(self, folder: Path, on: Server, way: str, parent: str, size: int) -> None:
-        self.log = folder / f"{way}-{parent}-{size}.log"
-        line = [sys.executable, "-m", "benchmarks.fan_out_parent", way, PATH, str(size), parent]
-        with self.log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                line, cwd=REPOSITORY, env=dict(on.environment), stdout=subprocess.PIPE, stderr=errors, text=True
-            )
-        self.limit = threading.Timer(LIMIT_SECONDS, self.process.kill)
-
-    def tell(self) -> dict[str, Any]:
-        """The next line; a process that ends instead ends the benchmark."""
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.log.stem} ended early:\n{self.log.read_text(encoding='utf-8')[-3000:]}")
-        told: dict[str, Any] = json.loads(line)
-        return told
-
-    def __enter__(self) -> Parent:
-        self.limit.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.limit.cancel()
-        self.process.kill()  # it has told all, or it is at fault
-        self.process.wait()

@@ -56,10 +56,15 @@ class Report:
         seconds = time.perf_counter() - self.started
         tell(submit_seconds=seconds, run_ids=run_ids, failed=failed, submit_requests=self.requests.total())
 
-    def done(self) -> None:
+    def done(self, seconds: float) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        cpu = usage.ru_utime + usage.ru_stime
-        tell(seen=self.seen, requests=dict(self.requests), megabytes=usage.ru_maxrss / 1024, cpu_seconds=cpu)
+        tell(
+            seconds=seconds,
+            seen=self.seen,
+            requests=dict(self.requests),
+            megabytes=usage.ru_maxrss / 1024,
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+        )
 
 
 def tell(**what: Any) -> None:
@@ -167,9 +172,11 @@ async def run(way: str, path: str, size: int, parent: str, report: Report) -> No
 def main(way: str, path: str, size: str, parent: str) -> None:
     report = Report()
     with counted(report.requests):
+        started = time.perf_counter()
         asyncio.run(run(way, path, int(size), parent, report))
+        seconds = time.perf_counter() - started
         APILogHandler().flush()  # log records on their way are requests, too
-    report.done()
+    report.done(seconds)
 
 
 if __name__ == "__main__":

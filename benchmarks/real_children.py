@@ -110,10 +110,10 @@ class Taken:
 
     def say(self) -> None:
         count = len(self.children)
+        say(f"{count} real children of {CHILD_SECONDS} s: the parent took {self.parent_seconds:.1f} s")
         say(
-            f"{count} real children of {CHILD_SECONDS} s: parent {self.parent_seconds:.1f} s, of which {self.span:.1f} s"
+            f"    {self.span:.1f} s from the first one's creation to the last one's end; its CPU {self.parent_cpu:.1f} s"
         )
-        say(f"    from the first one's creation to the last one's end; its CPU {self.parent_cpu:.1f} s")
         say(f"    CPU a child: {self.worker_cpu / count:.2f} s worker, {self.server_cpu / count:.2f} s server")
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ belo
     from orchestrator.model import FlowMetadata as FlowMetadata
     from orchestrator.model import ValidationError as ValidationError
     from orchestrator.model import ValidationResult as ValidationResult
+    from orchestrator.fanout.outcomes import RunOutcome as RunOutcome
     from orchestrator.submission import FlowSubmission as FlowSubmission
+    from orchestrator.submission import cancel_children as cancel_children
     from orchestrator.submission import flow_submitter as flow_submitter
     from orchestrator.submission import trigger_multiple_subflows as trigger_multiple_subflows
     from orchestrator.submission import trigger_subflow as trigger_subflow
@@ -54,6 +56,8 @@ _HOME_OF = {
     "DEPLOYMENT_CONFIGS": "code_deployments",
     "deploy_all_flows": "code_deployments",
     "FlowSubmission": "submission",
+    "RunOutcome": "fanout.outcomes",
+    "cancel_children": "submission",
     "flow_submitter": "submission",
     "trigger_subflow": "submission",
     "trigger_multiple_subflows": "submission",

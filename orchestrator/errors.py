@@ -9,6 +9,7 @@
     ├── LocalProcessError          1: a server or worker of ours could not be started or stopped
     │   └── PortTaken              1: something that is no Prefect server holds the address
     ├── RunFailed                  1: a flow run that we started or waited for did not complete
+    │   └── RunsTimedOut           1: flow runs had not ended when the time to wait was up
     └── RefusedError               5: a safety rule forbids it
         ├── HeldError              5: scheduled sync waits, since somebody went back to an older revision
         └── LockedError            5: somebody else applies to the environment
@@ -101,6 +102,10 @@ class PortTaken(LocalProcessError):
 
 class RunFailed(OrchestratorError):
     """A flow run that was started or waited for did not complete."""
+
+
+class RunsTimedOut(RunFailed, TimeoutError):
+    """Flow runs had not ended when the time to wait for them was up."""
 
 
 class RefusedError(OrchestratorError):

@@ -5,108 +5,112 @@
     results = await etl.wait()  # {run id: "Completed" | "Failed" | ...}
 
 `trigger_subflow`, `trigger_multiple_subflows` and `wait_for_flow_runs` do the same for runs of different deployments.
-Everything submits through `_create_run` and waits through `_Watch`.
-
-Inside a flow run the new runs are linked to it, and each is created under an idempotency key: a parent that is
-retried or restarted gets back the runs that it had already created. Those that are under way or Completed are kept;
-those that ended otherwise are created anew, since a retry is how a person asks for that.
-
-Requests: three for each submitted run inside a flow, two outside; one for up to 200 pending runs in a poll round.
+All of them create runs by `fanout.creation`, under keys that let a parent which is retried or restarted find the runs
+that it had created, and wait for them by `fanout.watch`: on the server's events, with a slow poll that finds what they
+missed. docs/fan-out.md shows what to use when, and what it costs.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import logging
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from itertools import repeat
+from types import TracebackType
 from typing import Any
 from uuid import UUID
 
-import httpx
-from prefect import get_run_logger
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterId,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.context import FlowRunContext, TaskRunContext
-from prefect.deployments import arun_deployment
-from prefect.exceptions import MissingContextError, ObjectNotFound
-from pydantic_core import to_jsonable_python
+import anyio
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
 
-from orchestrator.errors import RunFailed, ServerError, ServerUnreachable
+from orchestrator.errors import ConfigurationError, OrchestratorError, RunFailed, RunsTimedOut
+from orchestrator.fanout.calls import PATIENCE, Calls, Selection, open_calls
+from orchestrator.fanout.changes import Background, Changes, beside
+from orchestrator.fanout.creation import Batch, Feeder, Item, refused
+from orchestrator.fanout.ending import cancel_runs
+from orchestrator.fanout.hints import Hints
+from orchestrator.fanout.log import logger
+from orchestrator.fanout.options import Idempotency, Link, OnFailure, Options, Rest
+from orchestrator.fanout.outcomes import NAMED_FAILURES, RunOutcome, run_failed, summary
+from orchestrator.fanout.parent import Keys, Parent, current_parent, parent_tag
+from orchestrator.fanout.progress import EndLines, Progress
+from orchestrator.fanout.results import StateNames, read_values
+from orchestrator.fanout.target import find_target, require_fit
+from orchestrator.fanout.watch import Track, Watch
+from orchestrator.interruption import undisturbed
+from orchestrator.runs import ui_url
 
-DELETED = "Deleted"
-"""The state name that we give to a run which the server no longer knows."""
-
-PAGE = 200  # the server cuts longer lists without a word
-TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-NAMED_FAILURES = 10  # how many failed runs an error message names before it counts the rest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunOutcome:
-    """How one run ended."""
-
-    id: str
-    name: str
-    flow_id: UUID | None  # None where the run is gone
-    state_type: StateType | None  # None where the run is gone
-    state_name: str  # what people see: Completed, TimedOut, NoChanges, ...
-    message: str
-
-    @property
-    def succeeded(self) -> bool:
-        """Decided on the state's type, since its name can be anything."""
-        return self.state_type is StateType.COMPLETED
-
-    def describe(self, flow_name: str) -> str:
-        """`flow/run (id): state: message`, on one line."""
-        message = f": {' '.join(self.message.split())}" if self.message else ""
-        return f"{flow_name}/{self.name} ({self.id[:8]}): {self.state_name}{message}"
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The public names
-# ---------------------------------------------------------------------------------------------------------
+EXIT_SECONDS = 25.0  # Prefect gives a cancelled flow 30 s for its last words
 
 
 class FlowSubmission:
     """Runs of one deployment: submit as many as needed, at once or little by little, and wait for them.
 
+    Made by `flow_submitter`, which says what the options do. As a context manager it leaves no run behind: at the end
+    of the block it waits for all; where the block is left by an exception or a cancellation, it cancels what has not
+    ended, unless told to leave it.
+
     Args:
-        deployment_path: `flow name/deployment name`.
+        deployment_path: `flow name/deployment name`, or a flow's name.
+        options: of the submission.
+        site: the function that submits, by which a retried parent finds its runs again.
     """
 
-    def __init__(self, deployment_path: str) -> None:
+    def __init__(self, deployment_path: str, options: Options | None = None, site: str = "") -> None:
         self.deployment_path = deployment_path
         self.run_ids: list[str] = []
-        self._watch = _Watch(label=deployment_path)
-        # One create at a time, also under asyncio.gather: concurrent creates make SQLite answer 503, and the
-        # client's backing off then costs far more than the queue does.
-        self._creating = asyncio.Lock()
+        self._options, self._site = options or Options(), site
+        self._batch: Batch | None = None
+        self._keys: Keys | None = None
+        self._created, self._ended = Changes(), Changes()
+        self._in_order: list[str] = []  # of ending
+        self._lines = EndLines(deployment_path)
+        self._watch = Watch(self._options, self._ended, self._take_note)
+        self._feeder = Feeder(self._created, self._ended, lambda: len(self._watch.pending), self._follow_up)
+        self._feeding = Background(self._feed, self._created)
+        self._watching = Background(self._observe, self._ended)
+        self._block = AsyncExitStack()
+        self._progress: Progress | None = None
+
+    # ----- what is known -------------------------------------------------------------------------------
 
     @property
     def outcomes(self) -> dict[str, RunOutcome]:
         """How each run ended, by run id, for those that are known to have ended."""
-        return dict(self._watch.outcomes)
+        return {outcome.id: outcome for outcome in self._watch.outcomes}
 
     @property
-    def results(self) -> dict[str, str]:
-        """The final state's name by run id, in the order of submission, for runs known to have ended."""
-        outcomes = self._watch.outcomes
-        return {run_id: outcomes[run_id].state_name for run_id in self.run_ids if run_id in outcomes}
+    def results(self) -> StateNames:
+        """The final state's name by run id, in the order of submission, for runs known to have ended.
+
+        Called, as in `await etl.results()`, it reads what the flows have returned, by run id, where they persist it.
+        """
+        names = {outcome.id: outcome.state_name for outcome in self._watch.outcomes}
+        return StateNames(names, partial(read_values, list(names)))
+
+    @property
+    def succeeded(self) -> list[RunOutcome]:
+        """Of the runs known to have ended, those that completed."""
+        return [outcome for outcome in self._watch.outcomes if outcome.succeeded]
+
+    @property
+    def failed(self) -> list[RunOutcome]:
+        """Of the runs known to have ended, those that did not complete."""
+        return [outcome for outcome in self._watch.outcomes if not outcome.succeeded]
+
+    @property
+    def batch_tag(self) -> str | None:
+        """The tag of all runs of this submission, to filter them by in the UI; None before the first submit."""
+        return self._batch.tag if self._batch else None
+
+    # ----- submitting ----------------------------------------------------------------------------------
 
     async def submit(self, **parameters: Any) -> str:
-        """Create a run and return at once.
+        """Create a run and return at once; where the submission has a window, as soon as there is place in it.
 
         Args:
             parameters: of the flow; the deployment's own parameters fill in what is not given.
@@ -115,86 +119,417 @@ class FlowSubmission:
             The run's id.
 
         Raises:
-            ServerError: there is no such deployment, or the server refuses the parameters.
+            ConfigurationError: the parameters do not fit the flow.
+            ServerError: there is no such deployment, or the server refuses the run.
             ServerUnreachable: the server did not answer.
         """
-        async with self._creating:
-            run = await _create_run(self.deployment_path, parameters)
-        self.run_ids.append(str(run.id))
-        _logger().info("[%s] Submitted run %s (%s)", self.deployment_path, run.name, run.id)
-        return str(run.id)
+        return (await self.submit_many([parameters]))[0]
 
-    async def wait(self, poll_interval: float = 5, show_summary: bool = True) -> dict[str, str]:
+    async def submit_many(self, parameters_list: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Create a run for each set of parameters, a hundred with each request.
+
+        Args:
+            parameters_list: one mapping for each run. All are checked before the first run is created.
+
+        Returns:
+            The runs' ids, in the order of `parameters_list`.
+
+        Raises:
+            ConfigurationError: names each item whose parameters do not fit the flow; no run was created.
+            ServerError: there is no such deployment, or the server refuses runs; those that it took are followed.
+            ServerUnreachable: the server did not answer.
+        """
+        async with AsyncExitStack() as needed:
+            await needed.enter_async_context(self._feeding.needed())
+            if self._options.max_in_flight is not None:  # who waits for a place must hear of ends
+                await needed.enter_async_context(self._watching.needed())
+            await self._feeding.until(lambda: self._batch is not None)
+            items = self._items(list(parameters_list))
+            self._feeder.add(items)
+            await self._feeding.until(lambda: self._are_done(items))
+        return self._taken(items)
+
+    async def map(self, **columns: Any) -> list[str]:
+        """Create a run for each row of some columns: `map(table=range(20), day="monday")` makes 20 runs.
+
+        Args:
+            columns: a list, tuple or range for each parameter that varies, all of one length; anything else is given
+                to every run.
+
+        Returns:
+            The runs' ids, in the order of the rows.
+
+        Raises:
+            ConfigurationError: no column varies, or they differ in length; else as `submit_many`.
+        """
+        return await self.submit_many(_rows(columns))
+
+    def _items(self, given: Sequence[Mapping[str, Any]]) -> list[Item]:
+        assert self._batch is not None and self._keys is not None
+        target, keys = self._batch.target, self._keys
+        plain = require_fit(target, given)
+        return [Item(parameters=each, key=keys.key_of(target.id, each)) for each in plain]
+
+    def _are_done(self, items: Sequence[Item]) -> bool:
+        if self._options.max_in_flight is not None:
+            self._watching.raise_failure()
+        return items[-1].is_done and all(item.is_done for item in items) if items else True
+
+    def _taken(self, items: Sequence[Item]) -> list[str]:
+        assert self._batch is not None
+        if (error := refused(items, self._batch.target)) is not None:
+            raise error
+        return [item.run_id for item in items]
+
+    async def _feed(self) -> None:
+        """In the background, while somebody submits."""
+        parent = current_parent()
+        async with open_calls(PATIENCE if parent else 0.0) as calls:
+            if self._batch is None:
+                self._batch = await self._prepared(calls, parent)
+                self._created.tell()
+            await self._feeder.run(calls, self._batch)
+
+    async def _prepared(self, calls: Calls, parent: Parent | None) -> Batch:
+        options, target = self._options, await find_target(calls, self.deployment_path, parent)
+        item_key = options.idempotency if callable(options.idempotency) else None
+        self._keys = Keys(parent, self._site, item_key=item_key, are_new=options.idempotency == "none")
+        tag = self._keys.batch_tag(target.flow_name, target.id)
+        self._watch.tag, self._watch.ui_url = tag, ui_url(calls.api_url)
+        return Batch(
+            target=target,
+            tag=tag,
+            parent=parent,
+            options=options,
+            may_exist=self._keys.may_exist,
+            tags=(tag, *((parent.tag,) if parent else ()), *options.tags),
+        )
+
+    def _follow_up(self, item: Item) -> None:
+        """A run exists: follow it. One that an earlier attempt of the parent has created may have ended."""
+        if item.run_id not in self._watch.tracks:
+            self.run_ids.append(item.run_id)
+        self._watch.add(Track(id=item.run_id, parameters=item.parameters), item.row)
+
+    # ----- waiting -------------------------------------------------------------------------------------
+
+    async def wait(
+        self,
+        poll_interval: float = 5,
+        show_summary: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - it decides what becomes of the runs, too
+    ) -> dict[str, str]:
         """Wait until every run submitted so far, or meanwhile, has ended. May be called again after more submits.
 
         Args:
-            poll_interval: seconds between two reads of the pending runs.
-            show_summary: log how many succeeded and failed.
+            poll_interval: seconds between two reads of the server where it has no event stream, at most; they are
+                shorter at first. With the stream, ends are known at once and reads are rare.
+            show_summary: log how many succeeded and failed, and write the table of the parent's artifacts.
+            timeout: seconds that this call waits at most; then the runs are cancelled or left, as `on_timeout` says.
 
         Returns:
             The final state's name by run id, for all runs of this submission.
 
         Raises:
+            RunsTimedOut: the time was up; says how many had not ended and what becomes of them.
+            RunFailed: a run has failed, and the submission was told to raise or to cancel on that.
             ServerError: the server refuses to be asked. That it does not answer is logged and tried again.
         """
-        await self._watch.wait(lambda: self.run_ids, poll_interval)
+        if not self._is_over():
+            self._watch.poll_interval = poll_interval
+            async with self._watching.needed():
+                with anyio.move_on_after(timeout) as scope:
+                    await self._watching.until(self._is_over)
+                if scope.cancelled_caught and timeout is not None:
+                    await self._give_up(timeout)
+        await self._act_on_failures()
         if show_summary:
-            _logger().info("Summary → %s", _summary(self._watch.outcomes.values()))
+            await self._summarise()
         return self.results
 
+    async def as_completed(self) -> AsyncIterator[RunOutcome]:
+        """The runs as they end, each once, those that have ended already first.
+
+        Raises:
+            ServerError: the server refuses to be asked.
+        """
+        told = 0
+        async with self._watching.needed():
+            while told < len(self._in_order) or not self._is_over():
+                if told == len(self._in_order):
+                    await self._watching.until(partial(self._has_more, told))
+                    continue
+                outcome = self._watch.tracks[self._in_order[told]].outcome
+                told += 1
+                if outcome is not None:  # None: it runs again
+                    yield outcome
+
+    def _has_more(self, told: int) -> bool:
+        return told < len(self._in_order) or self._is_over()
+
     def raise_for_failures(self) -> None:
-        """Raise RunFailed, naming each failed run and its reason, if a run is known to have failed."""
+        """Raise RunFailed, naming each failed run, its parameters and its reason, if a run is known to have failed."""
+        if failures := self._described_failures():
+            raise run_failed(failures, total=len(self.run_ids))
+
+    async def retry_failed(self) -> list[str]:
+        """Start all runs again that are known to have failed, under their own ids; `wait` waits for them again.
+
+        Returns:
+            Their ids. Runs that the server no longer knows cannot be started again and are not among them.
+        """
+        ids = [outcome.id for outcome in self.failed if outcome.state_type is not None]
+        if ids:
+            async with open_calls() as calls:
+                await self._watch.restart_now(calls, ids)
+        return ids
+
+    def _described_failures(self) -> list[str]:
         flow_name = self.deployment_path.partition("/")[0]
-        ended = [self._watch.outcomes[run_id] for run_id in self.results]
-        failures = [outcome.describe(flow_name) for outcome in ended if not outcome.succeeded]
-        if failures:
-            raise _run_failed(failures, total=len(self.run_ids))
+        return [outcome.describe(flow_name) for outcome in self.failed]
+
+    def _is_over(self) -> bool:
+        if self._options.on_failure != "collect" and self.failed:
+            return True
+        return self._watch.is_settled and not self._feeder.queue
+
+    async def _act_on_failures(self) -> None:
+        if self._options.on_failure == "collect" or not self.failed:
+            return
+        rest = ""
+        if not self._watch.is_settled:
+            if self._options.on_failure == "cancel":
+                await self.cancel()
+            rest = f"Of the others {self._words_about_rest()}"
+        raise run_failed(self._described_failures(), total=len(self.run_ids), rest=rest)
+
+    def _words_about_rest(self) -> str:
+        cancelled = sum(outcome.state_type == "CANCELLED" for outcome in self.failed)
+        running = len(self._watch.pending)
+        words = [f"{cancelled} were cancelled" if cancelled else "", f"{running} have not ended" if running else ""]
+        return f"{' and '.join(filter(None, words)) or 'none is left'}."
+
+    async def _give_up(self, seconds: float) -> None:
+        late = sorted(self._watch.pending)
+        names = ", ".join(self._watch.tracks[id_].name or id_[:8] for id_ in late[:NAMED_FAILURES])
+        if self._options.on_timeout == "cancel":
+            await self.cancel(f"They had not ended after {seconds:g} s.")
+        fate = "they were asked to end" if self._options.on_timeout == "cancel" else "they go on"
+        raise RunsTimedOut(
+            f"{len(late)} of {len(self.run_ids)} flow runs had not ended after {seconds:g} s; {fate}: {names}"
+            f"{f' and {len(late) - NAMED_FAILURES} more' if len(late) > NAMED_FAILURES else ''}.",
+            location=self.deployment_path,
+        )
+
+    async def _summarise(self) -> None:
+        outcomes = list(self._watch.outcomes)
+        logger().info("Summary → %s", summary(outcomes))
+        if self._progress is not None:
+            await self._progress.finish(outcomes)
+
+    async def _observe(self) -> None:
+        """In the background, while somebody waits."""
+        while self._batch is None:
+            await self._created.wait()
+        batch = self._batch
+        self._progress = self._progress or self._new_progress(batch)
+        async with open_calls(math.inf) as calls:
+            hints = Hints(calls.with_patience(0.0), batch.target, lambda: self._watch.counts)
+            await beside(partial(self._watch.run, calls), [self._progress.run, hints.run])
+
+    def _new_progress(self, batch: Batch) -> Progress:
+        queue = self._feeder.queue
+        return Progress(
+            self.deployment_path, self._watch, with_artifact=batch.parent is not None, waiting=lambda: len(queue)
+        )
+
+    def _take_note(self, outcome: RunOutcome) -> None:
+        self._in_order.append(outcome.id)
+        self._lines.tell(outcome)
+
+    # ----- ending --------------------------------------------------------------------------------------
+
+    async def cancel(self, reason: str = "") -> dict[str, str]:
+        """Ask all runs to end that have not, and wait until they have, `cancel_grace` at most.
+
+        Args:
+            reason: as people read it at the runs.
+
+        Returns:
+            As `wait`. Runs that have not ended in time are named in the log, and are not in it.
+        """
+        self._feeder.queue.clear()
+        if not self._watch.pending or self._batch is None:
+            return self.results
+        async with self._watching.needed():
+            async with open_calls() as calls:
+                await self._ask_to_end(calls, reason or "Cancelled by the flow that submitted it.")
+            self._watch.poll_soon()
+            with anyio.move_on_after(self._options.cancel_grace):
+                await self._watching.until(lambda: self._watch.is_settled)
+        if late := [self._watch.tracks[id_] for id_ in self._watch.pending]:
+            names = ", ".join(track.name or track.id for track in late[:NAMED_FAILURES])
+            more = f" and {len(late) - NAMED_FAILURES} more" if len(late) > NAMED_FAILURES else ""
+            text = "[%s] %d runs have not ended %g s after they were asked to: %s%s"
+            logger().error(text, self.deployment_path, len(late), self._options.cancel_grace, names, more)
+        return self.results
+
+    async def _ask_to_end(self, calls: Calls, reason: str) -> None:
+        strays = tuple(id_ for id_ in self._watch.pending if self._watch.tracks[id_].is_stray)
+        await cancel_runs(calls, Selection(tag=self._watch.tag), reason)
+        if strays:
+            await cancel_runs(calls, Selection(ids=strays), reason)
+
+    async def __aenter__(self) -> FlowSubmission:
+        await self._block.enter_async_context(self._feeding.needed())
+        await self._feeding.until(lambda: self._batch is not None)
+        await self._block.enter_async_context(self._watching.needed())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self.wait() if not self._is_over() else None
+            elif self._watch.pending:
+                await self._leave(error)
+        except BaseException as late:
+            if self._watch.pending and error is None:
+                await self._leave(late)
+            raise
+        finally:
+            await self._block.aclose()
+
+    async def _leave(self, error: BaseException) -> None:
+        """The block ends and runs have not."""
+        count, why = len(self._watch.pending), f"Its parent ended: {type(error).__name__}."
+        if self._options.on_exit == "leave":
+            logger().warning("[%s] %d runs go on, tag %s", self.deployment_path, count, self._watch.tag)
+            return
+
+        async def cancel() -> None:
+            await self.cancel(why)
+
+        await undisturbed(cancel, seconds=EXIT_SECONDS)
 
 
-def flow_submitter(path: str) -> FlowSubmission:
-    """A new, empty submission for one deployment.
+def flow_submitter(
+    path: str,
+    *,
+    max_in_flight: int | None = None,
+    retries: int = 0,
+    retry_delay: float = 10.0,
+    tags: Iterable[str] = (),
+    job_variables: Mapping[str, Any] | None = None,
+    work_queue: str | None = None,
+    timeout: float | None = None,
+    start_timeout: float | None = None,
+    on_timeout: Rest = "cancel",
+    on_failure: OnFailure = "collect",
+    on_exit: Rest = "cancel",
+    cancel_grace: float = 60.0,
+    crash_grace: float = 5.0,
+    link: Link = "auto",
+    idempotency: Idempotency = "adopt",
+) -> FlowSubmission:
+    """A new, empty submission for one deployment. All times are in seconds.
 
     Args:
-        path: `flow name/deployment name`.
+        path: `flow name/deployment name`; a flow's name alone means that flow's deployment in the environment and kind
+            of the running deployment.
+        max_in_flight: how many runs may be created and not ended; more are created as others end. None: no window.
+        retries: how often a run that ends badly is started again, under its own id, before it counts as failed.
+        retry_delay: from the end of a run to its next start.
+        tags: that each run carries besides those of its deployment.
+        job_variables: of each run, over those of its deployment.
+        work_queue: where the runs wait, instead of in the deployment's queue: how priorities are given.
+        timeout: how long a run may run.
+        start_timeout: how long a run may wait until it starts.
+        on_timeout: `cancel` a run whose time is up, or `leave` it and count it as `TimedOut`. The same for `wait`.
+        on_failure: `collect` the failures; `raise` at the first one, the others go on; or `cancel` them and raise.
+        on_exit: what becomes of runs that have not ended when an `async with` block is left by an exception.
+        cancel_grace: how long runs may take to end when they are cancelled, before they are named.
+        crash_grace: how long a crashed run may take to come back, by a retry of its infrastructure.
+        link: show the runs in the parent's graph. Linked runs that wait cost the server work: `auto` links while no
+            more than 200 are in flight. All runs carry the batch's tag anyway.
+        idempotency: `adopt`: a parent that is retried or restarted gets the runs that it had created, ended or not,
+            and those that were cancelled run again; `retry-failed`: the failed ones run again, too; `none`: always new
+            runs; or a function that makes an item's key out of its parameters.
+
+    Raises:
+        ConfigurationError: names every option that cannot be meant.
     """
-    return FlowSubmission(path)
+    options = Options(
+        max_in_flight=max_in_flight,
+        retries=retries,
+        retry_delay=retry_delay,
+        tags=tuple(tags),
+        job_variables=dict(job_variables or {}),
+        work_queue=work_queue,
+        timeout=timeout,
+        start_timeout=start_timeout,
+        on_timeout=on_timeout,
+        on_failure=on_failure,
+        on_exit=on_exit,
+        cancel_grace=cancel_grace,
+        crash_grace=crash_grace,
+        link=link,
+        idempotency=idempotency,
+    )
+    return FlowSubmission(path, options, _calling_function())
 
 
 async def trigger_subflow(deployment_path: str, parameters: Mapping[str, Any] | None = None) -> str:
     """Create a run of a deployment, linked to the flow run that this is called from, and return at once.
 
     Args:
-        deployment_path: `flow name/deployment name`.
+        deployment_path: `flow name/deployment name`, or a flow's name.
         parameters: of the flow; the deployment's own parameters fill in what is not given.
 
     Returns:
         The run's id.
 
     Raises:
-        ServerError: there is no such deployment, or the server refuses the parameters.
+        ConfigurationError: the parameters do not fit the flow.
+        ServerError: there is no such deployment, or the server refuses the run.
         ServerUnreachable: the server did not answer.
     """
-    run = await _create_run(deployment_path, dict(parameters or {}))
-    _logger().info("Triggered subflow %s (run_id: %s)", deployment_path, run.id)
-    return str(run.id)
+    submission = FlowSubmission(deployment_path, Options(link=True, idempotency="retry-failed"), _calling_function())
+    run_id = await submission.submit(**dict(parameters or {}))
+    logger().info("Triggered subflow %s (run_id: %s)", deployment_path, run_id)
+    return run_id
 
 
-async def trigger_multiple_subflows(deployment_path: str, parameters_list: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Create one run of a deployment for each set of parameters, one after another.
+async def trigger_multiple_subflows(
+    deployment_path: str, parameters_list: Sequence[Mapping[str, Any]], *, sequential: bool = False
+) -> list[str]:
+    """Create one run of a deployment for each set of parameters.
 
     Args:
-        deployment_path: `flow name/deployment name`.
+        deployment_path: `flow name/deployment name`, or a flow's name.
         parameters_list: one mapping for each run.
+        sequential: create each run when the one before has ended, and stop at the first that does not complete.
 
     Returns:
         The runs' ids, in the order of `parameters_list`.
 
     Raises:
-        ServerError: there is no such deployment, or the server refuses the parameters.
+        ConfigurationError: parameters do not fit the flow; no run was created.
+        RunFailed: one of the sequential runs did not complete; those after it were not created.
+        ServerError: there is no such deployment, or the server refuses a run.
         ServerUnreachable: the server did not answer.
     """
-    _logger().info("Triggering %d instances of %s", len(parameters_list), deployment_path)
-    return [await trigger_subflow(deployment_path, parameters) for parameters in parameters_list]
+    logger().info("Triggering %d instances of %s", len(parameters_list), deployment_path)
+    options = Options(idempotency="retry-failed", max_in_flight=1 if sequential else None)
+    submission = FlowSubmission(deployment_path, options, _calling_function())
+    if not sequential:
+        return await submission.submit_many(parameters_list)
+    for parameters in parameters_list:
+        await submission.submit(**parameters)
+        await submission.wait(show_summary=False)
+        submission.raise_for_failures()
+    return submission.run_ids
 
 
 async def wait_for_flow_runs(
@@ -204,7 +539,7 @@ async def wait_for_flow_runs(
 
     Args:
         flow_run_ids: ids of runs, however they were created.
-        poll_interval: seconds between two reads of the pending runs.
+        poll_interval: seconds between two reads of the server where it has no event stream, at most.
         raise_on_failure: raise once all have ended and some did not complete.
 
     Returns:
@@ -215,240 +550,88 @@ async def wait_for_flow_runs(
         ServerError: the server refuses to be asked. That it does not answer is logged and tried again.
         ValueError: one of the ids is no UUID.
     """
-    run_ids = [str(UUID(str(run_id))) for run_id in flow_run_ids]
-    watch = _Watch()
-    await watch.wait(lambda: run_ids, poll_interval)
-    outcomes = [watch.outcomes[run_id] for run_id in run_ids]
-    failed = [outcome for outcome in outcomes if not outcome.succeeded]
-    if failed and raise_on_failure:
-        names = await _flow_names(failed)
-        failures = [outcome.describe(names.get(outcome.flow_id, "unknown flow")) for outcome in failed]
-        raise _run_failed(failures, total=len(outcomes))
-    return {outcome.id: outcome.state_name for outcome in outcomes}
+    ids = [str(UUID(str(run_id))) for run_id in flow_run_ids]
+    changes, lines = Changes(), EndLines("")
+    watch = Watch(Options(), changes, lines.tell)
+    watch.poll_interval = poll_interval
+    for run_id in ids:
+        watch.add(Track(id=run_id, parameters={}, is_stray=True))
+    watching = Background(partial(_watch_ids, watch), changes)
+    async with watching.needed():
+        await watching.until(lambda: watch.is_settled)
+    outcomes = {outcome.id: outcome for outcome in watch.outcomes}
+    failures = [outcome for outcome in outcomes.values() if not outcome.succeeded]
+    if failures and raise_on_failure:
+        names = await _flow_names([outcome.id for outcome in failures])
+        raise run_failed([each.describe(names.get(each.id, "unknown flow")) for each in failures], total=len(ids))
+    return {run_id: outcomes[run_id].state_name for run_id in ids}
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Creating runs
-# ---------------------------------------------------------------------------------------------------------
+async def _watch_ids(watch: Watch) -> None:
+    async with open_calls(math.inf) as calls:
+        watch.ui_url = ui_url(calls.api_url)
+        await watch.run(calls)
 
 
-async def _create_run(deployment_path: str, parameters: dict[str, Any]) -> FlowRun:
-    """Create a run, or get back the one that an earlier attempt of this parent run has created."""
-    key = _idempotency_key(deployment_path, parameters)
-    run = await _run_deployment(deployment_path, parameters, key)
-    attempt = 1
-    # A run that has just been created cannot have ended: this one is from an earlier attempt of the parent.
-    while key and run.state and run.state.is_final() and not run.state.is_completed():
-        attempt += 1
-        run = await _run_deployment(deployment_path, parameters, f"{key}:{attempt}")
-    return run
+async def _flow_names(run_ids: Sequence[str]) -> dict[str, str]:
+    """The flows' names by run id, for a message."""
+    async with open_calls(0.0) as calls:
+        try:
+            rows = await calls.read_by_ids(run_ids)
+            query = {"flows": {"id": {"any_": sorted({row.flow_id for row in rows.values()})}}}
+            names = {row["id"]: row["name"] for row in await calls.read_all("/flows/filter", query)}
+        except OrchestratorError:  # a message without names is better than losing the message
+            return {}
+    return {row.id: names.get(row.flow_id, "unknown flow") for row in rows.values()}
 
 
-async def _run_deployment(deployment_path: str, parameters: dict[str, Any], key: str | None) -> FlowRun:
-    """One call of Prefect's run_deployment, with its errors turned into ours."""
-    try:
-        async with get_client() as client:
-            return await arun_deployment(
-                deployment_path, client=client, parameters=parameters, timeout=0, idempotency_key=key
-            )
-    except ObjectNotFound as error:
-        raise ServerError(
-            "The server has no such deployment.",
-            location=deployment_path,
-            remedy="Deploy it first (`orchestrator apply`), or correct the flow/deployment path.",
-        ) from error
-    except httpx.HTTPStatusError as error:
-        raise _refusal(error, location=deployment_path) from error
-    except httpx.TransportError as error:
-        raise ServerUnreachable(
-            f"The Prefect server did not answer: {_reason(error)}.",
-            location=deployment_path,
-            remedy="Check PREFECT_API_URL and whether the server is running.",
-        ) from error
+async def cancel_children(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook: end all runs that a flow run has submitted, linked or not, when it was cancelled or has crashed.
 
+        @flow(on_cancellation=[cancel_children], on_crashed=[cancel_children])
 
-def _idempotency_key(deployment_path: str, parameters: Mapping[str, Any]) -> str | None:
-    """What makes this submission the same one when its parent is retried; None outside a run.
-
-    It must not depend on the order of calls, which differs from retry to retry under asyncio.gather. An ordinal
-    tells apart submissions with equal parameters, for which the order makes no difference.
-    """
-    task, flow = TaskRunContext.get(), FlowRunContext.get()
-    context = task or flow
-    parent = task.task_run if task else flow.flow_run if flow else None
-    if context is None or parent is None:
-        return None
-    # Keys are unique per flow, not per deployment: the path has to be in it.
-    content = json.dumps([deployment_path, to_jsonable_python(dict(parameters))], sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()[:32]
-    return f"{parent.id}:{digest}:{_ordinal(context, digest)}"
-
-
-_ordinals: dict[int, Counter[str]] = {}
-"""By id of a run's context, which Prefect makes anew for each attempt: how often each submission was made."""
-
-
-def _ordinal(context: FlowRunContext | TaskRunContext, digest: str) -> int:
-    """1 for the first submission of this content in this attempt of the run, 2 for the second, ..."""
-    identity = id(context)
-    if identity not in _ordinals:
-        _ordinals[identity] = Counter()
-        weakref.finalize(context, _ordinals.pop, identity, None)
-    _ordinals[identity][digest] += 1
-    return _ordinals[identity][digest]
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Waiting for runs
-# ---------------------------------------------------------------------------------------------------------
-
-
-class _Watch:
-    """Follows runs to their ends by one filtered read a round, and keeps what became of each.
+    Prefect calls it in another process, after the flow run's own has ended. A flow run that is retried after that runs
+    its children again.
 
     Args:
-        label: what log lines call the runs; their own names where it is empty.
+        flow: whose run.
+        flow_run: the parent.
+        state: that it has come to.
     """
+    reason = f"Its parent {flow_run.name} is {state.name}."
+    async with open_calls() as calls:
+        count = await cancel_runs(calls, Selection(tag=parent_tag(flow_run.id)), reason)
+    if count:
+        logging.getLogger(__name__).info("Asked %d children of %s to end", count, flow_run.name)
 
-    def __init__(self, label: str = "") -> None:
-        self.outcomes: dict[str, RunOutcome] = {}
-        self._label = label
-        self._absent: set[str] = set()  # runs that were missing from the latest answer
 
-    async def wait(self, run_ids: Callable[[], Iterable[str]], poll_interval: float) -> None:
-        """Poll until all runs have ended; `run_ids` is asked again each round, as more may be submitted."""
-
-        def pending() -> list[str]:
-            return [run_id for run_id in run_ids() if run_id not in self.outcomes]
-
-        if not pending():
-            return
-        async with get_client() as client:
-            while waiting := pending():
-                await self._round(client, waiting)
-                if pending():
-                    await asyncio.sleep(poll_interval)
-
-    async def _round(self, client: PrefectClient, waiting: list[str]) -> None:
-        runs = await _read_runs(client, waiting)
-        if runs is None:
-            return
-        for run_id in waiting:
-            run = runs.get(run_id)
-            if run and run.state and run.state.is_final():
-                self._record(_outcome(run, run.state))
-        # Missing once may be a read that was overtaken by the run's creation. Missing twice is gone.
-        absent = set(waiting) - runs.keys()
-        for run_id in sorted(absent & self._absent):
-            self._record(_deleted(run_id))
-        self._absent = absent
-
-    def _record(self, outcome: RunOutcome) -> None:
-        self.outcomes[outcome.id] = outcome
-        level = logging.INFO if outcome.succeeded else logging.ERROR
-        _logger().log(
-            level,
-            "[%s] Run %s finished with state: %s",
-            self._label or outcome.name,
-            outcome.id[:8],
-            outcome.state_name,
+def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    varying = {name: column for name, column in columns.items() if isinstance(column, list | tuple | range)}
+    lengths = {name: len(column) for name, column in varying.items()}
+    if len(set(lengths.values())) != 1:
+        told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise ConfigurationError(
+            f"The columns differ in length ({told})." if told else "No column is a list, tuple or range.",
+            location="FlowSubmission.map",
+            remedy="Give lists of one length for what varies; anything else goes to every run.",
         )
+    values = [varying.get(name, repeat(column)) for name, column in columns.items()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=False)]
 
 
-async def _read_runs(client: PrefectClient, run_ids: Sequence[str]) -> dict[str, FlowRun] | None:
-    """Those of the runs that exist, by id; None where the server is not able to say just now."""
-    runs: dict[str, FlowRun] = {}
-    try:
-        for start in range(0, len(run_ids), PAGE):
-            ids = [UUID(run_id) for run_id in run_ids[start : start + PAGE]]
-            page = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=PAGE)
-            runs.update({str(run.id): run for run in page})
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code not in TRANSIENT_STATUS:
-            raise _refusal(error, location="flow runs") from error
-        _logger().warning("Could not read %d pending runs, trying again: %s", len(run_ids), _reason(error))
-        return None
-    except httpx.TransportError as error:
-        _logger().warning("Could not read %d pending runs, trying again: %s", len(run_ids), _reason(error))
-        return None
-    return runs
+def _calling_function() -> str:
+    """Who calls a function of this module: file and qualified name, which an edit above it does not change."""
+    code = sys._getframe(2).f_code
+    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{code.co_qualname}"
 
 
-def _outcome(run: FlowRun, end: State) -> RunOutcome:
-    return RunOutcome(
-        id=str(run.id),
-        name=run.name,
-        flow_id=run.flow_id,
-        state_type=end.type,
-        state_name=end.name or end.type.value.title(),
-        message=end.message or "",
-    )
-
-
-def _deleted(run_id: str) -> RunOutcome:
-    return RunOutcome(
-        id=run_id,
-        name=run_id,
-        flow_id=None,
-        state_type=None,
-        state_name=DELETED,
-        message="the server no longer knows this run",
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Words
-# ---------------------------------------------------------------------------------------------------------
-
-
-async def _flow_names(outcomes: Iterable[RunOutcome]) -> dict[UUID | None, str]:
-    """Flow names by flow id, for the flows of the given runs."""
-    flow_ids = list({outcome.flow_id for outcome in outcomes if outcome.flow_id})
-    if not flow_ids:
-        return {}
-    try:
-        async with get_client() as client:
-            flows = await client.read_flows(flow_filter=FlowFilter(id=FlowFilterId(any_=flow_ids)), limit=PAGE)
-    except httpx.HTTPError:  # a message without names is better than losing the message
-        return {}
-    return {flow.id: flow.name for flow in flows}
-
-
-def _summary(outcomes: Iterable[RunOutcome]) -> str:
-    succeeded = [outcome.succeeded for outcome in outcomes]
-    return f"{sum(succeeded)}/{len(succeeded)} succeeded, {len(succeeded) - sum(succeeded)} failed"
-
-
-def _run_failed(failures: Sequence[str], *, total: int) -> RunFailed:
-    named = "; ".join(failures[:NAMED_FAILURES])
-    rest = f"; and {len(failures) - NAMED_FAILURES} more" if len(failures) > NAMED_FAILURES else ""
-    return RunFailed(
-        f"{len(failures)} of {total} flow runs did not complete: {named}{rest}.",
-        remedy="The logs of these runs in the Prefect UI say more.",
-    )
-
-
-def _refusal(error: httpx.HTTPStatusError, *, location: str) -> ServerError:
-    answer = " ".join(_detail(error.response).split())[:500]
-    return ServerError(f"The Prefect server answered {error.response.status_code}: {answer}", location=location)
-
-
-def _detail(response: httpx.Response) -> str:
-    """What the server says went wrong, out of its usual JSON where it is that."""
-    try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.text
-
-
-def _reason(error: Exception) -> str:
-    """Some transport errors have no text of their own."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
-    """The run's own logger inside a run, so that the lines appear in the UI; this module's outside."""
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return logging.getLogger(__name__)
+__all__ = [
+    "FlowSubmission",
+    "RunFailed",
+    "RunOutcome",
+    "cancel_children",
+    "flow_submitter",
+    "trigger_multiple_subflows",
+    "trigger_subflow",
+    "wait_for_flow_runs",
+]

@@ -1,0 +1,14 @@
+"""Fanning out into deployed runs; `orchestrator.submission` is what people import.
+
+options    what a submission is told
+outcomes   what becomes of a run, in words
+parent     the run that submits: what makes a submission the same one when it is retried
+target     the deployment, and whether parameters fit it
+calls      the only door to the server for runs: one request each, and who waits for how long when it fails
+stream     the server's events about our runs
+creation   items → runs that exist, in bulk, each once
+watch      runs → what became of them, by events and by a slow poll that finds what they missed
+ending     cancelling, and starting again
+hints      why runs wait
+progress   log lines and artifacts while runs end
+"""

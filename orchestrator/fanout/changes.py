@@ -1,0 +1,112 @@
+"""Waiting for something that others change, and work that goes on while somebody needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+
+Work = Callable[[], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+
+class Changes:
+    """Tells all who wait that something has changed; each looks for itself whether it is what it waits for."""
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def tell(self) -> None:
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self) -> None:
+        """Until the next change."""
+        self._event = self._event or anyio.Event()
+        await self._event.wait()
+
+
+class Background:
+    """Work without an end that is under way while at least one caller needs it.
+
+    The callers are tasks of other people, under asyncio.gather for one, which begin and end in any order: no task group
+    of any of them could hold what they share. So it is a task of its own; it ends with the last caller, and its error
+    reaches all of them.
+
+    Args:
+        work: begun anew each time somebody is the first.
+        changes: told when the work fails.
+    """
+
+    def __init__(self, work: Work, changes: Changes) -> None:
+        self._work, self._changes = work, changes
+        self._task: asyncio.Task[None] | None = None
+        self._callers = 0
+
+    @asynccontextmanager
+    async def needed(self) -> AsyncIterator[None]:
+        """The work is under way in the block."""
+        self._callers += 1
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(lambda _: self._changes.tell())
+        try:
+            yield
+        finally:
+            self._callers -= 1
+            if self._callers == 0:
+                await self._end()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait in the block until something holds.
+
+        Raises:
+            Exception: what the work has raised.
+        """
+        while not condition():
+            self.raise_failure()
+            await self._changes.wait()
+
+    def raise_failure(self) -> None:
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+
+    async def _run(self) -> None:
+        await self._work()
+
+    async def _end(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def beside(main: Work, helpers: Sequence[Work]) -> None:
+    """Do some work, and other work beside it that ends with it and must not break it.
+
+    Raises:
+        Exception: what `main` raises, as it is and not in a group of exceptions.
+    """
+    failures: list[Exception] = []
+
+    async def helping(helper: Work) -> None:
+        try:
+            await helper()
+        except Exception:
+            logger.warning("Something beside the runs failed; they are followed all the same", exc_info=True)
+
+    async with anyio.create_task_group() as group:
+        for helper in helpers:
+            group.start_soon(helping, helper)
+        try:
+            await main()
+        except Exception as error:
+            failures.append(error)
+        group.cancel_scope.cancel()
+    if failures:
+        raise failures[0]

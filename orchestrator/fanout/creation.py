@@ -1,0 +1,290 @@
+"""Items → runs that exist: in bulk, each once, whatever happens to the answers.
+
+What is submitted at the same time, by asyncio.gather for one, is created together: an item joins a queue, and a feeder
+takes from it as much as the window leaves free and the server takes at once.
+
+A key goes with every run, and a repeated key gives the run that exists. So a create whose answer was lost is sent
+again, and so is one whose answer cannot be right: the server does a bulk create in one transaction, one fault of its
+database takes all of it back, and the answer still calls some created. What is left is looked up by key.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from prefect.client.orchestration import PrefectClient
+from prefect.deployments import arun_deployment
+from prefect.states import Pending
+from prefect.tasks import Task
+
+from orchestrator.errors import OrchestratorError, ServerError
+from orchestrator.fanout.calls import BULK_CREATE, Calls, RunRow, is_passing, status_of
+from orchestrator.fanout.changes import Changes
+from orchestrator.fanout.ending import NO_ROUTE, start_again
+from orchestrator.fanout.log import logger
+from orchestrator.fanout.options import Options
+from orchestrator.fanout.outcomes import NAMED_FAILURES
+from orchestrator.fanout.parent import Parent
+from orchestrator.fanout.target import Target
+from orchestrator.server import our_errors
+
+MOST_LINKED = 200  # runs in flight: each linked one that waits costs the server some work every 20 s
+PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds before a bulk create that failed in part is sent again
+LINGER_SECONDS = 0.5  # that a full window waits for more ends: one create for several runs
+OF_THE_DATABASE = ("database is locked", "rolled back", "transaction", "deadlock", "OperationalError", "DBAPIError")
+
+
+@dataclass(slots=True, kw_only=True)
+class Item:
+    """One run to be created, and what came of it: an id or an error."""
+
+    parameters: Mapping[str, Any]
+    key: str
+    run_id: str = ""
+    row: RunRow | None = None  # of one that was there before
+    error: OrchestratorError | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.run_id) or self.error is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What all runs of one submission share."""
+
+    target: Target
+    tag: str
+    parent: Parent | None
+    options: Options
+    may_exist: bool  # runs with these keys may have been created by an earlier attempt of the parent
+    tags: tuple[str, ...] = field(default=())
+
+    def is_to_run_again(self, row: RunRow) -> bool:
+        """Of runs that have ended. A cancelled one was ended with its parent: what it is for is still to be done."""
+        is_asked = self.options.idempotency == "retry-failed" and row.state_type != "COMPLETED"
+        return is_asked or row.state_type == "CANCELLED"
+
+    def body(self, item: Item, task_run_id: str | None = None) -> dict[str, Any]:
+        """The item as the server takes it."""
+        return {
+            "parameters": dict(item.parameters),
+            "idempotency_key": item.key,
+            "tags": list(self.tags),
+            "work_queue_name": self.options.work_queue,
+            "job_variables": dict(self.options.job_variables),
+            "labels": dict(self.parent.labels) if self.parent else {},
+            "parent_task_run_id": task_run_id,
+        }
+
+
+class Feeder:
+    """Creates what is in its queue.
+
+    Args:
+        created: told when items are done.
+        ended: tells when runs have ended.
+        in_flight: how many runs have been created and have not ended.
+        on_created: told each item that has become a run.
+    """
+
+    def __init__(
+        self, created: Changes, ended: Changes, in_flight: Callable[[], int], on_created: Callable[[Item], None]
+    ) -> None:
+        self.queue: deque[Item] = deque()
+        self._created, self._ended = created, ended
+        self._in_flight, self._on_created = in_flight, on_created
+        self._added = Changes()
+
+    def add(self, items: Sequence[Item]) -> None:
+        self.queue.extend(items)
+        self._added.tell()
+
+    async def run(self, calls: Calls, batch: Batch) -> None:
+        """Create, until cancelled."""
+        creator = Creator(calls, batch)
+        while True:
+            while not self.queue:
+                await self._added.wait()
+            free = await self._free_places(batch.options.max_in_flight)
+            count = min(free, BULK_CREATE, len(self.queue))
+            is_linked = batch.parent is not None and self._is_linked(batch.options)
+            is_lone = len(self.queue) == 1 and batch.options.max_in_flight is None
+            items = [self.queue.popleft() for _ in range(count)]
+            await creator.create(items, is_linked=is_linked, is_lone=is_lone)
+            self._tell(batch, [item for item in items if item.run_id])
+
+    def _tell(self, batch: Batch, created: Sequence[Item]) -> None:
+        adopted = sum(item.row is not None for item in created)
+        found = f", {adopted} of them by an earlier attempt" if adopted else ""
+        if len(created) == 1 and not adopted:
+            logger().info("[%s] Submitted run %s", batch.target.path, created[0].run_id)
+        elif created:
+            logger().info("[%s] Submitted %d runs%s, tag %s", batch.target.path, len(created), found, batch.tag)
+        for item in created:
+            self._on_created(item)
+        self._created.tell()
+
+    async def _free_places(self, window: int | None) -> int:
+        """How many runs may be created, once there is place for one."""
+        if window is None:
+            return BULK_CREATE
+        if self._in_flight() >= window:
+            while self._in_flight() >= window:
+                await self._ended.wait()
+            if len(self.queue) > 1:
+                await anyio.sleep(LINGER_SECONDS)
+        return window - self._in_flight()
+
+    def _is_linked(self, options: Options) -> bool:
+        if options.link != "auto":
+            return bool(options.link)
+        to_come = len(self.queue) + self._in_flight()
+        return min(to_come, options.max_in_flight or to_come) <= MOST_LINKED
+
+
+class Creator:
+    """Creates items of one batch, each once."""
+
+    def __init__(self, calls: Calls, batch: Batch) -> None:
+        self._calls, self._batch = calls, batch
+        self._has_bulk = True
+
+    async def create(self, items: Sequence[Item], *, is_linked: bool, is_lone: bool) -> None:
+        """Give each item its run, or its error.
+
+        Raises:
+            ServerError: the server does not answer for too long; what was created is found again by its key.
+        """
+        if self._batch.may_exist:
+            await self._adopt(items)
+        new = [item for item in items if not item.is_done]
+        if is_lone and len(new) == 1:
+            await self._run_deployment(new[0], is_linked=is_linked)
+        elif new:
+            links = [await self._link(item) if is_linked else None for item in new]
+            bodies = [self._batch.body(item, link) for item, link in zip(new, links, strict=True)]
+            await self._create_many(new, bodies)
+
+    async def _adopt(self, items: Sequence[Item]) -> None:
+        """Take over what an earlier attempt of the parent has created, and start again what is to run again."""
+        rows = await self._calls.read_by_keys(self._batch.target.flow_id, [item.key for item in items])
+        again = [row.id for row in rows.values() if row.has_ended and self._batch.is_to_run_again(row)]
+        await start_again(self._calls, again, delay=0.0)
+        restarted = await self._calls.read_by_ids(again) if again else {}
+        for item in items:
+            if item.key in rows:
+                item.run_id = rows[item.key].id
+                item.row = restarted.get(item.run_id, rows[item.key])
+
+    async def _create_many(self, items: Sequence[Item], bodies: Sequence[Mapping[str, Any]]) -> None:
+        if self._has_bulk and await self._in_bulk(items, bodies):
+            return
+        await self._settle_by_keys(items)
+        for item, body in zip(items, bodies, strict=True):
+            if not item.is_done:
+                await self._alone(item, body)
+
+    async def _in_bulk(self, items: Sequence[Item], bodies: Sequence[Mapping[str, Any]]) -> bool:
+        """Send all until no part has failed; whether that came about."""
+        for tries, pause in enumerate(PAUSES):
+            try:
+                answers = await self._calls.create_many(self._batch.target.id, bodies)
+            except ServerError as error:
+                if status_of(error) not in NO_ROUTE:
+                    raise
+                self._has_bulk = False
+                return False
+            errors = [str(answer["error"]) for answer in answers if answer["status"] == "FAILED"]
+            if not errors:
+                for item, answer in zip(items, answers, strict=True):
+                    item.run_id = str(answer["flow_run_id"])
+                return True
+            if tries and not any(word in error for error in errors for word in OF_THE_DATABASE):
+                return False
+            logger().debug("%d of %d creates failed, sent again: %s", len(errors), len(items), errors[0])
+            await anyio.sleep(pause)
+        return False
+
+    async def _settle_by_keys(self, items: Sequence[Item]) -> None:
+        """Which of them exist, whatever the answers said."""
+        rows = await self._calls.read_by_keys(self._batch.target.flow_id, [item.key for item in items])
+        for item in items:
+            item.run_id = rows[item.key].id if item.key in rows else ""
+
+    async def _alone(self, item: Item, body: Mapping[str, Any]) -> None:
+        try:
+            item.run_id = (await self._calls.create_one(self._batch.target.id, body)).id
+        except ServerError as error:
+            if is_passing(error):
+                raise
+            item.error = error
+
+    # ----- one by one, as Prefect does -----------------------------------------------------------------
+
+    async def _run_deployment(self, item: Item, *, is_linked: bool) -> None:
+        """A lone run, by Prefect's own function. Where it is cut, the next try finds what was created by its key."""
+        body = self._batch.body(item)
+        try:
+            with our_errors(self._calls.api_url):
+                run = await arun_deployment(
+                    self._batch.target.path,
+                    client=self._calls.server.client,
+                    parameters=body["parameters"],
+                    timeout=0,
+                    tags=body["tags"],
+                    idempotency_key=item.key,
+                    work_queue_name=body["work_queue_name"],
+                    as_subflow=is_linked,
+                    job_variables=body["job_variables"],
+                )
+            item.run_id = str(run.id)
+        except ServerError as error:
+            if is_passing(error):
+                await self._settle_by_keys([item])
+                link = await self._link(item) if is_linked and not item.run_id else None
+                await self._create_many([item], [self._batch.body(item, link)]) if not item.run_id else None
+            else:
+                item.error = error
+
+    async def _link(self, item: Item) -> str:
+        """The task run that stands for the run in its parent's graph. Under the run's own key, so that the parent's
+        next attempt has the same one."""
+        parent, path = self._batch.parent, self._batch.target.path
+        assert parent is not None  # only runs of a parent are linked
+        stand_in: Task[Any, Any] = Task(fn=_nothing, name=path, persist_result=False)
+        stand_in.task_key = f"orchestrator.submission.{path}"
+        client: PrefectClient = self._calls.server.client
+
+        async def create() -> str:
+            with our_errors(self._calls.api_url):
+                run = await client.create_task_run(
+                    task=stand_in, flow_run_id=parent.flow_run_id, dynamic_key=item.key, state=Pending()
+                )
+            return str(run.id)
+
+        return await self._calls.patiently(create)
+
+
+def _nothing() -> None:
+    """What a stand-in would run, if it ever ran."""
+
+
+def refused(items: Sequence[Item], target: Target) -> ServerError | None:
+    """One error for all items that the server has refused, None where it has taken all."""
+    errors = [item for item in items if item.error is not None]
+    if not errors:
+        return None
+    if len(items) == 1:
+        return ServerError(str(errors[0].error), location=target.path)
+    reasons = [f"{dict(item.parameters)}: {item.error}" for item in errors[:NAMED_FAILURES]]
+    more = f"; and {len(errors) - NAMED_FAILURES} more" if len(errors) > NAMED_FAILURES else ""
+    return ServerError(
+        f"{len(errors)} of {len(items)} runs were not created, {len(items) - len(errors)} were: "
+        f"{'; '.join(reasons)}{more}.",
+        location=target.path,
+    )

@@ -1,0 +1,120 @@
+"""Why runs wait: said once for each reason, where the cause can be seen."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import anyio
+
+from orchestrator.errors import ServerError
+from orchestrator.fanout.calls import Calls
+from orchestrator.fanout.log import logger
+from orchestrator.fanout.target import Target
+
+LOOK_SECONDS = 1.0
+LONG_SECONDS = 30.0  # that runs are in such a state before something is said
+# State names that are no ends, in which runs may stay, and what people do about it where nothing else is seen.
+WAITING: Mapping[str, str] = {
+    "Late": "no worker has taken them",
+    "AwaitingConcurrencySlot": "the deployment's concurrency limit lets no more run",
+    "Pending": "a worker has taken them and their process, container or flow has not started yet",
+    "Paused": "somebody, or the flow itself, has paused them; the Prefect UI resumes them",
+    "Suspended": "the flow has suspended itself; the Prefect UI resumes it",
+    "AwaitingRetry": "they have failed and wait for their next attempt",
+    "Cancelling": "they are to end, and their worker has not ended them yet",
+}
+
+
+class Hints:
+    """Looks at the counts of a watch, and says what runs have been waiting for.
+
+    Args:
+        calls: to the server.
+        target: whose runs.
+        counts: the latest ones, by state type and name.
+        long: seconds that are a long wait.
+    """
+
+    def __init__(
+        self, calls: Calls, target: Target, counts: Callable[[], Counter[tuple[str, str]]], long: float = LONG_SECONDS
+    ) -> None:
+        self._calls, self._target, self._counts, self._long = calls, target, counts, long
+        self._since: dict[str, float] = {}  # state name → from when on some runs were in it
+        self._said: set[str] = set()
+
+    async def run(self) -> None:
+        """Look now whether anybody can take the runs, then at how they wait, until cancelled."""
+        if cause := await self._cause("Late"):
+            logger().warning("[%s] Runs will wait: %s", self._target.path, cause)
+            self._said.add("Late")
+        while True:
+            await anyio.sleep(LOOK_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        now, counts = time.monotonic(), {name: count for (_, name), count in self._counts().items()}
+        self._since = {name: self._since.get(name, now) for name in WAITING if counts.get(name)}
+        for name, since in self._since.items():
+            # Late is late already: the server says so after 15 s.
+            if name not in self._said and now - since >= (0.0 if name == "Late" else self._long):
+                self._said.add(name)
+                cause = await self._cause(name) or WAITING[name]
+                logger().warning("[%s] %d runs are %s: %s", self._target.path, counts[name], name, cause)
+
+    async def _cause(self, name: str) -> str:
+        """What can be seen on the server that keeps runs in a state; empty where nothing is."""
+        try:
+            return "; ".join([cause async for cause in self._causes(name)])
+        except ServerError:  # the runs go on without our words
+            return ""
+
+    async def _causes(self, name: str) -> Any:
+        target = self._target
+        if name == "AwaitingConcurrencySlot" and target.concurrency_limit is not None:
+            yield f"the deployment lets {target.concurrency_limit} run at a time"
+        if name == "Late":
+            if target.work_pool is None:
+                yield "the deployment has no work pool: only `serve` would run them"
+                return
+            if target.is_paused:
+                yield "the deployment is paused, which holds back its schedules only; runs that are asked for start"
+            for cause in _of_pool(await self._calls.find("GET", f"/work_pools/{target.work_pool}"), target.work_pool):
+                yield cause
+            for cause in await self._of_queue():
+                yield cause
+
+    async def _of_queue(self) -> list[str]:
+        target = self._target
+        queue = await self._calls.find("GET", f"/work_pools/{target.work_pool}/queues/{target.work_queue}")
+        if queue is None:
+            return []
+        causes = [f"work queue {target.work_queue!r} is paused"] if queue["is_paused"] else []
+        if queue["concurrency_limit"] is not None:
+            busy = await self._busy(queue["name"])
+            if busy >= queue["concurrency_limit"]:
+                causes.append(f"work queue {target.work_queue!r}: {busy} of {queue['concurrency_limit']} places taken")
+        return causes
+
+    async def _busy(self, queue: str) -> int:
+        """Runs that hold a place of the queue."""
+        body = {
+            "work_pools": {"name": {"any_": [self._target.work_pool]}},
+            "work_pool_queues": {"name": {"any_": [queue]}},
+            "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
+        }
+        return int(await self._calls.request("POST", "/flow_runs/count", body))
+
+
+def _of_pool(pool: Mapping[str, Any] | None, name: str) -> Iterator[str]:
+    if pool is None:
+        yield f"there is no work pool {name!r}"
+        return
+    if pool["is_paused"]:
+        yield f"work pool {name!r} is paused"
+    elif pool["status"] == "NOT_READY":
+        yield f"no worker of work pool {name!r} is online: `prefect worker start --pool {name}`"
+    if pool["concurrency_limit"] == 0:
+        yield f"work pool {name!r} has a concurrency limit of 0"

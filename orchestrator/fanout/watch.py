@@ -1,0 +1,395 @@
+"""What became of runs: by the server's events, within moments, and by a slow poll that finds what they missed.
+
+An end that an event tells is believed at once (`Track.outcome`) and confirmed by the next read, since events can be
+lost, come twice, and come before the state can be read. A poll is one request that counts the runs in each state; only
+where that differs from what is known are runs read, and then only those.
+
+    event  ─► _hear ─┐
+                     ├─► _come_to ─► Track.outcome ─► on_end
+    poll   ─► _read ─┘
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import anyio
+
+from orchestrator.fanout.calls import Calls, RunRow, Selection, chunks
+from orchestrator.fanout.changes import Changes, beside
+from orchestrator.fanout.ending import cancel_runs, start_again
+from orchestrator.fanout.log import logger
+from orchestrator.fanout.options import Options
+from orchestrator.fanout.outcomes import DELETED, ENDED, TIMED_OUT, RunOutcome
+from orchestrator.fanout.stream import RunEvent, follow
+
+SAFETY_SECONDS = 15.0  # between polls while events come
+SHORTEST_SECONDS = 0.05
+FIRST_SECONDS, GROWTH = 0.5, 1.3  # between polls without events: the first, and how much longer the next one is
+CONNECT_SECONDS = 1.5  # that the event stream gets before we poll without it
+OVERLAP = timedelta(seconds=15)  # an end may be stored that much later than it happened
+AT_ONCE = 1000  # ids in one question
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True, kw_only=True)
+class Track:
+    """One run, as far as it is known. Few words each: there may be many thousands."""
+
+    id: str
+    parameters: Mapping[str, Any]
+    is_stray: bool = False  # it does not carry the batch's tag: it is asked for by its id
+    since: float = field(default_factory=time.monotonic)  # when it was submitted, or started again
+    name: str = ""
+    state_type: str = "SCHEDULED"
+    state_name: str = "Scheduled"
+    message: str = ""
+    changed: datetime = EARLIEST
+    started: datetime | None = None
+    ended: datetime | None = None
+    attempts: int = 0
+    crashed_at: float = math.inf  # when we heard of it
+    is_confirmed: bool = False
+    restarts: int = 0
+    outcome: RunOutcome | None = None
+
+
+class Watch:
+    """Follows runs to their ends.
+
+    Args:
+        options: of the submission.
+        changes: told each time a run has ended.
+        on_end: told each run that has ended, once for each time it does.
+    """
+
+    def __init__(self, options: Options, changes: Changes, on_end: Callable[[RunOutcome], None]) -> None:
+        self.tag: str | None = None
+        self.tracks: dict[str, Track] = {}
+        self.pending: set[str] = set()
+        self.counts: Counter[tuple[str, str]] = Counter()  # by the latest poll: how many are in which state
+        self.is_live = False
+        self.poll_interval = 5.0
+        self.ui_url = ""
+        self._options, self._changes, self._on_end = options, changes, on_end
+        self._wake = Changes()
+        self._must_poll = False
+        self._unconfirmed: set[str] = set()
+        self._restarts: set[str] = set()
+        self._ended: dict[str, datetime] = {}  # by the batch's tag, as read: id → when
+        self._missing: set[str] = set()  # by the last read
+        self._early: dict[str, RunEvent] = {}  # of runs of the batch that are not followed yet
+        self._shortfall = 0  # runs of the batch that the server no longer knows
+
+    # ----- what is followed ----------------------------------------------------------------------------
+
+    def add(self, track: Track, row: RunRow | None = None) -> None:
+        """Follow one more run; `row` is what is known of it already."""
+        if track.id in self.tracks:
+            return
+        self.tracks[track.id] = track
+        self.pending.add(track.id)
+        self._unconfirmed.add(track.id)
+        if row is not None:
+            self._read(row)
+        if (event := self._early.pop(track.id, None)) is not None:
+            self._hear(event)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all runs have ended, and a read has confirmed it."""
+        return not self.pending and not self._unconfirmed and not self._restarts
+
+    @property
+    def outcomes(self) -> Iterator[RunOutcome]:
+        """Of all that have ended, in the order of submission."""
+        return (track.outcome for track in self.tracks.values() if track.outcome)
+
+    def restart(self, ids: list[str]) -> None:
+        """Start runs again that have ended badly: the next round does it."""
+        for id_ in ids:
+            self._restarts.add(id_)
+            self._reopen(self.tracks[id_])
+        self.poll_soon()
+
+    async def restart_now(self, calls: Calls, ids: list[str]) -> None:
+        """The same, whether anybody follows or not."""
+        self.restart(ids)
+        await self._start_again(calls)
+
+    def poll_soon(self) -> None:
+        self._must_poll = True
+        self._wake.tell()
+
+    # ----- the two sources -----------------------------------------------------------------------------
+
+    async def run(self, calls: Calls) -> None:
+        """Follow, until cancelled."""
+        try:
+            await beside(partial(self._poll, calls), [partial(follow, self._selection, self._hear, self._set_live)])
+        finally:
+            self.is_live = False
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(tag=self.tag) if self.tag else Selection(ids=tuple(self.tracks))
+
+    def _set_live(self, is_live: bool) -> None:
+        self.is_live = is_live
+        self.poll_soon()  # to read what happened meanwhile
+
+    def _hear(self, event: RunEvent) -> None:
+        track = self.tracks.get(event.id)
+        if track is None:
+            self._early[event.id] = event  # it has ended before the answer to its create has come
+            return
+        if event.occurred <= track.changed:
+            return
+        track.name = event.name or track.name
+        if event.state_type == "RUNNING":
+            track.started = track.started or event.occurred
+        self._come_to(track, event.state_type, event.state_name, event.message, event.occurred)
+        track.ended = event.occurred if event.state_type in ENDED else None
+        track.attempts = max(track.attempts, event.attempts)
+        self._conclude(track)
+
+    def _read(self, row: RunRow) -> None:
+        """What the server says now; it overrides events, which may be lost."""
+        track = self.tracks.get(row.id)
+        if track is None or row.changed < track.changed:
+            return
+        track.name, track.attempts = row.name, row.attempts
+        track.is_stray = self.tag not in row.tags
+        self._come_to(track, row.state_type, row.state_name, row.message, row.changed)
+        track.started, track.ended, track.is_confirmed = row.started, row.ended, row.has_ended
+        if row.has_ended and not track.is_stray:
+            self._ended[row.id] = row.ended or row.changed
+        self._conclude(track)
+
+    def _come_to(self, track: Track, state_type: str, state_name: str, message: str, changed: datetime) -> None:
+        track.state_type, track.state_name, track.message, track.changed = state_type, state_name, message, changed
+        if state_type not in ENDED:
+            self._reopen(track)
+        elif state_type == "CRASHED":
+            track.crashed_at = min(track.crashed_at, time.monotonic() - max(0.0, _seconds_since(changed)))
+
+    def _reopen(self, track: Track) -> None:
+        """It has not ended, or runs again: we, somebody else or its infrastructure has retried it."""
+        track.ended, track.outcome, track.is_confirmed, track.crashed_at = None, None, False, math.inf
+        self._ended.pop(track.id, None)
+        self.pending.add(track.id)
+        self._unconfirmed.add(track.id)
+
+    def _conclude(self, track: Track) -> None:
+        """Take note that a run has ended. A crashed one may come back by itself: it gets some time."""
+        if track.state_type not in ENDED or track.id in self._restarts:
+            return
+        if track.state_type == "CRASHED" and time.monotonic() < track.crashed_at + self._options.crash_grace:
+            self._wake.tell()
+        elif track.outcome is None and track.state_type != "COMPLETED" and track.restarts < self._options.retries:
+            track.restarts += 1
+            self.restart([track.id])
+        else:
+            self._settle(track, self._outcome(track))
+
+    def _settle(self, track: Track, outcome: RunOutcome) -> None:
+        is_new, track.outcome = track.outcome is None, outcome
+        self.pending.discard(track.id)
+        if track.is_confirmed:
+            self._unconfirmed.discard(track.id)
+        elif not self.pending:
+            self.poll_soon()
+        if is_new:
+            self._on_end(outcome)
+        self._changes.tell()
+
+    def _outcome(self, track: Track) -> RunOutcome:
+        return RunOutcome(
+            id=track.id,
+            name=track.name or track.id,
+            parameters=track.parameters,
+            state_type=track.state_type or None,
+            state_name=track.state_name or track.state_type.title(),
+            message=track.message,
+            started=track.started,
+            ended=track.ended,
+            attempts=track.attempts,
+            url=f"{self.ui_url}/runs/flow-run/{track.id}",
+        )
+
+    # ----- polling -------------------------------------------------------------------------------------
+
+    async def _poll(self, calls: Calls) -> None:
+        """Subscribe first, then read everything, so that no end falls between the two."""
+        with anyio.move_on_after(CONNECT_SECONDS):
+            while not self.is_live:
+                await self._wake.wait()
+        seconds = FIRST_SECONDS
+        while True:
+            self._must_poll = False
+            if not self.is_settled:
+                await self._round(calls)
+            seconds = min(seconds * GROWTH, self.poll_interval)
+            await self._sleep(max(SAFETY_SECONDS, self.poll_interval) if self.is_live and self.pending else seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until the next poll is due: in so many seconds, or earlier where something is to be looked at."""
+        due = time.monotonic() + seconds
+        await anyio.sleep(SHORTEST_SECONDS)
+        while not self._must_poll and (left := min(due, self._next_check()) - time.monotonic()) > 0:
+            with anyio.move_on_after(left):
+                await self._wake.wait()
+
+    def _next_check(self) -> float:
+        """When a crashed run's grace is over, or the time of one is up."""
+        return min((at for id_ in self.pending for at in self._checks(self.tracks[id_])), default=math.inf)
+
+    def _checks(self, track: Track) -> Iterator[float]:
+        options = self._options
+        yield track.crashed_at + options.crash_grace
+        if track.state_type != "CANCELLING":
+            if track.started is None and options.start_timeout is not None:
+                yield track.since + options.start_timeout
+            if track.started is not None and options.timeout is not None:
+                yield time.monotonic() - _seconds_since(track.started) + options.timeout
+
+    async def _round(self, calls: Calls) -> None:
+        await self._start_again(calls)
+        counts: Counter[tuple[str, str]] = Counter()
+        if self.tag:
+            counts += await self._look_at_batch(calls, Selection(tag=self.tag))
+        strays = [id_ for id_ in self._unconfirmed if self.tracks[id_].is_stray]
+        for part in chunks(strays, AT_ONCE):
+            counts += await self._look_at_strays(calls, Selection(ids=tuple(part)))
+        self.counts = counts
+        await self._look_at_crashed(calls)
+        await self._end_overdue(calls)
+
+    async def _look_at_batch(self, calls: Calls, batch: Selection) -> Counter[tuple[str, str]]:
+        told = {id_ for id_ in self._unconfirmed if self.tracks[id_].outcome}
+        counts = await calls.count_states(batch)
+        if _ended_in(counts) != len(self._ended):
+            await self._read_ended(calls, batch)
+        if doubtful := told & self._unconfirmed:  # an event told an end that is none, or not yet to be read
+            await self._read_by_ids(calls, doubtful)
+        expected = sum(not track.is_stray for track in self.tracks.values()) - self._shortfall
+        if counts.total() < expected:
+            self._shortfall += await self._look_for_missing(calls, expected - counts.total())
+        return counts
+
+    async def _read_ended(self, calls: Calls, batch: Selection) -> None:
+        """What has ended since the last time. Ends are not stored in their order: look some seconds back."""
+        latest = max(self._ended.values(), default=None)
+        after = latest - OVERLAP if latest else None
+        known = [id_ for id_, at in self._ended.items() if after is not None and at >= after]
+        for row in await calls.read_ended(batch, after=after, but=known):
+            self._ended[row.id] = row.ended or row.changed  # of an earlier attempt, too, which is not adopted yet
+            self._read(row)
+
+    async def _read_by_ids(self, calls: Calls, ids: Collection[str]) -> set[str]:
+        """Read runs; returns the ids of those that the server knows."""
+        rows = await calls.read_by_ids(ids) if ids else {}
+        for row in rows.values():
+            self._read(row)
+        return set(rows)
+
+    async def _look_at_strays(self, calls: Calls, strays: Selection) -> Counter[tuple[str, str]]:
+        counts = await calls.count_states(strays)
+        if _ended_in(counts):
+            for row in await calls.read_ended(strays):
+                self._read(row)
+        if counts.total() < len(strays.ids):
+            await self._look_for_missing(calls, len(strays.ids) - counts.total())
+        return counts
+
+    async def _look_for_missing(self, calls: Calls, number: int) -> int:
+        """Ask for each run that has not ended by its id: one that is missing twice is gone.
+
+        Args:
+            calls: to the server.
+            number: how many are missing.
+
+        Returns:
+            How many of them are explained: gone, or gone after they had ended.
+        """
+        missing = self._unconfirmed - await self._read_by_ids(calls, self._unconfirmed)
+        gone, self._missing = missing & self._missing, missing
+        for id_ in gone:
+            self._is_gone(self.tracks[id_])
+        if missing - gone:
+            self.poll_soon()
+        return len(gone) if missing else number
+
+    def _is_gone(self, track: Track) -> None:
+        track.state_type, track.state_name, track.message = "", DELETED, "the server no longer knows this run"
+        track.is_confirmed = True
+        self._settle(track, self._outcome(track))
+
+    async def _look_at_crashed(self, calls: Calls) -> None:
+        """Those whose grace is over: have they come back?"""
+        latest = time.monotonic() - self._options.crash_grace
+        await self._read_by_ids(calls, [id_ for id_ in self.pending if self.tracks[id_].crashed_at <= latest])
+
+    async def _start_again(self, calls: Calls) -> None:
+        ids = list(self._restarts)
+        if not ids:
+            return
+        delay = self._options.retry_delay if any(self.tracks[id_].restarts for id_ in ids) else 0.0
+        await start_again(calls, ids, delay)
+        self._restarts -= set(ids)
+        for id_ in ids:
+            self.tracks[id_].since, self.tracks[id_].started = time.monotonic(), None
+        await self._read_by_ids(calls, ids)
+
+    # ----- time that is up -----------------------------------------------------------------------------
+
+    async def _end_overdue(self, calls: Calls) -> None:
+        """Runs that have waited or run for too long: cancel them, or leave them and say so."""
+        suspects = [track for track in map(self.tracks.__getitem__, self.pending) if self._may_be_overdue(track)]
+        if not suspects:
+            return
+        await self._read_by_ids(calls, [track.id for track in suspects])
+        for track in suspects:
+            if track.id in self.pending and (reason := self._overdue(track)):
+                await self._end(calls, track, reason)
+
+    def _may_be_overdue(self, track: Track) -> bool:
+        age = time.monotonic() - track.since
+        limits = (self._options.start_timeout if track.started is None else None, self._options.timeout)
+        return track.state_type != "CANCELLING" and any(limit is not None and age >= limit for limit in limits)
+
+    def _overdue(self, track: Track) -> str:
+        """Why its time is up, empty where it is not."""
+        if track.started is None:
+            limit = self._options.start_timeout
+            waited = time.monotonic() - track.since
+            return f"It had not started after {limit:g} s" if limit is not None and waited >= limit else ""
+        limit = self._options.timeout
+        ran = _seconds_since(track.started)
+        return f"It had not ended after {limit:g} s" if limit is not None and ran >= limit else ""
+
+    async def _end(self, calls: Calls, track: Track, reason: str) -> None:
+        if self._options.on_timeout == "cancel":
+            track.state_type = "CANCELLING"
+            logger().warning("Run %s: %s; it is cancelled", track.name or track.id[:8], reason)
+            await cancel_runs(calls, Selection(ids=(track.id,)), f"{reason}.")
+            return
+        logger().warning("Run %s: %s; it is left %s", track.name or track.id[:8], reason, track.state_name)
+        track.message = f"{reason}; it was left {track.state_name}"
+        track.state_type, track.state_name, track.is_confirmed = "", TIMED_OUT, True
+        self._settle(track, self._outcome(track))
+
+
+def _ended_in(counts: Counter[tuple[str, str]]) -> int:
+    return sum(count for (state_type, _), count in counts.items() if state_type in ENDED)
+
+
+def _seconds_since(moment: datetime) -> float:
+    return (datetime.now(UTC) - moment).total_seconds()

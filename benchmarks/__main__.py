@@ -5,7 +5,7 @@
     deploy       `orchestrator apply` of 50 and 500 flows: first, with nothing to change, with one flow edited; against
                  `prefect deploy --all` and a bare loop. BENCH_SIZES=20 makes it short
     fan-out      submitting 200 to 10,000 runs and waiting for them, on SQLite and Postgres, against the obvious code
-                 and a bare bulk loop; 20 real children on a worker. BENCH_RUNS=sqlite:50 makes it short
+                 and a bare bulk loop; 20 real children on a worker. BENCH_RUNS=sqlite:50 BENCH_REAL= is short
 
 Each figure is of whole processes, imports included, unless the group says otherwise. Seconds depend on the machine;
 ratios hold better. `make bench ARGS=scan` (or start-up, deploy, fan-out) runs one group.

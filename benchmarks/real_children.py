@@ -6,7 +6,7 @@
                 number of children; and the seconds from when the worker takes a child up (Pending) to its end, less
                 those that it slept
 
-Each child sleeps for CHILD_SECONDS. On SQLite, as `make bootstrap` has it; the worker polls every 2 s, as there.
+Each child sleeps for CHILD_SECONDS. The worker polls every 2 s, as that of `make bootstrap`.
 """
 
 from __future__ import annotations
@@ -49,21 +49,22 @@ def child(number: int) -> None:
 SCHEMA = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
 
 
-def benchmark(folder: Path) -> Iterator[Figure]:
+def benchmark(folder: Path, database: str) -> Iterator[Figure]:
     """One child by itself, which warms all up, then all of them at once."""
-    with server(folder, "sqlite") as on:
+    with server(folder, database) as on:
         deploy(on, folder / "flows")
         with worker(on, folder) as process:
             bench = Bench(folder, on, process)
             alone, together = bench.run(1), bench.run(CHILDREN)
-    alone.say()
-    together.say()
-    yield Figure(name="one child by itself: its seconds beyond its sleep", ours=alone.median_cost)
-    yield Figure(name=f"{CHILDREN} children at once: each one's seconds beyond its sleep", ours=together.median_cost)
-    yield Figure(name=f"{CHILDREN} children: worker CPU for one", ours=together.worker_cpu / CHILDREN)
-    yield Figure(name=f"{CHILDREN} children: server CPU for one", ours=together.server_cpu / CHILDREN)
+    for taken in (alone, together):
+        taken.say()
+    label = f"{database}, {CHILDREN} real children"
+    yield Figure(name=f"{database}, one real child: seconds beyond its sleep", ours=alone.median_cost)
+    yield Figure(name=f"{label}: each one's seconds beyond its sleep, median", ours=together.median_cost)
+    yield Figure(name=f"{label}: CPU of the worker for one", ours=together.worker_cpu / CHILDREN)
+    yield Figure(name=f"{label}: CPU of the server for one", ours=together.server_cpu / CHILDREN)
     yield Figure(
-        name=f"{CHILDREN} children: overhead of the parent / sum of their seconds",
+        name=f"{label}: overhead of the parent / sum of their seconds",
         ours=together.overhead,
         peer=together.sum_of_children,
         at_most=OVERHEAD_RATIO,
@@ -111,9 +112,7 @@ class Taken:
     def say(self) -> None:
         count = len(self.children)
         say(f"{count} real children of {CHILD_SECONDS} s: the parent took {self.parent_seconds:.1f} s")
-        say(
-            f"    {self.span:.1f} s from the first one's creation to the last one's end; its CPU {self.parent_cpu:.1f} s"
-        )
+        say(f"    {self.span:.1f} s from the first creation to the last end; its CPU {self.parent_cpu:.1f} s")
         say(f"    CPU a child: {self.worker_cpu / count:.2f} s worker, {self.server_cpu / count:.2f} s server")
 
 

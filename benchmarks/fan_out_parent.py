@@ -77,16 +77,23 @@ def counted(requests: Counter[str]) -> Iterator[None]:
     """Count what this process sends by httpx."""
     in_tasks, in_threads = httpx.AsyncHTTPTransport.handle_async_request, httpx.HTTPTransport.handle_request
 
-    def note(request: httpx.Request) -> None:
-        requests[f"{request.method} {ID.sub('{id}', request.url.path)}"] += 1
+    @contextmanager
+    def noted(request: httpx.Request) -> Iterator[None]:
+        path = f"{request.method} {ID.sub('{id}', request.url.path)}"
+        requests[path] += 1
+        try:
+            yield
+        except httpx.PoolTimeout:  # it waited for a connection in vain, and the server never heard of it
+            requests[path] -= 1
+            raise
 
     async def count_in_tasks(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        note(request)
-        return await in_tasks(self, request)
+        with noted(request):
+            return await in_tasks(self, request)
 
     def count_in_threads(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
-        note(request)
-        return in_threads(self, request)
+        with noted(request):
+            return in_threads(self, request)
 
     with (
         patch.object(httpx.AsyncHTTPTransport, "handle_async_request", count_in_tasks),

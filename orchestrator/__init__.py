@@ -20,13 +20,13 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ belo
     from orchestrator.config import ResourceLimits as ResourceLimits
     from orchestrator.config import WorkPoolConfig as WorkPoolConfig
     from orchestrator.discovery import FlowDiscovery as FlowDiscovery
+    from orchestrator.fanout.outcomes import RunOutcome as RunOutcome
     from orchestrator.model import CleanupResult as CleanupResult
     from orchestrator.model import DeploymentConfig as DeploymentConfig
     from orchestrator.model import DeploymentResult as DeploymentResult
     from orchestrator.model import FlowMetadata as FlowMetadata
     from orchestrator.model import ValidationError as ValidationError
     from orchestrator.model import ValidationResult as ValidationResult
-    from orchestrator.fanout.outcomes import RunOutcome as RunOutcome
     from orchestrator.submission import FlowSubmission as FlowSubmission
     from orchestrator.submission import cancel_children as cancel_children
     from orchestrator.submission import flow_submitter as flow_submitter

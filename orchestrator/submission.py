@@ -289,7 +289,7 @@ class FlowSubmission:
         return [outcome.describe(flow_name) for outcome in self.failed]
 
     def _is_over(self) -> bool:
-        if self._options.on_failure != "collect" and self.failed:
+        if self._options.on_failure != "collect" and self._watch.failed:
             return True
         return self._watch.is_settled and not self._feeder.queue
 
@@ -311,13 +311,12 @@ class FlowSubmission:
 
     async def _give_up(self, seconds: float) -> None:
         late = sorted(self._watch.pending)
-        names = ", ".join(self._watch.tracks[id_].name or id_[:8] for id_ in late[:NAMED_FAILURES])
+        names = await self._names(late)
         if self._options.on_timeout == "cancel":
             await self.cancel(f"They had not ended after {seconds:g} s.")
         fate = "they were asked to end" if self._options.on_timeout == "cancel" else "they go on"
         raise RunsTimedOut(
-            f"{len(late)} of {len(self.run_ids)} flow runs had not ended after {seconds:g} s; {fate}: {names}"
-            f"{f' and {len(late) - NAMED_FAILURES} more' if len(late) > NAMED_FAILURES else ''}.",
+            f"{len(late)} of {len(self.run_ids)} flow runs had not ended after {seconds:g} s; {fate}: {names}.",
             location=self.deployment_path,
         )
 
@@ -367,12 +366,22 @@ class FlowSubmission:
             self._watch.poll_soon()
             with anyio.move_on_after(self._options.cancel_grace):
                 await self._watching.until(lambda: self._watch.is_settled)
-        if late := [self._watch.tracks[id_] for id_ in self._watch.pending]:
-            names = ", ".join(track.name or track.id for track in late[:NAMED_FAILURES])
-            more = f" and {len(late) - NAMED_FAILURES} more" if len(late) > NAMED_FAILURES else ""
-            text = "[%s] %d runs have not ended %g s after they were asked to: %s%s"
-            logger().error(text, self.deployment_path, len(late), self._options.cancel_grace, names, more)
+        if late := sorted(self._watch.pending):
+            text = "[%s] %d runs have not ended %g s after they were asked to: %s"
+            names = await self._names(late)
+            logger().error(text, self.deployment_path, len(late), self._options.cancel_grace, names)
         return self.results
+
+    async def _names(self, ids: Sequence[str]) -> str:
+        """The first runs of some by their names, which those that have not ended may not have told yet."""
+        named = ids[:NAMED_FAILURES]
+        try:
+            async with open_calls(0.0) as calls:
+                rows = await calls.read_by_ids(named)
+        except OrchestratorError:  # a message without names is better than losing the message
+            rows = {}
+        names = ", ".join(rows[id_].name if id_ in rows else id_ for id_ in named)
+        return f"{names} and {len(ids) - len(named)} more" if len(ids) > len(named) else names
 
     async def _ask_to_end(self, calls: Calls, reason: str) -> None:
         strays = tuple(id_ for id_ in self._watch.pending if self._watch.tracks[id_].is_stray)

@@ -35,13 +35,10 @@ class Hints:
         calls: to the server.
         target: whose runs.
         counts: the latest ones, by state type and name.
-        long: seconds that are a long wait.
     """
 
-    def __init__(
-        self, calls: Calls, target: Target, counts: Callable[[], Counter[tuple[str, str]]], long: float = LONG_SECONDS
-    ) -> None:
-        self._calls, self._target, self._counts, self._long = calls, target, counts, long
+    def __init__(self, calls: Calls, target: Target, counts: Callable[[], Counter[tuple[str, str]]]) -> None:
+        self._calls, self._target, self._counts = calls, target, counts
         self._since: dict[str, float] = {}  # state name → from when on some runs were in it
         self._said: set[str] = set()
 
@@ -59,7 +56,7 @@ class Hints:
         self._since = {name: self._since.get(name, now) for name in WAITING if counts.get(name)}
         for name, since in self._since.items():
             # Late is late already: the server says so after 15 s.
-            if name not in self._said and now - since >= (0.0 if name == "Late" else self._long):
+            if name not in self._said and now - since >= (0.0 if name == "Late" else LONG_SECONDS):
                 self._said.add(name)
                 cause = await self._cause(name) or WAITING[name]
                 logger().warning("[%s] %d runs are %s: %s", self._target.path, counts[name], name, cause)

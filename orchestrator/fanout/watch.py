@@ -56,6 +56,7 @@ class Track:
     ended: datetime | None = None
     attempts: int = 0
     crashed_at: float = math.inf  # when we heard of it
+    looked: float = 0.0  # when it was last read
     is_confirmed: bool = False
     restarts: int = 0
     outcome: RunOutcome | None = None
@@ -74,6 +75,7 @@ class Watch:
         self.tag: str | None = None
         self.tracks: dict[str, Track] = {}
         self.pending: set[str] = set()
+        self.failed: set[str] = set()  # of those that have ended
         self.counts: Counter[tuple[str, str]] = Counter()  # by the latest poll: how many are in which state
         self.is_live = False
         self.poll_interval = 5.0
@@ -165,7 +167,7 @@ class Watch:
         track = self.tracks.get(row.id)
         if track is None or row.changed < track.changed:
             return
-        track.name, track.attempts = row.name, row.attempts
+        track.name, track.attempts, track.looked = row.name, row.attempts, time.monotonic()
         track.is_stray = self.tag not in row.tags
         self._come_to(track, row.state_type, row.state_name, row.message, row.changed)
         track.started, track.ended, track.is_confirmed = row.started, row.ended, row.has_ended
@@ -184,6 +186,7 @@ class Watch:
         """It has not ended, or runs again: we, somebody else or its infrastructure has retried it."""
         track.ended, track.outcome, track.is_confirmed, track.crashed_at = None, None, False, math.inf
         self._ended.pop(track.id, None)
+        self.failed.discard(track.id)
         self.pending.add(track.id)
         self._unconfirmed.add(track.id)
 
@@ -202,6 +205,8 @@ class Watch:
     def _settle(self, track: Track, outcome: RunOutcome) -> None:
         is_new, track.outcome = track.outcome is None, outcome
         self.pending.discard(track.id)
+        if not outcome.succeeded:
+            self.failed.add(track.id)
         if track.is_confirmed:
             self._unconfirmed.discard(track.id)
         elif not self.pending:
@@ -252,13 +257,9 @@ class Watch:
         return min((at for id_ in self.pending for at in self._checks(self.tracks[id_])), default=math.inf)
 
     def _checks(self, track: Track) -> Iterator[float]:
-        options = self._options
-        yield track.crashed_at + options.crash_grace
+        yield track.crashed_at + self._options.crash_grace
         if track.state_type != "CANCELLING":
-            if track.started is None and options.start_timeout is not None:
-                yield track.since + options.start_timeout
-            if track.started is not None and options.timeout is not None:
-                yield time.monotonic() - _seconds_since(track.started) + options.timeout
+            yield from self._time_limits(track)
 
     async def _round(self, calls: Calls) -> None:
         await self._start_again(calls)
@@ -348,6 +349,12 @@ class Watch:
             self.tracks[id_].since, self.tracks[id_].started = time.monotonic(), None
         await self._read_by_ids(calls, ids)
 
+    def _asked_from(self, track: Track) -> float:
+        """From when on its time to run counts; of a run that is not known to have started, from when we last looked."""
+        if track.started is None:
+            return max(track.since, track.looked)
+        return time.monotonic() - _seconds_since(track.started)
+
     # ----- time that is up -----------------------------------------------------------------------------
 
     async def _end_overdue(self, calls: Calls) -> None:
@@ -361,9 +368,14 @@ class Watch:
                 await self._end(calls, track, reason)
 
     def _may_be_overdue(self, track: Track) -> bool:
-        age = time.monotonic() - track.since
-        limits = (self._options.start_timeout if track.started is None else None, self._options.timeout)
-        return track.state_type != "CANCELLING" and any(limit is not None and age >= limit for limit in limits)
+        now = time.monotonic()
+        return track.state_type != "CANCELLING" and any(at <= now for at in self._time_limits(track))
+
+    def _time_limits(self, track: Track) -> Iterator[float]:
+        if track.started is None and self._options.start_timeout is not None:
+            yield track.since + self._options.start_timeout
+        if self._options.timeout is not None:
+            yield self._asked_from(track) + self._options.timeout
 
     def _overdue(self, track: Track) -> str:
         """Why its time is up, empty where it is not."""

@@ -1,0 +1,482 @@
+"""Waiting for many runs, and ending them, on a real server. The tests end the runs through the API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import get_run_context
+from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Paused, Running, Scheduled
+
+from orchestrator.errors import RunFailed, RunsTimedOut
+from orchestrator.fanout import hints
+from orchestrator.submission import FlowSubmission, cancel_children, flow_submitter, trigger_subflow
+
+from .api import Api
+from .conftest import PrefectServer
+
+SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
+LIMIT_SECONDS = 60  # only keeps a broken test from hanging
+
+
+@pytest.fixture
+async def deployment(prefect_server: PrefectServer) -> str:
+    """A deployment of its own for each test, which no worker serves."""
+    name = f"waiting-{uuid4().hex[:8]}"
+    async with get_client() as client:
+        flow_id = await client.create_flow_from_name(name)
+        await client.create_deployment(flow_id, name="idle", parameter_openapi_schema=SCHEMA)
+    return f"{name}/idle"
+
+
+@pytest.fixture(autouse=True)
+async def no_hanging() -> AsyncIterator[None]:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        yield
+
+
+async def end(run_id: str, state: State, *, force: bool = True) -> None:
+    async with get_client() as client:
+        await client.set_flow_run_state(UUID(run_id), state, force=force)
+
+
+async def read(run_id: str) -> FlowRun:
+    async with get_client() as client:
+        return await client.read_flow_run(UUID(run_id))
+
+
+async def state_of(run_id: str) -> str:
+    return (await read(run_id)).state_name or ""
+
+
+async def until_in(run_id: str, *names: str) -> None:
+    while await state_of(run_id) not in names:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.05)
+
+
+async def three(etl: FlowSubmission) -> list[str]:
+    return await etl.submit_many([{"table": table} for table in range(3)])
+
+
+# --- outcomes --------------------------------------------------------------------------------------------
+
+
+async def test_an_outcome_tells_all_about_a_run(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    run_id = await etl.submit(table=3)
+    await end(run_id, Running())
+    await end(run_id, Failed(message="no such table"))
+    await etl.wait()
+
+    outcome, run = etl.outcomes[run_id], await read(run_id)
+    assert (outcome.id, outcome.name, outcome.parameters) == (run_id, run.name, {"table": 3})
+    assert (outcome.state_type, outcome.state_name, outcome.message) == ("FAILED", "Failed", "no such table")
+    assert (outcome.started, outcome.ended, outcome.attempts) == (run.start_time, run.end_time, 1)
+    assert outcome.duration == (outcome.ended - outcome.started).total_seconds()
+    assert outcome.url.endswith(f"/runs/flow-run/{run_id}") and "/api/" not in outcome.url
+
+
+async def test_runs_come_as_they_end(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    ids = await three(etl)
+    ended: list[str] = []
+    for run_id in reversed(ids):
+        await end(run_id, Completed())
+    async for outcome in etl.as_completed():
+        ended.append(outcome.id)
+
+    assert ended and set(ended) == set(ids)
+    assert [outcome.id for outcome in etl.succeeded] == ids
+    assert [outcome.id async for outcome in etl.as_completed()] == ended
+
+
+async def test_as_completed_yields_while_others_run(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    ids = await three(etl)
+    ended: list[str] = []
+    await end(ids[1], Completed())
+    async for outcome in etl.as_completed():
+        ended.append(outcome.id)
+        if len(ended) == 1:
+            await end(ids[2], Failed())
+            await end(ids[0], Cancelled())
+
+    assert ended[0] == ids[1] and set(ended) == set(ids)
+    assert {outcome.id for outcome in etl.failed} == {ids[0], ids[2]}
+
+
+async def test_an_end_is_known_although_no_poll_is_due(deployment: str) -> None:
+    """By an event: the poll comes every 15 s, and the wait here asks for an even slower one."""
+    etl = flow_submitter(deployment)
+    ids = await three(etl)
+    waiting = asyncio.create_task(etl.wait(poll_interval=3600))
+    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.01)
+    for run_id in ids:
+        await end(run_id, Completed())
+    assert list((await waiting).values()) == ["Completed"] * 3
+
+
+async def test_a_custom_state_name_is_kept_and_the_type_decides(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    ids = await three(etl)
+    for run_id, state in zip(ids, (Completed(name="NoChanges"), Failed(name="TimedOut"), Completed()), strict=True):
+        await end(run_id, state)
+
+    assert list((await etl.wait()).values()) == ["NoChanges", "TimedOut", "Completed"]
+    assert [outcome.succeeded for outcome in etl.outcomes.values()] == [True, False, True]
+
+
+async def test_a_run_that_somebody_retries_is_waited_for_again(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    first, second, _ = await three(etl)
+    await end(first, Failed())
+    waiting = asyncio.create_task(etl.wait())
+    async for _ in etl.as_completed():
+        break
+    await end(first, AwaitingRetry(scheduled_time=datetime.now(UTC)), force=False)
+    await end(first, Running())
+    for run_id in (second, etl.run_ids[2], first):
+        await end(run_id, Completed())
+
+    assert list((await waiting).values()) == ["Completed"] * 3
+
+
+async def test_a_run_whose_tag_was_taken_away_is_followed_by_its_id(deployment: str, api: Api) -> None:
+    etl = flow_submitter(deployment)
+    first, second, third = await three(etl)
+    api.patch(f"/flow_runs/{first}", tags=["mine"])
+    for run_id in (first, second, third):
+        await end(run_id, Completed())
+
+    assert await etl.wait() == dict.fromkeys((first, second, third), "Completed")
+
+
+async def test_runs_deleted_before_and_after_their_end(deployment: str, api: Api) -> None:
+    etl = flow_submitter(deployment)
+    ended, waiting, last = await three(etl)
+    await end(ended, Completed())
+    async for _ in etl.as_completed():
+        break
+    for run_id in (ended, waiting):
+        api.call("DELETE", f"/flow_runs/{run_id}")
+    await end(last, Completed())
+
+    assert await etl.wait() == {ended: "Completed", waiting: "Deleted", last: "Completed"}
+
+
+# --- crashes and retries ---------------------------------------------------------------------------------
+
+
+async def test_a_crashed_run_may_come_back(deployment: str) -> None:
+    etl = flow_submitter(deployment, crash_grace=LIMIT_SECONDS)
+    run_id = await etl.submit()
+    waiting = asyncio.create_task(etl.wait())
+    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.01)
+    await end(run_id, Crashed())
+    await end(run_id, AwaitingRetry(scheduled_time=datetime.now(UTC)))
+    await end(run_id, Completed())
+
+    assert await waiting == {run_id: "Completed"}
+
+
+async def test_a_crashed_run_that_does_not_come_back_has_ended(deployment: str) -> None:
+    etl = flow_submitter(deployment, crash_grace=0.2)
+    run_id = await etl.submit()
+    waiting = asyncio.create_task(etl.wait(poll_interval=3600))
+    await end(run_id, Crashed())
+
+    assert await waiting == {run_id: "Crashed"}
+
+
+async def test_a_failed_run_is_started_again_under_its_own_id(deployment: str) -> None:
+    etl = flow_submitter(deployment, retries=1, retry_delay=3600)
+    run_id = await etl.submit()
+    waiting = asyncio.create_task(etl.wait())
+    await end(run_id, Running())
+    await end(run_id, Failed())
+    await until_in(run_id, "AwaitingRetry")
+    run = await read(run_id)
+    assert run.next_scheduled_start_time - datetime.now(UTC) > timedelta(minutes=50)
+    assert (etl.results, waiting.done()) == ({}, False)
+
+    await end(run_id, Running())
+    await end(run_id, Failed())
+    assert await waiting == {run_id: "Failed"}  # and not a third time
+    assert (etl.run_ids, etl.outcomes[run_id].attempts) == ([run_id], 2)
+
+
+async def test_a_retry_may_succeed(deployment: str) -> None:
+    etl = flow_submitter(deployment, retries=3, retry_delay=0)
+    good, bad, _ = await three(etl)
+    waiting = asyncio.create_task(etl.wait())
+    await end(bad, Failed())
+    await until_in(bad, "AwaitingRetry")
+    for run_id in etl.run_ids:
+        await end(run_id, Completed())
+
+    assert await waiting == dict.fromkeys(etl.run_ids, "Completed")
+    assert good in etl.results
+    etl.raise_for_failures()
+
+
+async def test_failed_runs_are_retried_when_asked(deployment: str) -> None:
+    etl = flow_submitter(deployment, crash_grace=0)
+    states = (Failed(), Completed(), Crashed())
+    for run_id, state in zip(await three(etl), states, strict=True):
+        await end(run_id, state)
+    await etl.wait()
+    first, second, third = etl.run_ids
+
+    assert await etl.retry_failed() == [first, third]
+    assert etl.results == {second: "Completed"}
+    assert [await state_of(run_id) for run_id in (first, third)] == ["AwaitingRetry"] * 2
+    for run_id in (first, third):
+        await end(run_id, Completed())
+    assert await etl.wait() == dict.fromkeys(etl.run_ids, "Completed")
+    assert await etl.retry_failed() == []
+
+
+# --- failures --------------------------------------------------------------------------------------------
+
+
+async def test_the_first_failure_raises_and_the_others_go_on(deployment: str) -> None:
+    etl = flow_submitter(deployment, on_failure="raise")
+    first, second, _ = await three(etl)
+    await end(second, Failed(message="no rows"))
+
+    with pytest.raises(RunFailed, match=r"1 of 3 .*: no rows \[table=1\]\. Of the others 2 have not ended"):
+        await etl.wait()
+    assert await state_of(first) == "Scheduled"
+
+
+async def test_the_first_failure_cancels_the_others(deployment: str) -> None:
+    etl = flow_submitter(deployment, on_failure="cancel")
+    first, second, third = await three(etl)
+    await end(second, Failed(message="no rows"))
+
+    with pytest.raises(RunFailed, match=r"no rows .* Of the others 2 were cancelled"):
+        await etl.wait()
+    assert [await state_of(run_id) for run_id in (first, third)] == ["Cancelled", "Cancelled"]
+
+
+# --- time that is up -------------------------------------------------------------------------------------
+
+
+async def test_a_wait_whose_time_is_up_cancels_and_says_so(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    first, second, third = await three(etl)
+    await end(first, Completed())
+
+    with pytest.raises(RunsTimedOut, match=r"2 of 3 flow runs had not ended after 1 s; they were asked to end: "):
+        await etl.wait(timeout=1)
+    assert [await state_of(run_id) for run_id in (second, third)] == ["Cancelled", "Cancelled"]
+    assert etl.results == {first: "Completed", second: "Cancelled", third: "Cancelled"}
+
+
+async def test_a_wait_whose_time_is_up_may_leave_the_runs(deployment: str) -> None:
+    etl = flow_submitter(deployment, on_timeout="leave")
+    run_id = await etl.submit()
+
+    with pytest.raises(TimeoutError, match="they go on"):
+        await etl.wait(timeout=0.1)
+    assert await state_of(run_id) == "Scheduled"
+    await end(run_id, Completed())
+    assert await etl.wait() == {run_id: "Completed"}
+
+
+async def test_a_run_that_does_not_start_in_time_is_cancelled(
+    deployment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    etl = flow_submitter(deployment, start_timeout=1)
+    started, idle, _ = await three(etl)
+    for run_id in (started, etl.run_ids[2]):
+        await end(run_id, Running())
+    waiting = asyncio.create_task(etl.wait())
+    await until_in(idle, "Cancelled")
+    for run_id in (started, etl.run_ids[2]):
+        await end(run_id, Completed())
+
+    assert (await waiting)[idle] == "Cancelled"
+    assert any("It had not started after 1 s; it is cancelled" in message for message in caplog.messages)
+
+
+async def test_a_run_that_runs_for_too_long_is_left_as_told(deployment: str) -> None:
+    etl = flow_submitter(deployment, timeout=0.5, on_timeout="leave")
+    slow = await etl.submit()
+    await end(slow, Running())
+
+    assert await etl.wait() == {slow: "TimedOut"}
+    outcome = etl.outcomes[slow]
+    assert (outcome.succeeded, outcome.state_type) == (False, None)
+    assert "had not ended after 0.5 s; it was left Running" in outcome.message
+    assert await state_of(slow) == "Running"
+
+
+async def test_a_run_that_waits_does_not_use_up_the_time_to_run(deployment: str) -> None:
+    etl = flow_submitter(deployment, timeout=0.2)
+    run_id = await etl.submit()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(etl.wait(poll_interval=0.1), 3)
+
+    assert await state_of(run_id) == "Scheduled"
+
+
+# --- cancelling ------------------------------------------------------------------------------------------
+
+
+async def test_cancelling_ends_what_has_not_ended(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    done, idle, _ = await three(etl)
+    await end(done, Completed())
+
+    assert await etl.cancel() == {done: "Completed", idle: "Cancelled", etl.run_ids[2]: "Cancelled"}
+
+
+async def test_a_run_that_does_not_end_in_time_is_named(deployment: str, caplog: pytest.LogCaptureFixture) -> None:
+    etl = flow_submitter(deployment, cancel_grace=0.5)
+    run_id = await etl.submit()
+    await end(run_id, Running())
+
+    assert await etl.cancel("enough") == {}
+    run = await read(run_id)
+    assert (run.state_name, run.state.message) == ("Cancelling", "enough")
+    assert any("1 runs have not ended 0.5 s after" in line and run.name in line for line in caplog.messages)
+
+
+async def test_more_runs_than_one_call_takes_are_cancelled(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    await etl.submit_many([{}] * 120)
+
+    assert set((await etl.cancel()).values()) == {"Cancelled"}
+    assert len(etl.results) == 120
+
+
+async def test_a_block_waits_for_its_runs(deployment: str) -> None:
+    async with flow_submitter(deployment) as etl:
+        run_id = await etl.submit()
+        await end(run_id, Completed())
+    assert etl.results == {run_id: "Completed"}
+
+
+async def test_a_block_left_by_an_exception_cancels_its_runs(deployment: str) -> None:
+    with pytest.raises(ValueError, match="no"):
+        async with flow_submitter(deployment) as etl:
+            run_id = await etl.submit()
+            raise ValueError("no")
+    assert await state_of(run_id) == "Cancelled"
+
+
+async def test_a_block_that_is_cancelled_cancels_its_runs(deployment: str) -> None:
+    ids: list[str] = []
+
+    async def parent() -> None:
+        async with flow_submitter(deployment) as etl:
+            ids.extend(await three(etl))
+            await etl.wait()
+
+    task = asyncio.create_task(parent())
+    while len(ids) < 3:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [await state_of(run_id) for run_id in ids] == ["Cancelled"] * 3
+
+
+async def test_a_block_whose_time_is_up_cancels_its_runs(deployment: str) -> None:
+    with anyio.move_on_after(1):
+        async with flow_submitter(deployment) as etl:
+            await three(etl)
+    assert [await state_of(run_id) for run_id in etl.run_ids] == ["Cancelled"] * 3
+
+
+async def test_a_block_may_leave_its_runs(deployment: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="no"):
+        async with flow_submitter(deployment, on_exit="leave") as etl:
+            run_id = await etl.submit()
+            raise ValueError("no")
+    assert await state_of(run_id) == "Scheduled"
+    assert any(f"1 runs go on, tag {etl.batch_tag}" in message for message in caplog.messages)
+
+
+async def test_the_hook_ends_all_children_linked_or_not(deployment: str) -> None:
+    @flow
+    async def parent() -> tuple[FlowRun, list[str]]:
+        etl = flow_submitter(deployment, link=False)
+        ids = [await trigger_subflow(deployment), *await three(etl)]
+        return get_run_context().flow_run, ids
+
+    flow_run, ids = await parent()
+    stranger = await flow_submitter(deployment).submit()
+    await cancel_children(parent, flow_run, Crashed())
+
+    assert [await state_of(run_id) for run_id in ids] == ["Cancelled"] * 4
+    assert await state_of(stranger) == "Scheduled"
+
+
+# --- why runs wait ---------------------------------------------------------------------------------------
+
+
+async def warnings_of(etl: FlowSubmission, caplog: pytest.LogCaptureFixture, wanted: str) -> list[str]:
+    """Wait until a warning with these words has come; returns all warnings."""
+    waiting = asyncio.create_task(etl.wait(poll_interval=0.2))
+    try:
+        while not any(wanted in message for message in caplog.messages):  # noqa: ASYNC110 - the condition lies on the server
+            await asyncio.sleep(0.05)
+    finally:
+        waiting.cancel()
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.fixture
+async def pooled(prefect_server: PrefectServer, api: Api) -> str:
+    """A deployment with a pool that has no worker."""
+    name = f"waiting-{uuid4().hex[:8]}"
+    api.ensure_pool(f"{name}-pool")
+    api.deploy(f"{name}/pooled", work_pool_name=f"{name}-pool")
+    return f"{name}/pooled"
+
+
+async def test_a_pool_without_a_worker_is_told_at_once(pooled: str, caplog: pytest.LogCaptureFixture) -> None:
+    etl = flow_submitter(pooled)
+    await etl.submit()
+
+    found = await warnings_of(etl, caplog, "Runs will wait")
+    assert len(found) == 1 and f"no worker of work pool '{pooled.partition('/')[0]}-pool' is online" in found[0]
+
+
+async def test_a_paused_pool_is_told_at_once(pooled: str, caplog: pytest.LogCaptureFixture, api: Api) -> None:
+    pool = f"{pooled.partition('/')[0]}-pool"
+    api.patch(f"/work_pools/{pool}", is_paused=True)
+    etl = flow_submitter(pooled)
+    await etl.submit()
+
+    assert f"work pool '{pool}' is paused" in (await warnings_of(etl, caplog, "Runs will wait"))[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (Paused(timeout_seconds=600), "1 runs are Paused: somebody, or the flow itself, has paused them"),
+        (AwaitingRetry(scheduled_time=datetime.now(UTC)), "1 runs are AwaitingRetry: they have failed and wait"),
+        (Scheduled(name="AwaitingConcurrencySlot"), "the deployment's concurrency limit lets no more run"),
+    ],
+)
+async def test_a_long_wait_is_explained_once(
+    deployment: str, state: State, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hints, "LONG_SECONDS", 0.0)
+    etl = flow_submitter(deployment)
+    await end(await etl.submit(), state)
+
+    assert sum(words in message for message in await warnings_of(etl, caplog, words)) == 1

@@ -44,7 +44,8 @@ from orchestrator.fanout.watch import Track, Watch
 from orchestrator.interruption import undisturbed
 from orchestrator.runs import ui_url
 
-EXIT_SECONDS = 25.0  # Prefect gives a cancelled flow 30 s for its last words
+LAST_WORDS_SECONDS = 25.0  # Prefect gives a cancelled flow 30 s
+LAST_WAIT_SECONDS = 15.0  # of them for runs that were asked to end
 
 
 class FlowSubmission:
@@ -209,7 +210,10 @@ class FlowSubmission:
         """A run exists: follow it. One that an earlier attempt of the parent has created may have ended."""
         if item.run_id not in self._watch.tracks:
             self.run_ids.append(item.run_id)
-        self._watch.add(Track(id=item.run_id, parameters=item.parameters), item.row)
+        track = Track(id=item.run_id, parameters=item.parameters, restarts_left=self._options.retries)
+        if item.row is not None and item.row.state_type == "CANCELLING":  # with the parent's earlier attempt
+            track.restarts_left += 1
+        self._watch.add(track, item.row)
 
     # ----- waiting -------------------------------------------------------------------------------------
 
@@ -357,20 +361,23 @@ class FlowSubmission:
         Returns:
             As `wait`. Runs that have not ended in time are named in the log, and are not in it.
         """
+        await self._end_all(reason or "Cancelled by the flow that submitted it.", self._options.cancel_grace)
+        return self.results
+
+    async def _end_all(self, reason: str, grace: float) -> None:
         self._feeder.queue.clear()
         if not self._watch.pending or self._batch is None:
-            return self.results
+            return
         async with self._watching.needed():
             async with open_calls() as calls:
-                await self._ask_to_end(calls, reason or "Cancelled by the flow that submitted it.")
+                await self._ask_to_end(calls, reason)
             self._watch.poll_soon()
-            with anyio.move_on_after(self._options.cancel_grace):
+            with anyio.move_on_after(grace):
                 await self._watching.until(lambda: self._watch.is_settled)
         if late := sorted(self._watch.pending):
             text = "[%s] %d runs have not ended %g s after they were asked to: %s"
             names = await self._names(late)
-            logger().error(text, self.deployment_path, len(late), self._options.cancel_grace, names)
-        return self.results
+            logger().error(text, self.deployment_path, len(late), grace, names)
 
     async def _names(self, ids: Sequence[str]) -> str:
         """The first runs of some by their names, which those that have not ended may not have told yet."""
@@ -417,10 +424,8 @@ class FlowSubmission:
             logger().warning("[%s] %d runs go on, tag %s", self.deployment_path, count, self._watch.tag)
             return
 
-        async def cancel() -> None:
-            await self.cancel(why)
-
-        await undisturbed(cancel, seconds=EXIT_SECONDS)
+        grace = min(self._options.cancel_grace, LAST_WAIT_SECONDS)
+        await undisturbed(partial(self._end_all, why, grace), seconds=LAST_WORDS_SECONDS)
 
 
 def flow_submitter(

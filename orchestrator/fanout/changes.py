@@ -52,9 +52,7 @@ class Background:
     async def needed(self) -> AsyncIterator[None]:
         """The work is under way in the block."""
         self._callers += 1
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-            self._task.add_done_callback(lambda _: self._changes.tell())
+        self._begin()
         try:
             yield
         finally:
@@ -69,12 +67,20 @@ class Background:
             Exception: what the work has raised.
         """
         while not condition():
+            self._begin()
             self.raise_failure()
             await self._changes.wait()
 
     def raise_failure(self) -> None:
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()
+
+    def _begin(self) -> None:
+        """Begin, or begin again: a loop that closes, as after a SIGTERM, cancels all tasks, and callers that have last
+        words still need this one."""
+        if self._task is None or self._task.cancelled():
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(lambda _: self._changes.tell())
 
     async def _run(self) -> None:
         await self._work()

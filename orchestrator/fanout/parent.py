@@ -113,7 +113,7 @@ class Keys:
         if not self._are_new and self._parent is not None:
             digest = _digest("batch", self._site, deployment, self._place)
             digest = _digest(digest, str(self._ordinal(digest)))
-        return f"{BATCH_TAG}:{flow_name}:{digest[:12]}"
+        return f"{BATCH_TAG}:{flow_name}-{digest[:12]}"  # `:name:` would be an emoji in a log
 
     @property
     def _place(self) -> str:

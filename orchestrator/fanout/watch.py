@@ -58,7 +58,8 @@ class Track:
     crashed_at: float = math.inf  # when we heard of it
     looked: float = 0.0  # when it was last read
     is_confirmed: bool = False
-    restarts: int = 0
+    restarts_left: int = 0  # how often it is still started again when it ends badly
+    is_retried: bool = False
     outcome: RunOutcome | None = None
 
 
@@ -196,8 +197,8 @@ class Watch:
             return
         if track.state_type == "CRASHED" and time.monotonic() < track.crashed_at + self._options.crash_grace:
             self._wake.tell()
-        elif track.outcome is None and track.state_type != "COMPLETED" and track.restarts < self._options.retries:
-            track.restarts += 1
+        elif track.outcome is None and track.state_type != "COMPLETED" and track.restarts_left:
+            track.restarts_left, track.is_retried = track.restarts_left - 1, True
             self.restart([track.id])
         else:
             self._settle(track, self._outcome(track))
@@ -342,7 +343,7 @@ class Watch:
         ids = list(self._restarts)
         if not ids:
             return
-        delay = self._options.retry_delay if any(self.tracks[id_].restarts for id_ in ids) else 0.0
+        delay = self._options.retry_delay if any(self.tracks[id_].is_retried for id_ in ids) else 0.0
         await start_again(calls, ids, delay)
         self._restarts -= set(ids)
         for id_ in ids:

@@ -480,3 +480,26 @@ async def test_a_long_wait_is_explained_once(
     await end(await etl.submit(), state)
 
     assert sum(words in message for message in await warnings_of(etl, caplog, words)) == 1
+
+
+async def test_last_words_outlive_a_loop_that_cancels_all_its_tasks(deployment: str) -> None:
+    """What asyncio.run does when a SIGTERM ends its main task: a run that is asked to end is still waited for."""
+    ids: list[str] = []
+
+    async def parent() -> None:
+        async with flow_submitter(deployment) as etl:
+            ids.append(await etl.submit())
+            await end(ids[0], Running())
+            await etl.wait()
+
+    mine, others = asyncio.current_task(), asyncio.all_tasks()
+    task = asyncio.create_task(parent())
+    while not ids or await state_of(ids[0]) != "Running":  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.05)
+    for each in asyncio.all_tasks() - others - {mine}:
+        each.cancel()
+    await until_in(ids[0], "Cancelling")
+    assert not task.done()
+    await end(ids[0], Cancelled())
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -95,5 +96,11 @@ def measured(repository: Path, way: str, tree: Path) -> dict[str, float]:
     return figures
 
 
+def stop(*_: object) -> None:
+    """End as an exception does, so that the servers which were started are ended, too."""
+    raise SystemExit("terminated")
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     main(sys.argv[1:])

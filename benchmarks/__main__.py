@@ -4,9 +4,11 @@
     scan         finding the flows of 1,000 files among 5,000, without and with a cache, against reading them otherwise
     deploy       `orchestrator apply` of 50 and 500 flows: first, with nothing to change, with one flow edited; against
                  `prefect deploy --all` and a bare loop. BENCH_SIZES=20 makes it short
+    fan-out      submitting 200 to 10,000 runs and waiting for them, on SQLite and Postgres, against the obvious code
+                 and a bare bulk loop; 20 real children on a worker. BENCH_RUNS=sqlite:50 BENCH_REAL= is short
 
-Each figure is of whole processes, imports included. Seconds depend on the machine; ratios hold better.
-`make bench ARGS=scan` (or start-up, deploy) runs one group.
+Each figure is of whole processes, imports included, unless the group says otherwise. Seconds depend on the machine;
+ratios hold better. `make bench ARGS=scan` (or start-up, deploy, fan-out) runs one group.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.deploy import benchmark as deploying
+from benchmarks.fan_out import benchmark as fanning_out
 from benchmarks.measuring import Command, Figure
 from benchmarks.scan import write_repository as write_tree
 
@@ -39,14 +43,12 @@ def main(groups: Sequence[str]) -> None:
             "start-up": lambda: [startup(repository)],
             "scan": lambda: scanning(repository, Path(folder)),
             "deploy": lambda: list(deploying(Path(folder))),
+            "fan-out": lambda: list(fanning_out(Path(folder) / "fan-out")),
         }
         figures = [figure for name, way in ways.items() if not groups or name in groups for figure in way()]
-    table = Table("benchmark", "ours, s", "peer, s", "ours / peer", "asked")
+    table = Table("benchmark", "ours", "peer", "ours / peer", "asked")
     for figure in figures:
-        asked = "" if figure.at_most is None else f"<= {figure.at_most:.3g}"
-        style = None if figure.is_reached else "red"
-        row = (figure.name, f"{figure.ours:.2f}", f"{figure.peer:.2f}", f"{figure.ratio:.3f}", asked)
-        table.add_row(*row, style=style)
+        table.add_row(*figure.cells(), style=None if figure.is_reached else "red")
     Console().print(table)
 
 
@@ -94,5 +96,11 @@ def measured(repository: Path, way: str, tree: Path) -> dict[str, float]:
     return figures
 
 
+def stop(*_: object) -> None:
+    """End as an exception does, so that the servers which were started are ended, too."""
+    raise SystemExit("terminated")
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     main(sys.argv[1:])

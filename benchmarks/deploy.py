@@ -170,7 +170,7 @@ class Bench:
 
 
 def say(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, markup=False)
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 def write_repository(folder: Path, side: str, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -13,20 +14,42 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Two sides of one comparison, in seconds, and the ratio that is asked for."""
+    """What one side of a comparison took and what the other one did, and what is asked of it: a ratio or a bound."""
 
     name: str
     ours: float
-    peer: float
+    peer: float = math.nan  # nan: there is none
     at_most: float | None = None  # ours / peer
+    bound: float | None = None  # ours
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:
-        return self.ours / self.peer
+        return self.ours / self.peer if self.peer else math.nan
 
     @property
     def is_reached(self) -> bool:
-        return self.at_most is None or self.ratio <= self.at_most
+        is_within_ratio = self.at_most is None or self.ratio <= self.at_most
+        return is_within_ratio and (self.bound is None or self.ours <= self.bound)
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """A row of the table."""
+        return self.name, self._amount(self.ours), self._amount(self.peer), _number(self.ratio, ".3f"), self._asked()
+
+    def _asked(self) -> str:
+        ratio = "" if self.at_most is None else f"<= {self.at_most:.3g}"
+        bound = "" if self.bound is None else f"ours <= {self._amount(self.bound)}"
+        return ", ".join(filter(None, (ratio, bound)))
+
+    def _amount(self, number: float) -> str:
+        return _number(number, ".0f" if number >= 1000 or float(number).is_integer() else ".3g") + self._suffix(number)
+
+    def _suffix(self, number: float) -> str:
+        return "" if math.isnan(number) or not self.unit else f" {self.unit}"
+
+
+def _number(number: float, style: str) -> str:
+    return "–" if math.isnan(number) else format(number, style)
 
 
 @dataclass(frozen=True, kw_only=True)

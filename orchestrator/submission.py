@@ -71,7 +71,7 @@ class FlowSubmission:
         self._keys: Keys | None = None
         self._created, self._ended = Changes(), Changes()
         self._in_order: list[str] = []  # of ending
-        self._lines = EndLines(deployment_path)
+        self._lines = EndLines(deployment_path, lambda: len(self.run_ids))
         self._watch = Watch(self._options, self._ended, self._take_note)
         self._feeder = Feeder(self._created, self._ended, lambda: len(self._watch.pending), self._follow_up)
         self._feeding = Background(self._feed, self._created)
@@ -468,7 +468,7 @@ def flow_submitter(
         cancel_grace: how long runs may take to end when they are cancelled, before they are named.
         crash_grace: how long a crashed run may take to come back, by a retry of its infrastructure.
         link: show the runs in the parent's graph. Linked runs that wait cost the server work: `auto` links while no
-            more than 200 are in flight. All runs carry the batch's tag anyway.
+            more than 50 are in flight. All runs carry the batch's tag anyway.
         idempotency: `adopt`: a parent that is retried or restarted gets the runs that it had created, ended or not,
             and those that were cancelled run again; `retry-failed`: the failed ones run again, too; `none`: always new
             runs; or a function that makes an item's key out of its parameters.
@@ -567,7 +567,7 @@ async def wait_for_flow_runs(
         ValueError: one of the ids is no UUID.
     """
     ids = [str(UUID(str(run_id))) for run_id in flow_run_ids]
-    changes, lines = Changes(), EndLines("")
+    changes, lines = Changes(), EndLines("runs", lambda: len(ids))
     watch = Watch(Options(), changes, lines.tell)
     watch.poll_interval = poll_interval
     for run_id in ids:

@@ -32,7 +32,7 @@ from orchestrator.fanout.parent import Parent
 from orchestrator.fanout.target import Target
 from orchestrator.server import our_errors
 
-MOST_LINKED = 200  # runs in flight: each linked one that waits costs the server some work every 20 s
+MOST_LINKED = 50  # runs in flight: linking doubles the cost of a create, and of every state a run comes to
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds before a bulk create that failed in part is sent again
 LINGER_SECONDS = 0.5  # that a full window waits for more ends: one create for several runs
 OF_THE_DATABASE = ("database is locked", "rolled back", "transaction", "deadlock", "OperationalError", "DBAPIError")

@@ -45,7 +45,7 @@ class Hints:
 
     async def run(self) -> None:
         """Look now whether anybody can take the runs, then at how they wait, until cancelled."""
-        if cause := await self._cause("Late"):
+        if cause := await self._cause("Scheduled"):
             logger().warning("[%s] Runs will wait: %s", self._label, cause)
             self._said.add("Late")
         while True:
@@ -75,12 +75,13 @@ class Hints:
     async def _causes(self, target: Target, name: str) -> list[str]:
         if name == "AwaitingConcurrencySlot" and target.concurrency_limit is not None:
             return [f"{target.path} lets {target.concurrency_limit} run at a time"]
-        if name != "Late":
+        if name not in ("Late", "Scheduled"):
             return []
         if target.work_pool is None:
             return [f"{target.path} has no work pool: only `serve` would run them"]
         pool = await self._calls.find("GET", f"/work_pools/{target.work_pool}")
-        return [*_of_pool(pool, target.work_pool), *(await self._of_queue(target) if pool else [])]
+        looks_closer = pool is not None and name == "Late"
+        return [*_of_pool(pool, target.work_pool), *(await self._of_queue(target) if looks_closer else [])]
 
     async def _of_queue(self, target: Target) -> list[str]:
         queue = await self._calls.find("GET", f"/work_pools/{target.work_pool}/queues/{target.work_queue}")

@@ -19,22 +19,26 @@ from orchestrator.fanout.outcomes import RunOutcome, summary
 from orchestrator.fanout.watch import Watch
 from orchestrator.masking import masked
 
-FIRST_SECONDS, LONGEST_SECONDS, GROWTH = 5.0, 30.0, 1.2  # between two lines
-LINES = 50  # ends that get a line each; of more than that only the failures do, and of those as many again
+FIRST_SECONDS, LONGEST_SECONDS, GROWTH = 5.0, 60.0, 1.5  # between two lines: each costs two requests
+LINES = 50  # runs whose ends get a line each; of more than that only as many failures do
 ROWS = 500  # of the table
 SHOWN = 80  # characters of a value in the table
 
 
 class EndLines:
-    """A line for each run that ends, until there are too many to read."""
+    """A line for each run that ends, where they are not too many to read.
 
-    def __init__(self, path: str) -> None:
-        self._path, self._said, self._failed = path, 0, 0
+    Args:
+        path: of the deployment.
+        total: how many runs there are, by now.
+    """
+
+    def __init__(self, path: str, total: Callable[[], int]) -> None:
+        self._path, self._total, self._failed = path, total, 0
 
     def tell(self, outcome: RunOutcome) -> None:
-        self._said += 1
         self._failed += not outcome.succeeded
-        if self._said > LINES and (outcome.succeeded or self._failed > LINES):
+        if self._total() > LINES and (outcome.succeeded or self._failed > LINES):
             return
         sign = "✅" if outcome.succeeded else "❌"
         text = "%s [%s] Run %s finished with state: %s"

@@ -199,6 +199,7 @@ class FlowSubmission:
         self._keys = Keys(parent, self._site, item_key=item_key, are_new=options.idempotency == "none")
         tag = self._keys.batch_tag(target.flow_name, target.id)
         self._watch.tag, self._watch.ui_url = tag, ui_url(calls.api_url)
+        self._watch.may_have_others = self._keys.may_exist
         return Batch(
             target=target,
             tag=tag,
@@ -212,9 +213,13 @@ class FlowSubmission:
         """A run exists: follow it. One that an earlier attempt of the parent has created may have ended."""
         if item.run_id not in self._watch.tracks:
             self.run_ids.append(item.run_id)
-        track = Track(id=item.run_id, parameters=item.parameters, restarts_left=self._options.retries)
-        if item.row is not None and item.row.state_type == "CANCELLING":  # with the parent's earlier attempt
-            track.restarts_left += 1
+        before = item.row.attempts - 1 if item.row else 0  # in an earlier attempt of the parent
+        track = Track(
+            id=item.run_id,
+            parameters=item.parameters,
+            restarts_left=max(0, self._options.retries - max(0, before)),
+            ends_with_parent=item.row is not None and item.row.state_type == "CANCELLING",
+        )
         self._watch.add(track, item.row)
 
     # ----- waiting -------------------------------------------------------------------------------------
@@ -368,6 +373,7 @@ class FlowSubmission:
 
     async def _end_all(self, reason: str, grace: float) -> None:
         self._feeder.queue.clear()
+        self._watch.give_up(list(self._watch.pending))
         if not self._watch.pending or self._batch is None:
             return
         async with self._watching.needed():

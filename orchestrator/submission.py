@@ -146,8 +146,8 @@ class FlowSubmission:
                 await needed.enter_async_context(self._watching.needed())
             await self._feeding.until(lambda: self._batch is not None)
             items = self._items(list(parameters_list))
-            self._feeder.add(items)
-            await self._feeding.until(lambda: self._are_done(items))
+            with self._feeder.feeding(items):
+                await self._feeding.until(lambda: self._are_done(items))
         return self._taken(items)
 
     async def map(self, **columns: Any) -> list[str]:
@@ -169,7 +169,8 @@ class FlowSubmission:
         assert self._batch is not None and self._keys is not None
         target, keys = self._batch.target, self._keys
         plain = require_fit(target, given)
-        return [Item(parameters=each, key=keys.key_of(target.id, each)) for each in plain]
+        pairs = zip(plain, given, strict=True)
+        return [Item(parameters=each, key=keys.key_of(target.id, each, as_given)) for each, as_given in pairs]
 
     def _are_done(self, items: Sequence[Item]) -> bool:
         if self._options.max_in_flight is not None:
@@ -365,8 +366,8 @@ class FlowSubmission:
         return self.results
 
     async def _end_all(self, reason: str, grace: float) -> None:
-        self._feeder.queue.clear()
-        if not self._watch.pending or self._batch is None:
+        await self._feeder.stop()
+        if self._batch is None or not (self._watch.pending or self._feeder.was_cut):
             return
         async with self._watching.needed():
             async with open_calls() as calls:
@@ -408,7 +409,7 @@ class FlowSubmission:
         try:
             if error is None:
                 await self.wait() if not self._is_over() else None
-            elif self._watch.pending:
+            elif self._watch.pending or self._feeder.is_busy or self._feeder.was_cut:
                 await self._leave(error)
         except BaseException as late:
             if self._watch.pending and error is None:

@@ -98,7 +98,7 @@ SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reor
 test: install ## Run all tests that this machine can run
 	@$(BIN)/python -m pytest $(or $(ARGS),$(SIDE_BY_SIDE) tests/system tests/integration tests/unit)
 
-soak: install ## 50 rounds of faults on a real server (ARGS="--rounds 5 --seed 7")
+soak: install ## Rounds of faults on a real server, 50 of applies and 50 of fan-outs (ARGS="fan-out --rounds 5 --seed 7")
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 check: install ## Lint, format and types

@@ -12,7 +12,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.direct_run import run_directly
-from orchestrator.submission import trigger_subflow, wait_for_flow_runs
+from orchestrator.submission import cancel_children, trigger_subflow, wait_for_flow_runs
 
 PRE_ETL = "pre-etl-job/pre-etl-deployment"
 SUB_ETL = "sub-etl-job/sub-etl-deployment"
@@ -20,7 +20,7 @@ FINAL_ETL = "final-etl-job/final-etl-deployment"
 POLL_SECONDS = 2
 
 
-@flow(name="main-etl-job")
+@flow(name="main-etl-job", on_cancellation=[cancel_children], on_crashed=[cancel_children])
 async def main_etl(tables: Annotated[int, Field(ge=1, le=20)] = 20) -> dict[str, str]:
     """Prepare the source and process its tables in parallel, then report.
 

@@ -39,11 +39,13 @@ from orchestrator.fanout.outcomes import NAMED_FAILURES, RunOutcome, run_failed,
 from orchestrator.fanout.parent import Keys, Parent, current_parent, parent_tag
 from orchestrator.fanout.progress import EndLines, Progress
 from orchestrator.fanout.results import StateNames, read_values
-from orchestrator.fanout.target import find_target, require_fit
+from orchestrator.fanout.target import find_target, read_target, require_fit
 from orchestrator.fanout.watch import Track, Watch
 from orchestrator.interruption import undisturbed
 from orchestrator.runs import ui_url
+from orchestrator.server import PAGE
 
+MOST_HINTED = 5  # deployments whose pools are looked at for runs that were given by their ids
 LAST_WORDS_SECONDS = 25.0  # Prefect gives a cancelled flow 30 s
 LAST_WAIT_SECONDS = 15.0  # of them for runs that were asked to end
 
@@ -338,7 +340,7 @@ class FlowSubmission:
         batch = self._batch
         self._progress = self._progress or self._new_progress(batch)
         async with open_calls(math.inf) as calls:
-            hints = Hints(calls.with_patience(0.0), batch.target, lambda: self._watch.counts)
+            hints = Hints(calls.with_patience(0.0), [batch.target], lambda: self._watch.counts)
             await beside(partial(self._watch.run, calls), [self._progress.run, hints.run])
 
     def _new_progress(self, batch: Batch) -> Progress:
@@ -585,7 +587,15 @@ async def wait_for_flow_runs(
 async def _watch_ids(watch: Watch) -> None:
     async with open_calls(math.inf) as calls:
         watch.ui_url = ui_url(calls.api_url)
-        await watch.run(calls)
+        await beside(partial(watch.run, calls), [partial(_hint, calls.with_patience(0.0), watch)])
+
+
+async def _hint(calls: Calls, watch: Watch) -> None:
+    """Say what the runs wait for."""
+    rows = await calls.read_by_ids(sorted(watch.pending)[:PAGE])
+    ids = sorted({row.deployment_id for row in rows.values() if row.deployment_id})
+    targets = [target for id_ in ids[:MOST_HINTED] if (target := await read_target(calls, id_)) is not None]
+    await Hints(calls, targets, lambda: watch.counts).run()
 
 
 async def _flow_names(run_ids: Sequence[str]) -> dict[str, str]:

@@ -48,6 +48,7 @@ class RunRow:
     key: str | None
     tags: tuple[str, ...]
     flow_id: str
+    deployment_id: str | None
 
     @property
     def has_ended(self) -> bool:
@@ -247,6 +248,7 @@ def _row(row: Mapping[str, Any]) -> RunRow:
         key=row["idempotency_key"],
         tags=tuple(row["tags"]),
         flow_id=row["flow_id"],
+        deployment_id=row["deployment_id"],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -33,19 +33,20 @@ class Hints:
 
     Args:
         calls: to the server.
-        target: whose runs.
+        targets: whose runs.
         counts: the latest ones, by state type and name.
     """
 
-    def __init__(self, calls: Calls, target: Target, counts: Callable[[], Counter[tuple[str, str]]]) -> None:
-        self._calls, self._target, self._counts = calls, target, counts
+    def __init__(self, calls: Calls, targets: Sequence[Target], counts: Callable[[], Counter[tuple[str, str]]]) -> None:
+        self._calls, self._targets, self._counts = calls, targets, counts
+        self._label = ", ".join(target.path for target in targets)
         self._since: dict[str, float] = {}  # state name → from when on some runs were in it
         self._said: set[str] = set()
 
     async def run(self) -> None:
         """Look now whether anybody can take the runs, then at how they wait, until cancelled."""
         if cause := await self._cause("Late"):
-            logger().warning("[%s] Runs will wait: %s", self._target.path, cause)
+            logger().warning("[%s] Runs will wait: %s", self._label, cause)
             self._said.add("Late")
         while True:
             await anyio.sleep(LOOK_SECONDS)
@@ -59,47 +60,44 @@ class Hints:
             if name not in self._said and now - since >= (0.0 if name == "Late" else LONG_SECONDS):
                 self._said.add(name)
                 cause = await self._cause(name) or WAITING[name]
-                logger().warning("[%s] %d runs are %s: %s", self._target.path, counts[name], name, cause)
+                logger().warning("[%s] %d runs are %s: %s", self._label, counts[name], name, cause)
 
     async def _cause(self, name: str) -> str:
         """What can be seen on the server that keeps runs in a state; empty where nothing is."""
+        causes: dict[str, None] = {}  # in their order, each once
         try:
-            return "; ".join([cause async for cause in self._causes(name)])
+            for target in self._targets:
+                causes |= dict.fromkeys(await self._causes(target, name))
         except ServerError:  # the runs go on without our words
-            return ""
+            pass
+        return "; ".join(causes)
 
-    async def _causes(self, name: str) -> Any:
-        target = self._target
+    async def _causes(self, target: Target, name: str) -> list[str]:
         if name == "AwaitingConcurrencySlot" and target.concurrency_limit is not None:
-            yield f"the deployment lets {target.concurrency_limit} run at a time"
-        if name == "Late":
-            if target.work_pool is None:
-                yield "the deployment has no work pool: only `serve` would run them"
-                return
-            if target.is_paused:
-                yield "the deployment is paused, which holds back its schedules only; runs that are asked for start"
-            for cause in _of_pool(await self._calls.find("GET", f"/work_pools/{target.work_pool}"), target.work_pool):
-                yield cause
-            for cause in await self._of_queue():
-                yield cause
+            return [f"{target.path} lets {target.concurrency_limit} run at a time"]
+        if name != "Late":
+            return []
+        if target.work_pool is None:
+            return [f"{target.path} has no work pool: only `serve` would run them"]
+        pool = await self._calls.find("GET", f"/work_pools/{target.work_pool}")
+        return [*_of_pool(pool, target.work_pool), *(await self._of_queue(target) if pool else [])]
 
-    async def _of_queue(self) -> list[str]:
-        target = self._target
+    async def _of_queue(self, target: Target) -> list[str]:
         queue = await self._calls.find("GET", f"/work_pools/{target.work_pool}/queues/{target.work_queue}")
         if queue is None:
             return []
         causes = [f"work queue {target.work_queue!r} is paused"] if queue["is_paused"] else []
         if queue["concurrency_limit"] is not None:
-            busy = await self._busy(queue["name"])
+            busy = await self._busy(target)
             if busy >= queue["concurrency_limit"]:
                 causes.append(f"work queue {target.work_queue!r}: {busy} of {queue['concurrency_limit']} places taken")
         return causes
 
-    async def _busy(self, queue: str) -> int:
+    async def _busy(self, target: Target) -> int:
         """Runs that hold a place of the queue."""
         body = {
-            "work_pools": {"name": {"any_": [self._target.work_pool]}},
-            "work_pool_queues": {"name": {"any_": [queue]}},
+            "work_pools": {"name": {"any_": [target.work_pool]}},
+            "work_pool_queues": {"name": {"any_": [target.work_queue]}},
             "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
         }
         return int(await self._calls.request("POST", "/flow_runs/count", body))

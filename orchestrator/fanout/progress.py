@@ -73,7 +73,9 @@ class Progress:
     def words(self) -> str:
         """`120/1000 ended, 2 failed, 40 running; about 3 min to go`."""
         failed = sum(not outcome.succeeded for outcome in self._watch.outcomes)
-        running = sum(self._watch.tracks[id_].state_type == "RUNNING" for id_ in self._watch.pending)
+        heard = sum(self._watch.tracks[id_].state_type == "RUNNING" for id_ in self._watch.pending)
+        polled = sum(count for (state_type, _), count in self._watch.counts.items() if state_type == "RUNNING")
+        running = heard if self._watch.is_live else polled
         counts = [f"{self._ended}/{self._total} ended", f"{failed} failed" if failed else "", f"{running} running"]
         return ", ".join(filter(None, counts)) + self._rest()
 

@@ -61,6 +61,13 @@ async def find_target(calls: Calls, path: str, parent: Parent | None) -> Target:
     return _target(await _sibling(calls, flow_name, parent), flow_name)
 
 
+async def read_target(calls: Calls, deployment_id: str) -> Target | None:
+    """The deployment of an id; None where it, or its flow, is gone."""
+    row = await calls.find("GET", f"/deployments/{deployment_id}")
+    flow = await calls.find("GET", f"/flows/{row['flow_id']}") if row else None
+    return _target(row, flow["name"]) if flow else None
+
+
 async def _by_name(calls: Calls, flow_name: str, name: str) -> Mapping[str, Any]:
     route = f"/deployments/name/{quote(flow_name, safe='')}/{quote(name, safe='')}"
     row: Row | None = await calls.find("GET", route) if flow_name and name else None

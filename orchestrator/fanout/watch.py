@@ -36,6 +36,8 @@ FIRST_SECONDS, GROWTH = 0.5, 1.3  # between polls without events: the first, and
 CONNECT_SECONDS = 1.5  # that the event stream gets before we poll without it
 OVERLAP = timedelta(seconds=15)  # an end may be stored that much later than it happened
 AT_ONCE = 1000  # ids in one question
+MOST_DOUBTS = 3  # reads that contradict an event before they are believed
+NOT_STARTED = ("SCHEDULED", "PENDING")
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -57,7 +59,9 @@ class Track:
     attempts: int = 0
     crashed_at: float = math.inf  # when we heard of it
     looked: float = 0.0  # when it was last read
+    running_since: datetime | None = None  # in its present attempt
     is_confirmed: bool = False
+    doubts: int = 0  # how often the server has contradicted what an event told of it
     restarts_left: int = 0  # how often it is still started again when it ends badly
     is_retried: bool = False
     outcome: RunOutcome | None = None
@@ -125,6 +129,8 @@ class Watch:
     async def restart_now(self, calls: Calls, ids: list[str]) -> None:
         """The same, whether anybody follows or not."""
         self.restart(ids)
+        for id_ in ids:
+            self.tracks[id_].is_retried = False
         await self._start_again(calls)
 
     def poll_soon(self) -> None:
@@ -166,7 +172,7 @@ class Watch:
     def _read(self, row: RunRow) -> None:
         """What the server says now; it overrides events, which may be lost."""
         track = self.tracks.get(row.id)
-        if track is None or row.changed < track.changed:
+        if track is None or self._is_outdated(track, row):
             return
         track.name, track.attempts, track.looked = row.name, row.attempts, time.monotonic()
         track.is_stray = self.tag not in row.tags
@@ -176,8 +182,18 @@ class Watch:
             self._ended[row.id] = row.ended or row.changed
         self._conclude(track)
 
+    def _is_outdated(self, track: Track, row: RunRow) -> bool:
+        """Whether an event has told more: it can come before its state can be read. A server that is killed between the
+        two has forgotten the state, so a read that stays the same is right in the end."""
+        track.doubts = track.doubts + 1 if row.changed < track.changed else 0
+        return 0 < track.doubts <= MOST_DOUBTS
+
     def _come_to(self, track: Track, state_type: str, state_name: str, message: str, changed: datetime) -> None:
         track.state_type, track.state_name, track.message, track.changed = state_type, state_name, message, changed
+        if state_type == "RUNNING":
+            track.running_since = track.running_since or changed
+        elif state_type in NOT_STARTED:
+            track.running_since = None
         if state_type not in ENDED:
             self._reopen(track)
         elif state_type == "CRASHED":
@@ -206,8 +222,7 @@ class Watch:
     def _settle(self, track: Track, outcome: RunOutcome) -> None:
         is_new, track.outcome = track.outcome is None, outcome
         self.pending.discard(track.id)
-        if not outcome.succeeded:
-            self.failed.add(track.id)
+        (self.failed.discard if outcome.succeeded else self.failed.add)(track.id)
         if track.is_confirmed:
             self._unconfirmed.discard(track.id)
         elif not self.pending:
@@ -347,14 +362,14 @@ class Watch:
         await start_again(calls, ids, delay)
         self._restarts -= set(ids)
         for id_ in ids:
-            self.tracks[id_].since, self.tracks[id_].started = time.monotonic(), None
+            self.tracks[id_].since, self.tracks[id_].running_since = time.monotonic(), None
         await self._read_by_ids(calls, ids)
 
     def _asked_from(self, track: Track) -> float:
         """From when on its time to run counts; of a run that is not known to have started, from when we last looked."""
-        if track.started is None:
+        if track.running_since is None:
             return max(track.since, track.looked)
-        return time.monotonic() - _seconds_since(track.started)
+        return time.monotonic() - _seconds_since(track.running_since)
 
     # ----- time that is up -----------------------------------------------------------------------------
 
@@ -373,19 +388,19 @@ class Watch:
         return track.state_type != "CANCELLING" and any(at <= now for at in self._time_limits(track))
 
     def _time_limits(self, track: Track) -> Iterator[float]:
-        if track.started is None and self._options.start_timeout is not None:
+        if track.running_since is None and self._options.start_timeout is not None:
             yield track.since + self._options.start_timeout
         if self._options.timeout is not None:
             yield self._asked_from(track) + self._options.timeout
 
     def _overdue(self, track: Track) -> str:
         """Why its time is up, empty where it is not."""
-        if track.started is None:
+        if track.running_since is None:
             limit = self._options.start_timeout
             waited = time.monotonic() - track.since
             return f"It had not started after {limit:g} s" if limit is not None and waited >= limit else ""
         limit = self._options.timeout
-        ran = _seconds_since(track.started)
+        ran = _seconds_since(track.running_since)
         return f"It had not ended after {limit:g} s" if limit is not None and ran >= limit else ""
 
     async def _end(self, calls: Calls, track: Track, reason: str) -> None:

@@ -36,10 +36,10 @@ class Api:
     def get(self, path: str) -> Any:
         return self.call("GET", path)
 
-    def post(self, path: str, **body: Any) -> Any:
+    def post(self, path: str, /, **body: Any) -> Any:
         return self.call("POST", path, body)
 
-    def patch(self, path: str, **body: Any) -> None:
+    def patch(self, path: str, /, **body: Any) -> None:
         self.call("PATCH", path, body)
 
     def ensure_pool(self, name: str, type_: str = "process", template: dict[str, Any] | None = None) -> str:
@@ -49,7 +49,7 @@ class Api:
         assert answer.is_success or answer.status_code == 409, answer.text
         return name
 
-    def deploy(self, path: str, **fields: Any) -> dict[str, Any]:
+    def deploy(self, path: str, /, **fields: Any) -> dict[str, Any]:
         """Create a deployment the way somebody else would."""
         flow, _, name = path.partition("/")
         flow_id = self.post("/flows/", name=flow)["id"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, get_args
@@ -21,8 +21,9 @@ Fault = Literal[
     "lose the answer",  # the server has done it
     "cut the answer",  # the client hears half of it
     "delay",
+    "drop",  # no answer, and no end of the connection: only the client's patience ends
 ]
-FAULTS: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault != "500")  # those that pass
+FAULTS: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault not in ("500", "drop"))  # those that pass
 REFUSALS = {
     "503": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
     "503 without a time": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -40,6 +41,7 @@ class Request:
 
     method: str
     path: str
+    opens_stream: bool = False  # it asks for a websocket
 
     @property
     def writes(self) -> bool:
@@ -52,15 +54,42 @@ Judge = Callable[[Request], Fault | None]
 
 @dataclass
 class Proxy:
-    """Passes requests on, one at a time per connection, unless `judge` names a fault for one."""
+    """Passes requests on, one at a time per connection, unless `judge` names a fault for one.
+
+    A request for a websocket is judged as any other. Once it is passed on its connection is a stream: bytes are
+    copied both ways, until either side or `cut_streams` ends it.
+    """
 
     api_url: str
     judge: Judge = lambda request: None
     seen: list[Request] = field(default_factory=list)
+    _streams: dict[str, list[asyncio.StreamWriter]] = field(default_factory=dict)  # path → both ends of each
 
     @property
     def writes(self) -> list[Request]:
         return [request for request in self.seen if request.writes]
+
+    def streams(self, path: str) -> int:
+        """How many streams are open on this path."""
+        return len(self._streams.get(path, ())) // 2
+
+    def silence_streams(self, path: str) -> int:
+        """Nothing passes any more on the streams of a path, and neither side is told; how many there are."""
+        for end in self._streams.get(path, []):
+            end.transport.pause_reading()  # type: ignore[attr-defined]
+        return self.streams(path)
+
+    def cut_streams(self, path: str) -> int:
+        """End the streams of a path on both sides, as a cable that is pulled; how many there were."""
+        count = self.streams(path)
+        for end in self._streams.pop(path, []):
+            end.transport.abort()
+        return count
+
+    def close_streams(self) -> None:
+        """Cut all that there are: a silent one would never end."""
+        for path in list(self._streams):
+            self.cut_streams(path)
 
     async def serve(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until either side closes it, or a fault does. A server that is gone closes it, too."""
@@ -73,18 +102,23 @@ class Proxy:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                whole = head + await reader.readexactly(_length(head))
-                method, target, _ = head.decode().split(" ", 2)
-                request = Request(method, urlsplit(target).path)
+                whole = head + await _body(head, reader)
+                request = _request(head)
                 self.seen.append(request)
                 fault = self.judge(request)
                 if fault is None or fault == "delay":
                     await asyncio.sleep(DELAY_SECONDS if fault else 0)
                     upstream.write(whole)
                     await upstream.drain()
-                    continue
+                    if not request.opens_stream:
+                        continue
+                    with self._stream(request.path, upstream, writer):
+                        await _copy(reader, upstream)
+                    return
                 answers.cancel()
                 await asyncio.wait([answers])
+                if fault == "drop":
+                    await reader.read()
                 await _fail(fault, whole, upstream_reader, upstream, writer)
                 return
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -93,6 +127,15 @@ class Proxy:
             answers.cancel()
             writer.close()
             upstream.close()
+
+    @contextmanager
+    def _stream(self, path: str, *ends: asyncio.StreamWriter) -> Iterator[None]:
+        """Both ends of a stream can be cut in the block."""
+        self._streams.setdefault(path, []).extend(ends)
+        try:
+            yield
+        finally:
+            self._streams[path] = [end for end in self._streams.get(path, []) if end not in ends]
 
 
 async def _fail(
@@ -123,7 +166,7 @@ async def _done(request: bytes, reader: asyncio.StreamReader, writer: asyncio.St
         writer.write(request)
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
-        answer = head + await reader.readexactly(_length(head))
+        answer = head + await _body(head, reader)
         if not head.split(b" ", 2)[1].startswith(b"5"):
             break
     return answer
@@ -139,6 +182,7 @@ async def proxy_to(api_url: str) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         listener.close()
+        proxy.close_streams()
 
 
 def after_writes(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda request: True) -> Judge:
@@ -175,7 +219,12 @@ def first(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda 
 
 
 def at_random(
-    random: Random, count: int, share: float, *, when: Callable[[Request], bool] = lambda request: True
+    random: Random,
+    count: int,
+    share: float,
+    *,
+    when: Callable[[Request], bool] = lambda request: True,
+    faults: Sequence[Fault] = FAULTS,
 ) -> Judge:
     """Fail some of the requests that match, each in a way of its own, until so many have failed: then all is well.
 
@@ -184,6 +233,7 @@ def at_random(
         count: how many requests fail.
         share: how likely each of them is to, from 0 to 1.
         when: which requests may fail.
+        faults: the ways.
     """
     left = count
 
@@ -191,7 +241,7 @@ def at_random(
         nonlocal left
         if left and when(request) and random.random() < share:
             left -= 1
-            return random.choice(FAULTS)
+            return random.choice(faults)
         return None
 
     return judge
@@ -205,9 +255,24 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-def _length(head: bytes) -> int:
-    for line in head.decode("latin-1").lower().split("\r\n"):
-        name, _, value = line.partition(":")
-        if name == "content-length":
-            return int(value)
-    return 0
+async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+    """What comes after this head, as it came."""
+    fields = _fields(head)
+    if "chunked" not in fields.get("transfer-encoding", ""):
+        return await reader.readexactly(int(fields.get("content-length", "0")))
+    body, length = b"", 1
+    while length:  # the last chunk is an empty one
+        size = await reader.readuntil(b"\r\n")
+        length = int(size.partition(b";")[0], 16)
+        body += size + await reader.readexactly(length + 2)
+    return body
+
+
+def _request(head: bytes) -> Request:
+    method, target, _ = head.decode("latin-1").split(" ", 2)
+    return Request(method, urlsplit(target).path, "websocket" in _fields(head).get("upgrade", ""))
+
+
+def _fields(head: bytes) -> dict[str, str]:
+    lines = head.decode("latin-1").lower().split("\r\n")[1:]
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -34,11 +34,13 @@ from flows import warehouse
 from flows.main_etl import main_etl
 from flows.process_table_etl import process_table_etl
 from flows.production_etl import production_etl
+from flows.sub_etl import sub_etl
 from orchestrator.submission import trigger_subflow, wait_for_flow_runs
 
 from .api import Api
 from .conftest import ROOT, PrefectServer, Worker
 
+TABLE = "process-table-etl"
 DECLARED = {
     "main-etl-job/main-etl-deployment",
     "pre-etl-job/pre-etl-deployment",
@@ -145,9 +147,9 @@ async def test_a_failed_phase_stops_the_main_job_and_names_the_child(deployed: W
         await client.update_work_pool(deployed.pool, WorkPoolUpdate(is_paused=True))
         try:
             main = asyncio.create_task(main_etl(tables=1, return_state=True))
-            pre_etl, sub_etl = await phase_one(client)
-            await client.set_flow_run_state(pre_etl.id, Completed(), force=True)
-            await client.set_flow_run_state(sub_etl.id, Failed(message="table_00 broke"), force=True)
+            pre, sub = await phase_one(client)
+            await client.set_flow_run_state(pre.id, Completed(), force=True)
+            await client.set_flow_run_state(sub.id, Failed(message="table_00 broke"), force=True)
             async with asyncio.timeout(60):
                 state = await main
         finally:
@@ -155,22 +157,49 @@ async def test_a_failed_phase_stops_the_main_job_and_names_the_child(deployed: W
         started = await children(client, str(state.state_details.flow_run_id))
 
     assert state.is_failed()
-    assert f"sub-etl-job/{sub_etl.name} ({str(sub_etl.id)[:8]}): Failed: table_00 broke" in state.message
-    assert {run.id for run in started} == {pre_etl.id, sub_etl.id}
+    assert f"sub-etl-job/{sub.name} ({str(sub.id)[:8]}): Failed: table_00 broke" in state.message
+    assert {run.id for run in started} == {pre.id, sub.id}
+
+
+async def test_a_retry_of_the_sub_job_runs_only_its_failed_tables_again(deployed: Worker) -> None:
+    async with get_client() as client:
+        await client.update_work_pool(deployed.pool, WorkPoolUpdate(is_paused=True))
+        try:
+            sub = asyncio.create_task(sub_etl(tables=2, return_state=True))
+            good, bad = sorted(await scheduled(client, 2, TABLE), key=lambda run: int(run.parameters["table"]))
+            await client.set_flow_run_state(good.id, Completed(), force=True)
+            await client.set_flow_run_state(bad.id, Failed(message="table_01 broke"), force=True)
+            assert [run.id for run in await scheduled(client, 1, TABLE)] == [bad.id]
+            await client.set_flow_run_state(bad.id, Completed(), force=True)
+            for cleanup in ("cleanup-flow-1", "cleanup-flow-2"):
+                (run,) = await scheduled(client, 1, cleanup)
+                await client.set_flow_run_state(run.id, Completed(), force=True)
+            async with asyncio.timeout(60):
+                state = await sub
+        finally:
+            await client.update_work_pool(deployed.pool, WorkPoolUpdate(is_paused=False))
+
+    assert await state.aresult() == {str(good.id): "Completed", str(bad.id): "Completed"}
 
 
 async def phase_one(client: PrefectClient) -> list[FlowRun]:
     """The scheduled runs of pre-etl-job and sub-etl-job, in this order, once there are both."""
-    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    found = await scheduled(client, 2, "pre-etl-job", "sub-etl-job")
+    return sorted(found, key=lambda run: "tables" in run.parameters)
+
+
+async def scheduled(client: PrefectClient, count: int, *flows: str) -> list[FlowRun]:
+    """The runs of some flows that wait to be started, once there are so many."""
+    waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
     found: list[FlowRun] = []
     async with asyncio.timeout(60):
-        while len(found) < 2:
+        while len(found) < count:
             found = await client.read_flow_runs(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=["pre-etl-job", "sub-etl-job"])),
-                flow_run_filter=FlowRunFilter(state=scheduled),
+                flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
+                flow_run_filter=FlowRunFilter(state=waiting),
             )
             await asyncio.sleep(0.1)
-    return sorted(found, key=lambda run: "tables" in run.parameters)
+    return found
 
 
 async def test_production_etl_keeps_the_limit_of_its_tag(

@@ -44,7 +44,7 @@ def test_the_first_sync_ran_on_the_worker_and_is_named_after_its_outcome(system:
     runs = system.post("/flow_runs/filter", flows={"name": {"any_": ["deploy-everything"]}}, sort="START_TIME_ASC")
 
     first = next(run for run in runs if run["start_time"])
-    assert first["name"] == "development: +8 ~0 -0"
+    assert first["name"] == "development: +17 ~0 -0"
     assert first["state_name"] == "Completed"
     assert first["work_pool_name"] == "development-process-pool"
     assert first["infrastructure_pid"]

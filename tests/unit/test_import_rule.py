@@ -241,6 +241,7 @@ OURS: dict[str, set[str]] = {
         "fanout.watch",
         "interruption",
         "runs",
+        "server",
     },
     "revisions": {"recording", "server", "terms"},
     "holds": {"recording", "server"},

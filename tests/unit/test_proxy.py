@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from tests.integration.proxy import FAULTS, Fault, Request, after_writes, at_random, first, proxy_to
+from tests.integration.proxy import FAULTS, Fault, Proxy, Request, after_writes, always, at_random, first, proxy_to
 
 BODY, ANSWER = b"x" * 1000, b"y" * 1000
 POST = Request("POST", "/api/flows/")
@@ -50,6 +54,7 @@ SEEN: dict[Fault, tuple[object, list[int]]] = {
     "lose the answer": (httpx.TransportError, [len(BODY)]),
     "cut the answer": (httpx.TransportError, [len(BODY)]),
     "delay": (200, [len(BODY)]),
+    "drop": (httpx.TransportError, []),
 }
 
 
@@ -62,7 +67,7 @@ async def test_a_fault_hits_one_request_and_the_next_is_well(fault: Fault) -> No
             assert (await client.post(proxy.api_url, content=BODY)).status_code == expected
         else:
             with pytest.raises(httpx.TransportError):
-                await client.post(proxy.api_url, content=BODY)
+                await client.post(proxy.api_url, content=BODY, timeout=0.2 if fault == "drop" else 60)
         assert bodies == arrived
 
         assert (await client.post(proxy.api_url, content=BODY)).content == ANSWER
@@ -76,6 +81,90 @@ async def test_a_server_that_is_gone_hangs_up() -> None:
     async with proxy_to(url) as proxy, httpx.AsyncClient() as client:
         with pytest.raises(httpx.TransportError):
             await client.get(proxy.api_url)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n0\r\n\r\n10;x=y\r\n0123456789abcdef\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("fault", [None, "lose the answer", "cut the answer"])
+async def test_answers_in_chunks_are_heard_to_their_end(fault: Fault | None) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for part in (CHUNKED[:60], CHUNKED[60:]):
+            writer.write(part)
+            await writer.drain()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, proxy_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as proxy:
+        proxy.judge = lambda request: fault
+        async with httpx.AsyncClient() as client:
+            if fault is None:
+                assert (await client.get(proxy.api_url)).content == b"0\r\n0123456789abcdef"
+                return
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get(proxy.api_url)
+
+
+# --- streams ---------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def echoing() -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy to a websocket that sends back what it hears, and the address of that socket in the proxy."""
+
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with serve(echo, "127.0.0.1", 0, close_timeout=0.1) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with proxy_to(f"http://127.0.0.1:{port}/api") as proxy:
+            yield proxy, f"ws://127.0.0.1:{urlsplit(proxy.api_url).port}/api/events/out"
+
+
+async def echoed(connection: ClientConnection, message: str) -> str | bytes:
+    await connection.send(message)
+    return await connection.recv()
+
+
+async def test_a_websocket_passes_both_ways() -> None:
+    async with echoing() as (proxy, url):
+        async with connect(url) as connection:
+            assert await echoed(connection, "a\r\n\r\nb" * 10_000) == "a\r\n\r\nb" * 10_000
+            assert await echoed(connection, "again") == "again"
+            assert proxy.streams("/api/events/out") == 1
+        assert [(each.path, each.opens_stream) for each in proxy.seen] == [("/api/events/out", True)]
+
+
+async def test_open_websockets_can_be_cut_and_opened_again() -> None:
+    async with echoing() as (proxy, url):
+        async with connect(url) as one, connect(url.replace("out", "in")) as other:
+            await echoed(one, "open")
+            assert (proxy.cut_streams("/api/events/out"), proxy.streams("/api/events/out")) == (1, 0)
+            with pytest.raises(ConnectionClosedError):
+                await one.recv()
+            assert await echoed(other, "still there") == "still there"
+        async with connect(url) as connection:
+            assert await echoed(connection, "again") == "again"
+
+
+async def test_websockets_can_fall_silent() -> None:
+    async with echoing() as (proxy, url), connect(url, close_timeout=0.1) as connection:
+        await echoed(connection, "heard")
+        assert proxy.silence_streams("/api/events/out") == 1
+        await connection.send("unheard")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.recv(), 0.2)
+        assert proxy.streams("/api/events/out") == 1
+
+
+async def test_websockets_can_be_refused() -> None:
+    async with echoing() as (proxy, url):
+        proxy.judge = always("503", when=lambda request: request.opens_stream)
+        with pytest.raises(InvalidStatus):
+            async with connect(url, process_exception=lambda error: error):
+                pass
+        assert proxy.streams("/api/events/out") == 0
 
 
 def test_after_some_writes_everything_fails() -> None:

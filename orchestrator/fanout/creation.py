@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import anyio
-import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas import TaskRunResult
 from prefect.deployments import arun_deployment
@@ -293,7 +293,7 @@ class Creator:
         try:
             item.run_id = (await self._calls.create_one(self._batch.target.id, body)).id
         except ServerError as error:
-            if status_of(error) == httpx.codes.NOT_FOUND:
+            if status_of(error) == HTTPStatus.NOT_FOUND:
                 raise self._gone() from error
             if is_passing(error):
                 raise

@@ -177,7 +177,7 @@ async def test_runs_deleted_before_and_after_their_end(deployment: str, api: Api
 
 async def test_a_run_deleted_right_after_its_end_has_ended(deployment: str, api: Api) -> None:
     etl = flow_submitter(deployment)
-    first, second, _ = await three(etl)
+    first, *_ = await three(etl)
     waiting = asyncio.create_task(etl.wait(poll_interval=3600))
     while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
         await asyncio.sleep(0.01)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from itertools import repeat
 from types import TracebackType
@@ -70,6 +70,7 @@ class FlowSubmission:
         self._batch: Batch | None = None
         self._keys: Keys | None = None
         self._created, self._ended = Changes(), Changes()
+        self._submitters = 0  # calls that are creating runs
         self._in_order: list[str] = []  # of ending
         self._lines = EndLines(deployment_path, lambda: len(self.run_ids))
         self._watch = Watch(self._options, self._ended, self._take_note)
@@ -143,21 +144,22 @@ class FlowSubmission:
             ServerUnreachable: the server did not answer.
         """
         async with AsyncExitStack() as needed:
+            needed.enter_context(self._submitting())
             await needed.enter_async_context(self._feeding.needed())
             if self._options.max_in_flight is not None:  # who waits for a place must hear of ends
                 await needed.enter_async_context(self._watching.needed())
             await self._feeding.until(lambda: self._batch is not None)
             items = self._items(list(parameters_list))
-            self._feeder.add(items)
-            await self._feeding.until(lambda: self._are_done(items))
+            with self._feeder.feeding(items):
+                await self._feeding.until(lambda: self._are_done(items))
         return self._taken(items)
 
     async def map(self, **columns: Any) -> list[str]:
         """Create a run for each row of some columns: `map(table=range(20), day="monday")` makes 20 runs.
 
         Args:
-            columns: a list, tuple or range for each parameter that varies, all of one length; anything else is given
-                to every run.
+            columns: a list, tuple, range or iterator for each parameter that varies, all of one length; what else is
+                given goes to every run.
 
         Returns:
             The runs' ids, in the order of the rows.
@@ -167,11 +169,22 @@ class FlowSubmission:
         """
         return await self.submit_many(_rows(columns))
 
+    @contextmanager
+    def _submitting(self) -> Iterator[None]:
+        """Who waits meanwhile waits for what is still to be created, too."""
+        self._submitters += 1
+        try:
+            yield
+        finally:
+            self._submitters -= 1
+            self._ended.tell()
+
     def _items(self, given: Sequence[Mapping[str, Any]]) -> list[Item]:
         assert self._batch is not None and self._keys is not None
         target, keys = self._batch.target, self._keys
         plain = require_fit(target, given)
-        return [Item(parameters=each, key=keys.key_of(target.id, each)) for each in plain]
+        pairs = zip(plain, given, strict=True)
+        return [Item(parameters=each, key=keys.key_of(target.id, each, as_given)) for each, as_given in pairs]
 
     def _are_done(self, items: Sequence[Item]) -> bool:
         if self._options.max_in_flight is not None:
@@ -199,6 +212,7 @@ class FlowSubmission:
         self._keys = Keys(parent, self._site, item_key=item_key, are_new=options.idempotency == "none")
         tag = self._keys.batch_tag(target.flow_name, target.id)
         self._watch.tag, self._watch.ui_url = tag, ui_url(calls.api_url)
+        self._watch.may_have_others = self._keys.may_exist
         return Batch(
             target=target,
             tag=tag,
@@ -212,9 +226,13 @@ class FlowSubmission:
         """A run exists: follow it. One that an earlier attempt of the parent has created may have ended."""
         if item.run_id not in self._watch.tracks:
             self.run_ids.append(item.run_id)
-        track = Track(id=item.run_id, parameters=item.parameters, restarts_left=self._options.retries)
-        if item.row is not None and item.row.state_type == "CANCELLING":  # with the parent's earlier attempt
-            track.restarts_left += 1
+        before = item.row.attempts - 1 if item.row else 0  # in an earlier attempt of the parent
+        track = Track(
+            id=item.run_id,
+            parameters=item.parameters,
+            restarts_left=max(0, self._options.retries - max(0, before)),
+            ends_with_parent=item.row is not None and item.row.state_type == "CANCELLING",
+        )
         self._watch.add(track, item.row)
 
     # ----- waiting -------------------------------------------------------------------------------------
@@ -297,7 +315,7 @@ class FlowSubmission:
     def _is_over(self) -> bool:
         if self._options.on_failure != "collect" and self._watch.failed:
             return True
-        return self._watch.is_settled and not self._feeder.queue
+        return self._watch.is_settled and not self._submitters
 
     async def _act_on_failures(self) -> None:
         if self._options.on_failure == "collect" or not self.failed:
@@ -367,8 +385,9 @@ class FlowSubmission:
         return self.results
 
     async def _end_all(self, reason: str, grace: float) -> None:
-        self._feeder.queue.clear()
-        if not self._watch.pending or self._batch is None:
+        await self._feeder.stop()
+        self._watch.give_up(list(self._watch.pending))
+        if self._batch is None or not (self._watch.pending or self._feeder.was_cut):
             return
         async with self._watching.needed():
             async with open_calls() as calls:
@@ -399,9 +418,11 @@ class FlowSubmission:
             await cancel_runs(calls, Selection(ids=strays), reason)
 
     async def __aenter__(self) -> FlowSubmission:
-        await self._block.enter_async_context(self._feeding.needed())
-        await self._feeding.until(lambda: self._batch is not None)
-        await self._block.enter_async_context(self._watching.needed())
+        async with AsyncExitStack() as needed:
+            await needed.enter_async_context(self._feeding.needed())
+            await self._feeding.until(lambda: self._batch is not None)
+            await needed.enter_async_context(self._watching.needed())
+            self._block = needed.pop_all()
         return self
 
     async def __aexit__(
@@ -410,7 +431,7 @@ class FlowSubmission:
         try:
             if error is None:
                 await self.wait() if not self._is_over() else None
-            elif self._watch.pending:
+            elif self._watch.pending or self._feeder.is_busy or self._feeder.was_cut:
                 await self._leave(error)
         except BaseException as late:
             if self._watch.pending and error is None:
@@ -480,7 +501,7 @@ def flow_submitter(
         max_in_flight=max_in_flight,
         retries=retries,
         retry_delay=retry_delay,
-        tags=tuple(tags),
+        tags=(tags,) if isinstance(tags, str) else tuple(tags),
         job_variables=dict(job_variables or {}),
         work_queue=work_queue,
         timeout=timeout,
@@ -630,6 +651,7 @@ async def cancel_children(flow: Flow[..., Any], flow_run: FlowRun, state: State[
 
 
 def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    columns = {name: list(column) if isinstance(column, Iterator) else column for name, column in columns.items()}
     varying = {name: column for name, column in columns.items() if isinstance(column, list | tuple | range)}
     lengths = {name: len(column) for name, column in varying.items()}
     if len(set(lengths.values())) != 1:

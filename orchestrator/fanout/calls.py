@@ -24,7 +24,7 @@ from orchestrator.fanout.outcomes import ENDED
 from orchestrator.server import PAGE, PrefectServer, Rows, open_server
 
 BULK_CREATE, BULK_STATE = 100, 50  # the server's own limits for one call
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between tries
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between tries
 PATIENCE = 300.0  # seconds that somebody who writes waits for a server that has answered before
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED")  # what can be asked to end
 

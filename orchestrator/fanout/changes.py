@@ -52,6 +52,8 @@ class Background:
     async def needed(self) -> AsyncIterator[None]:
         """The work is under way in the block."""
         self._callers += 1
+        if self._task is not None and self._task.done():
+            self._task = None  # it has failed, which was told to whom it concerned
         self._begin()
         try:
             yield

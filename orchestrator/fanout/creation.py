@@ -11,13 +11,18 @@ database takes all of it back, and the answer still calls some created. What is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import anyio
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas import TaskRunResult
 from prefect.deployments import arun_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Pending
 from prefect.tasks import Task
 
@@ -29,7 +34,8 @@ from orchestrator.fanout.log import logger
 from orchestrator.fanout.options import Options
 from orchestrator.fanout.outcomes import NAMED_FAILURES
 from orchestrator.fanout.parent import Parent
-from orchestrator.fanout.target import Target
+from orchestrator.fanout.target import Target, missing
+from orchestrator.masking import masked
 from orchestrator.server import our_errors
 
 MOST_LINKED = 50  # runs in flight: linking doubles the cost of a create, and of every state a run comes to
@@ -38,7 +44,7 @@ LINGER_SECONDS = 0.5  # that a full window waits for more ends: one create for s
 OF_THE_DATABASE = ("database is locked", "rolled back", "transaction", "deadlock", "OperationalError", "DBAPIError")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Item:
     """One run to be created, and what came of it: an id or an error."""
 
@@ -46,6 +52,7 @@ class Item:
     key: str
     run_id: str = ""
     row: RunRow | None = None  # of one that was there before
+    doubt: str = ""  # what the last bulk answer said against it
     error: OrchestratorError | None = None
 
     @property
@@ -99,14 +106,38 @@ class Feeder:
         self._created, self._ended = created, ended
         self._in_flight, self._on_created = in_flight, on_created
         self._added = Changes()
+        self._is_creating, self._learned = False, Learned()
+        self._untold: list[Item] = []  # created, and not yet in a line of the log
+        self.was_cut = False  # a create was broken off: there may be runs that nobody was told of
 
-    def add(self, items: Sequence[Item]) -> None:
+    @contextmanager
+    def feeding(self, items: Sequence[Item]) -> Iterator[None]:
+        """In the block the items are in the queue; who leaves it does not wait for them any more."""
         self.queue.extend(items)
         self._added.tell()
+        try:
+            yield
+        finally:
+            if not all(item.is_done for item in items):
+                mine = set(map(id, items))
+                rest = [item for item in self.queue if id(item) not in mine]
+                self.queue.clear()
+                self.queue.extend(rest)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether runs are still to come."""
+        return self._is_creating or bool(self.queue)
+
+    async def stop(self) -> None:
+        """Create nothing of what is in the queue, and wait for what is being created just now."""
+        self._fail(self.queue, OrchestratorError("It was not created: the submission was cancelled."))
+        while self._is_creating:
+            await self._created.wait()
 
     async def run(self, calls: Calls, batch: Batch) -> None:
         """Create, until cancelled."""
-        creator = Creator(calls, batch)
+        creator = Creator(calls, batch, self._learned)
         while True:
             while not self.queue:
                 await self._added.wait()
@@ -115,19 +146,50 @@ class Feeder:
             is_linked = batch.parent is not None and self._is_linked(batch.options)
             is_lone = len(self.queue) == 1 and batch.options.max_in_flight is None
             items = [self.queue.popleft() for _ in range(count)]
-            await creator.create(items, is_linked=is_linked, is_lone=is_lone)
-            self._tell(batch, [item for item in items if item.run_id])
+            with self._creating():
+                await self._create(partial(creator.create, items, is_linked=is_linked, is_lone=is_lone), items)
+                self._tell(batch, [item for item in items if item.run_id])
+
+    async def _create(self, create: Callable[[], Awaitable[None]], items: Sequence[Item]) -> None:
+        """Where the server does not answer, nobody waits for the rest in vain."""
+        try:
+            await create()
+        except ServerError as error:
+            self._fail([*items, *self.queue], error)
+
+    def _fail(self, items: Iterable[Item], error: OrchestratorError) -> None:
+        for item in items:
+            if not item.is_done:
+                item.error = error
+        self.queue.clear()
+        self._created.tell()
+
+    @contextmanager
+    def _creating(self) -> Iterator[None]:
+        self._is_creating = True
+        try:
+            yield
+        except BaseException:
+            self.was_cut = True
+            raise
+        finally:
+            self._is_creating = False
+            self._created.tell()
 
     def _tell(self, batch: Batch, created: Sequence[Item]) -> None:
-        adopted = sum(item.row is not None for item in created)
-        found = f", {adopted} of them by an earlier attempt" if adopted else ""
-        if len(created) == 1 and not adopted:
-            logger().info("[%s] Submitted run %s", batch.target.path, created[0].run_id)
-        elif created:
-            logger().info("[%s] Submitted %d runs%s, tag %s", batch.target.path, len(created), found, batch.tag)
+        """One line for all that were in the queue together."""
+        self._untold += created
         for item in created:
             self._on_created(item)
-        self._created.tell()
+        if self.queue or not self._untold:
+            return
+        told, self._untold = self._untold, []
+        adopted = sum(item.row is not None for item in told)
+        found = f", {adopted} of them by an earlier attempt" if adopted else ""
+        if len(told) == 1 and not adopted:
+            logger().info("[%s] Submitted run %s", batch.target.path, told[0].run_id)
+        else:
+            logger().info("[%s] Submitted %d runs%s, tag %s", batch.target.path, len(told), found, batch.tag)
 
     async def _free_places(self, window: int | None) -> int:
         """How many runs may be created, once there is place for one."""
@@ -147,28 +209,41 @@ class Feeder:
         return min(to_come, options.max_in_flight or to_come) <= MOST_LINKED
 
 
+@dataclass(slots=True)
+class Learned:
+    """What the server's answers have shown so far."""
+
+    has_bulk: bool = True
+    refusals: dict[str, ServerError] = field(default_factory=dict)  # by what a bulk answer says of such an item
+
+
 class Creator:
     """Creates items of one batch, each once."""
 
-    def __init__(self, calls: Calls, batch: Batch) -> None:
-        self._calls, self._batch = calls, batch
-        self._has_bulk = True
+    def __init__(self, calls: Calls, batch: Batch, learned: Learned) -> None:
+        self._calls, self._batch, self._learned = calls, batch, learned
 
     async def create(self, items: Sequence[Item], *, is_linked: bool, is_lone: bool) -> None:
         """Give each item its run, or its error.
 
         Raises:
-            ServerError: the server does not answer for too long; what was created is found again by its key.
+            ServerError: the server does not answer for too long, or the deployment is gone; what was created is found
+                again by its key.
         """
         if self._batch.may_exist:
             await self._adopt(items)
         new = [item for item in items if not item.is_done]
-        if is_lone and len(new) == 1:
+        if is_lone and len(new) == 1 and not self._is_repeated:
             await self._run_deployment(new[0], is_linked=is_linked)
         elif new:
             links = [await self._link(item) if is_linked else None for item in new]
             bodies = [self._batch.body(item, link) for item, link in zip(new, links, strict=True)]
             await self._create_many(new, bodies)
+
+    @property
+    def _is_repeated(self) -> bool:
+        """In the next attempt of a parent, `run_deployment` would take the link of one run for another one."""
+        return self._batch.parent is not None and self._batch.parent.is_repeated
 
     async def _adopt(self, items: Sequence[Item]) -> None:
         """Take over what an earlier attempt of the parent has created, and start again what is to run again."""
@@ -182,7 +257,7 @@ class Creator:
                 item.row = restarted.get(item.run_id, rows[item.key])
 
     async def _create_many(self, items: Sequence[Item], bodies: Sequence[Mapping[str, Any]]) -> None:
-        if self._has_bulk and await self._in_bulk(items, bodies):
+        if self._learned.has_bulk and await self._in_bulk(items, bodies):
             return
         await self._settle_by_keys(items)
         for item, body in zip(items, bodies, strict=True):
@@ -197,9 +272,11 @@ class Creator:
             except ServerError as error:
                 if status_of(error) not in NO_ROUTE:
                     raise
-                self._has_bulk = False
+                self._learned.has_bulk = False
                 return False
             errors = [str(answer["error"]) for answer in answers if answer["status"] == "FAILED"]
+            for item, answer in zip(items, answers, strict=True):
+                item.doubt = str(answer["error"]) if answer["status"] == "FAILED" else ""
             if not errors:
                 for item, answer in zip(items, answers, strict=True):
                     item.run_id = str(answer["flow_run_id"])
@@ -217,12 +294,21 @@ class Creator:
             item.run_id = rows[item.key].id if item.key in rows else ""
 
     async def _alone(self, item: Item, body: Mapping[str, Any]) -> None:
+        """One that fails alone is refused, and so are those of which the server had said the same."""
+        item.error = self._learned.refusals.get(item.doubt) if item.doubt else None
+        if item.error is not None:
+            return
         try:
             item.run_id = (await self._calls.create_one(self._batch.target.id, body)).id
         except ServerError as error:
+            if status_of(error) == HTTPStatus.NOT_FOUND:
+                raise self._gone() from error
             if is_passing(error):
                 raise
-            item.error = error
+            item.error = self._learned.refusals[item.doubt] = error
+
+    def _gone(self) -> ServerError:
+        return missing(self._batch.target.path, "The server no longer has this deployment.")
 
     # ----- one by one, as Prefect does -----------------------------------------------------------------
 
@@ -244,12 +330,14 @@ class Creator:
                 )
             item.run_id = str(run.id)
         except ServerError as error:
-            if is_passing(error):
-                await self._settle_by_keys([item])
-                link = await self._link(item) if is_linked and not item.run_id else None
-                await self._create_many([item], [self._batch.body(item, link)]) if not item.run_id else None
-            else:
+            # Prefect does not find what has `?` or `#` in its name.
+            if not is_passing(error) and not isinstance(error.__cause__, ObjectNotFound):
                 item.error = error
+                return
+            await self._settle_by_keys([item])
+            if not item.run_id:
+                link = await self._link(item) if is_linked else None
+                await self._create_many([item], [self._batch.body(item, link)])
 
     async def _link(self, item: Item) -> str:
         """The task run that stands for the run in its parent's graph. Under the run's own key, so that the parent's
@@ -263,7 +351,11 @@ class Creator:
         async def create() -> str:
             with our_errors(self._calls.api_url):
                 run = await client.create_task_run(
-                    task=stand_in, flow_run_id=parent.flow_run_id, dynamic_key=item.key, state=Pending()
+                    task=stand_in,
+                    flow_run_id=parent.flow_run_id,
+                    dynamic_key=item.key,
+                    state=Pending(),
+                    task_inputs={"__parents__": [TaskRunResult(id=parent.task_run_id)]} if parent.task_run_id else None,
                 )
             return str(run.id)
 
@@ -274,17 +366,29 @@ def _nothing() -> None:
     """What a stand-in would run, if it ever ran."""
 
 
-def refused(items: Sequence[Item], target: Target) -> ServerError | None:
-    """One error for all items that the server has refused, None where it has taken all."""
-    errors = [item for item in items if item.error is not None]
+def refused(items: Sequence[Item], target: Target) -> OrchestratorError | None:
+    """One error for all items that have not become runs, None where all have."""
+    errors = [(item, item.error) for item in items if item.error is not None]
     if not errors:
         return None
+    kinds = {type(error) for _, error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else ServerError
     if len(items) == 1:
-        return ServerError(str(errors[0].error), location=target.path)
-    reasons = [f"{dict(item.parameters)}: {item.error}" for item in errors[:NAMED_FAILURES]]
-    more = f"; and {len(errors) - NAMED_FAILURES} more" if len(errors) > NAMED_FAILURES else ""
-    return ServerError(
-        f"{len(errors)} of {len(items)} runs were not created, {len(items) - len(errors)} were: "
-        f"{'; '.join(reasons)}{more}.",
-        location=target.path,
-    )
+        return _at(target, kind, str(errors[0][1]))
+    by_reason: dict[str, list[Item]] = {}
+    for item, error in errors:
+        by_reason.setdefault(str(error), []).append(item)
+    told = "; ".join(_refusal(reason, some) for reason, some in list(by_reason.items())[:NAMED_FAILURES])
+    more = f"; and {len(by_reason) - NAMED_FAILURES} more reasons" if len(by_reason) > NAMED_FAILURES else ""
+    counts = f"{len(errors)} of {len(items)} runs were not created, {len(items) - len(errors)} were"
+    return _at(target, kind, f"{counts}: {told}{more}.")
+
+
+def _refusal(reason: str, items: Sequence[Item]) -> str:
+    shown = ", ".join(str(masked("", dict(item.parameters))) for item in items[:NAMED_FAILURES])
+    more = f" and {len(items) - NAMED_FAILURES} more" if len(items) > NAMED_FAILURES else ""
+    return f"{reason} ({shown}{more})"
+
+
+def _at(target: Target, kind: type[OrchestratorError], message: str) -> OrchestratorError:
+    return kind(message, location="" if message.startswith(target.path) else target.path)

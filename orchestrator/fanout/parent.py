@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.telemetry.run_telemetry import LABELS_TRACEPARENT_KEY
-from pydantic_core import to_jsonable_python
 
 from orchestrator.errors import ConfigurationError
 from orchestrator.fanout.options import ItemKey
@@ -26,15 +27,18 @@ BATCH_TAG = "batch"
 class Parent:
     """The run that submits.
 
-    `place` says where in it, in words that are the same in its next attempt: the task that submits. `context` is
-    Prefect's, made anew for each attempt.
+    `place` says where in it, in words that are the same in its next attempt: the task that submits. Both contexts are
+    Prefect's, made anew for each attempt: `attempt` belongs to the flow run, `context` to the task run, if it is one
+    that submits.
     """
 
     flow_run_id: UUID
     deployment_id: UUID | None
+    task_run_id: UUID | None
     place: str
     is_repeated: bool  # an earlier attempt may have submitted already
     labels: Mapping[str, str]
+    attempt: FlowRunContext | TaskRunContext
     context: FlowRunContext | TaskRunContext
 
     @property
@@ -51,22 +55,38 @@ def current_parent() -> Parent | None:
     """The run that this is called from, None outside of one."""
     flow, task = FlowRunContext.get(), TaskRunContext.get()
     flow_run = flow.flow_run if flow else None
+    if flow_run and task and task.task_run.flow_run_id != flow_run.id:
+        task = None  # it has called the flow
     flow_run_id = flow_run.id if flow_run else task.task_run.flow_run_id if task else None
-    if flow_run_id is None:
-        return None
-    attempts = max(flow_run.run_count if flow_run else 0, task.task_run.run_count if task else 0)
-    trace = (flow_run.labels if flow_run else {}).get(LABELS_TRACEPARENT_KEY)
     context = task or flow
-    assert context is not None  # one of them named the run
+    if flow_run_id is None or context is None:
+        return None
+    # In a process of its own a task does not see what the flow's other tasks do.
+    is_among_others = flow is not None and flow_run is not None and not flow.detached
+    trace = (flow_run.labels if flow_run else {}).get(LABELS_TRACEPARENT_KEY)
     return Parent(
         flow_run_id=flow_run_id,
         deployment_id=flow_run.deployment_id if flow_run else None,
-        # A task's own id differs from attempt to attempt of its flow; the name with its number in the flow does not.
-        place=f"{task.task_run.task_key}-{task.task_run.dynamic_key}" if task else "",
-        is_repeated=attempts > 1,
+        task_run_id=task.task_run.id if task else None,
+        place=_place(task, is_among_others),
+        is_repeated=_has_begun_before(flow_run) or (task is not None and task.task_run.run_count > 1),
         labels={LABELS_TRACEPARENT_KEY: str(trace)} if trace else {},
+        attempt=flow if flow and is_among_others else context,
         context=context,
     )
+
+
+def _place(task: TaskRunContext | None, is_among_others: bool) -> str:
+    """Which task submits. Its run's id and number are random, others in the next attempt of its flow, and its key is
+    made of its code, which may have another hash in each process."""
+    if task is None:
+        return ""
+    return task.task.name if is_among_others else f"{task.task.name}-{task.task_run.dynamic_key}"
+
+
+def _has_begun_before(flow_run: FlowRun | None) -> bool:
+    """One that was suspended begins anew, too, and the server does not count that."""
+    return flow_run is not None and (flow_run.run_count > 1 or bool(flow_run.empirical_policy.pause_keys))
 
 
 class Keys:
@@ -94,17 +114,22 @@ class Keys:
             self._item_key is not None or (self._parent is not None and self._parent.is_repeated)
         )
 
-    def key_of(self, deployment_id: str, parameters: Mapping[str, Any]) -> str:
+    def key_of(self, deployment_id: str, parameters: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         """The key of one item.
 
+        Args:
+            deployment_id: of the deployment.
+            parameters: as JSON has them.
+            given: the same, as people gave them: `item_key` is told these.
+
         Raises:
-            ConfigurationError: the parameters cannot be written as JSON, or two items have one key.
+            ConfigurationError: two items have one key.
         """
         if self._are_new:
             return str(uuid4())
         if self._item_key is not None:
-            return self._own_key(deployment_id, self._item_key(parameters))
-        digest = _digest(self._site, deployment_id, _as_json(parameters), self._place)
+            return self._own_key(deployment_id, str(self._item_key(given)))
+        digest = _digest(self._site, deployment_id, json.dumps(parameters, sort_keys=True), self._place)
         return f"{digest}:{self._ordinal(digest)}"
 
     def batch_tag(self, flow_name: str, deployment: str) -> str:
@@ -131,25 +156,46 @@ class Keys:
 
     def _ordinal(self, digest: str) -> int:
         assert self._parent is not None  # else keys are new or people's own
-        return ordinal(self._parent.context, digest)
+        return ordinal(self._parent, digest)
 
 
-_ordinals: dict[int, Counter[str]] = {}
-"""By id of a run's context, which Prefect makes anew for each attempt: how often each content was submitted."""
+@dataclass(slots=True)
+class _Submitted:
+    """What was submitted in one attempt of a run."""
+
+    asked: Counter[str] = field(default_factory=Counter)  # how often, by content
+    given: Counter[str] = field(default_factory=Counter)  # of a flow run: ordinals, to it and to its tasks
+    ordinals: dict[tuple[UUID, str, int], int] = field(default_factory=dict)  # of its tasks
 
 
-def ordinal(context: FlowRunContext | TaskRunContext, digest: str) -> int:
-    """1 for the first submission of this content in this attempt of the run, 2 for the second, ..."""
+_submitted: dict[int, _Submitted] = {}
+"""By id of a run's context, which Prefect makes anew for each attempt."""
+_lock = threading.Lock()  # tasks submit in threads
+
+
+def ordinal(parent: Parent, digest: str) -> int:
+    """1 for the first submission of this content in this attempt of the flow run, 2 for the second, ...
+
+    A task that is retried meanwhile gets the ordinals that its earlier attempt had.
+    """
+    with _lock:
+        own, whole = _submitted_in(parent.context), _submitted_in(parent.attempt)
+        own.asked[digest] += 1
+        again = (parent.task_run_id, digest, own.asked[digest]) if parent.task_run_id else None
+        if again is not None and again in whole.ordinals:
+            return whole.ordinals[again]
+        whole.given[digest] += 1
+        if again is not None:
+            whole.ordinals[again] = whole.given[digest]
+        return whole.given[digest]
+
+
+def _submitted_in(context: FlowRunContext | TaskRunContext) -> _Submitted:
     identity = id(context)
-    if identity not in _ordinals:
-        _ordinals[identity] = Counter()
-        weakref.finalize(context, _ordinals.pop, identity, None)
-    _ordinals[identity][digest] += 1
-    return _ordinals[identity][digest]
-
-
-def _as_json(parameters: Mapping[str, Any]) -> str:
-    return json.dumps(to_jsonable_python(dict(parameters)), sort_keys=True)
+    if identity not in _submitted:
+        _submitted[identity] = _Submitted()
+        weakref.finalize(context, _submitted.pop, identity, None)
+    return _submitted[identity]
 
 
 def _digest(*parts: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -14,6 +16,7 @@ from orchestrator.fanout.calls import Calls
 from orchestrator.fanout.outcomes import NAMED_FAILURES
 from orchestrator.fanout.parent import Parent
 from orchestrator.faults import did_you_mean
+from orchestrator.masking import masked
 from orchestrator.model import Owner
 
 Row = Mapping[str, Any]
@@ -66,9 +69,10 @@ async def read_target(calls: Calls, deployment_id: str) -> Target | None:
 
 
 async def _by_name(calls: Calls, flow_name: str, name: str) -> Mapping[str, Any]:
-    row: Row | None = await calls.find("GET", f"/deployments/name/{flow_name}/{name}")
+    route = f"/deployments/name/{quote(flow_name, safe='')}/{quote(name, safe='')}"
+    row: Row | None = await calls.find("GET", route) if flow_name and name else None
     if row is None:
-        raise _missing(f"{flow_name}/{name}", "The server has no such deployment.")
+        raise missing(f"{flow_name}/{name}", "The server has no such deployment.")
     return row
 
 
@@ -76,25 +80,38 @@ async def _sibling(calls: Calls, flow_name: str, parent: Parent | None) -> Mappi
     """The flow's deployment in the environment and kind of the running one.
 
     A deployment's kind is not on the server. It shows in the pool, which an environment has one of for each kind, and
-    in whether there is an image.
+    in whether there is an image. Another kind will do where there is no other choice; another environment never.
     """
-    candidates = await calls.read_all("/deployments/filter", {"flows": {"name": {"any_": [flow_name]}}})
+    rows = await calls.read_all("/deployments/filter", {"flows": {"name": {"any_": [flow_name]}}})
     running = await _running(calls, parent)
-    if running is not None:
-        owner = Owner.from_tags(tuple(running["tags"]))
-        rules = (
-            lambda row: owner is not None and Owner.from_tags(tuple(row["tags"])) == owner,
-            lambda row: row["work_pool_name"] == running["work_pool_name"],
-            lambda row: ("image" in row["job_variables"]) == ("image" in running["job_variables"]),
-            lambda row: row["name"] == running["name"],
-        )
-        for fits in rules:
-            candidates = [row for row in candidates if fits(row)] or candidates
+    candidates = _like(running, rows) if running is not None else rows
     if len(candidates) == 1:
         return candidates[0]
-    names = ", ".join(sorted(f"{flow_name}/{row['name']}" for row in candidates))
-    what = f"Several deployments may be meant: {names}." if candidates else "The flow has no deployment."
-    raise _missing(flow_name, what)
+    names = ", ".join(sorted(f"{flow_name}/{row['name']}" for row in candidates or rows))
+    if candidates:
+        raise missing(flow_name, f"Several deployments may be meant: {names}.", "Name one as flow/deployment.")
+    if rows and running is not None:
+        owner = _owner(running)
+        where = f"{owner.project}, {owner.environment}" if owner else "the environment of the running one"
+        raise missing(flow_name, f"The flow has no deployment in {where}; it has {names}.")
+    raise missing(flow_name, "The flow has no deployment.")
+
+
+def _like(running: Row, rows: Sequence[Row]) -> Sequence[Row]:
+    """Those that are most like the running deployment: of its owner, and as far as there are some, of its kind."""
+    candidates = [row for row in rows if _owner(row) == _owner(running)]
+    likenesses: tuple[Callable[[Row], object], ...] = (
+        lambda row: row["work_pool_name"],
+        lambda row: "image" in row["job_variables"],
+        lambda row: row["name"],
+    )
+    for likeness in likenesses:
+        candidates = [row for row in candidates if likeness(row) == likeness(running)] or candidates
+    return candidates
+
+
+def _owner(row: Row) -> Owner | None:
+    return Owner.from_tags(tuple(row["tags"]))
 
 
 async def _running(calls: Calls, parent: Parent | None) -> Mapping[str, Any] | None:
@@ -104,9 +121,10 @@ async def _running(calls: Calls, parent: Parent | None) -> Mapping[str, Any] | N
     return row
 
 
-def _missing(path: str, what: str) -> ServerError:
-    remedy = "Deploy it first (`orchestrator apply`), or correct the flow/deployment path."
-    return ServerError(what, location=path, remedy=remedy)
+def missing(path: str, what: str, remedy: str = "") -> ServerError:
+    """There is no such deployment."""
+    deploy = "Deploy it first (`orchestrator apply`), or correct the flow/deployment path."
+    return ServerError(what, location=path, remedy=remedy or deploy)
 
 
 def _target(row: Mapping[str, Any], flow_name: str) -> Target:
@@ -144,20 +162,36 @@ def require_fit(target: Target, items: Sequence[Mapping[str, Any]]) -> list[dict
     faults: list[str] = []
     check = _Check(target)
     for number, item in enumerate(items):
-        found = list(_unsendable(item)) or list(check.faults(item))
+        values, found = _plain(item)
+        found = found or list(check.faults(values))
         faults += [f"item {number}: {fault}" if len(items) > 1 else fault for fault in found]
-        plain.append({} if found else to_jsonable_python(dict(item)))
+        plain.append(values)
     if faults:
         raise _unfit(target, faults)
     return plain
 
 
-def _unsendable(item: Mapping[str, Any]) -> Iterator[str]:
+def _plain(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The parameters as JSON has them, and what cannot be written as such. Each value is looked at once: an iterator is
+    empty after that."""
+    plain: dict[str, Any] = {}
+    faults: list[str] = []
     for name, value in item.items():
         try:
-            to_jsonable_python(value)
-        except (PydanticSerializationError, ValueError) as error:
-            yield f"{name}: cannot be written as JSON ({error})"
+            plain[name] = to_jsonable_python(_in_order(value))
+            json.dumps(plain[name], ensure_ascii=False, allow_nan=False).encode()
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            faults.append(f"{name}: cannot be written as JSON ({error})")
+    return plain, faults
+
+
+def _in_order(value: Any) -> Any:
+    """With sets as lists in one order: theirs differs from process to process, and a run is known by its parameters."""
+    if isinstance(value, dict):
+        return {name: _in_order(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_order(each) for each in value]
+    return sorted(map(_in_order, value), key=repr) if isinstance(value, set | frozenset) else value
 
 
 def _unfit(target: Target, faults: Sequence[str]) -> ConfigurationError:
@@ -170,16 +204,24 @@ def _unfit(target: Target, faults: Sequence[str]) -> ConfigurationError:
 
 
 class _Check:
-    """The deployment's schema, prepared once for many items."""
+    """The deployment's schema, prepared once for many items.
+
+    As the server checks it, which does not look at formats: `2026-01-31` will do for a datetime, as it does for the
+    flow.
+    """
 
     def __init__(self, target: Target) -> None:
-        # Its package imports SQLAlchemy, half a second that importing this module need not cost.
-        from prefect.utilities.schema_tools.validation import preprocess_schema, validate
+        # They import SQLAlchemy, half a second that importing this module need not cost.
+        from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+        from prefect.utilities.schema_tools.validation import preprocess_schema
+        from referencing import Registry
+        from referencing.exceptions import Unresolvable
 
+        self._broken = (RecursionError, Unresolvable)
         self._target = target
-        self._validate = validate
-        self._schema = preprocess_schema(dict(target.schema))
-        self._names = target.schema.get("properties")
+        self._names: Mapping[str, Any] | None = target.schema.get("properties")
+        schema = preprocess_schema(dict(target.schema))
+        self._validator = Draft202012Validator(schema, registry=Registry())  # which fetches nothing from the network
 
     def faults(self, item: Mapping[str, Any]) -> Iterator[str]:
         """What the server would refuse, and names that it would take and the flow would not."""
@@ -187,10 +229,32 @@ class _Check:
             return
         for name in item:
             if name not in self._names:
-                yield f"the flow has no parameter {name!r}. {did_you_mean(name, self._names)}".rstrip()
-        values = {**self._target.defaults, **to_jsonable_python(dict(item))}
-        filled = {name for name, value in values.items() if isinstance(value, dict) and PLACEHOLDER in value}
-        for error in self._validate(values, self._schema, preprocess=False):
-            place = str(error.absolute_path[0]) if error.absolute_path else ""
-            if place not in filled:
-                yield f"{'.'.join(map(str, error.absolute_path))}: {error.message}" if place else error.message
+                near = did_you_mean(name, self._names).rstrip()
+                yield f"the flow has no parameter {name!r}{f'. {near}' if near else ''}"
+        values = {**self._target.defaults, **item}
+        filled = {name for name, value in values.items() if _is_filled_in(value)}
+        for error in self._misfits(values):
+            place = ".".join(map(str, error.absolute_path))
+            if not place or error.absolute_path[0] not in filled:
+                yield f"{place}: {_reason(place, error)}" if place else _reason(place, error)
+
+    def _misfits(self, values: Mapping[str, Any]) -> list[Any]:
+        try:
+            return list(self._validator.iter_errors(values))
+        except self._broken:  # the schema is what is wrong, and the server says so
+            return []
+
+
+def _is_filled_in(value: Any) -> bool:
+    """Whether the server puts something else into the value before it checks it."""
+    if isinstance(value, dict):
+        return PLACEHOLDER in value or any(map(_is_filled_in, value.values()))
+    return isinstance(value, list) and any(map(_is_filled_in, value))
+
+
+def _reason(place: str, error: Any) -> str:
+    """Of a value that may be one of several things, why it is none of them. A secret is not shown."""
+    parts: Iterable[Any] = error.context or (error,)
+    text = " and ".join(dict.fromkeys(part.message for part in parts))
+    shown = masked(place, error.instance)
+    return text if shown == error.instance else text.replace(repr(error.instance), repr(shown))

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -64,7 +64,16 @@ class Track:
     doubts: int = 0  # how often the server has contradicted what an event told of it
     restarts_left: int = 0  # how often it is still started again when it ends badly
     is_retried: bool = False
+    ends_with_parent: bool = False  # it was being cancelled with its parent's earlier attempt: it is still to run
     outcome: RunOutcome | None = None
+
+
+class End(NamedTuple):
+    """That a run has ended, as the server says."""
+
+    at: datetime
+    state_type: str
+    state_name: str
 
 
 class Watch:
@@ -90,7 +99,9 @@ class Watch:
         self._must_poll = False
         self._unconfirmed: set[str] = set()
         self._restarts: set[str] = set()
-        self._ended: dict[str, datetime] = {}  # by the batch's tag, as read: id → when
+        self.may_have_others = False  # an earlier attempt of the parent may have created runs that are not followed
+        self._ended: dict[str, End] = {}  # by the batch's tag, as read
+        self._contradiction: Counter[tuple[str, str]] = Counter()  # what was read of ends that the counts do not have
         self._missing: set[str] = set()  # by the last read
         self._early: dict[str, RunEvent] = {}  # of runs of the batch that are not followed yet
         self._shortfall = 0  # runs of the batch that the server no longer knows
@@ -179,7 +190,7 @@ class Watch:
         self._come_to(track, row.state_type, row.state_name, row.message, row.changed)
         track.started, track.ended, track.is_confirmed = row.started, row.ended, row.has_ended
         if row.has_ended and not track.is_stray:
-            self._ended[row.id] = row.ended or row.changed
+            self._ended[row.id] = _end(row)
         self._conclude(track)
 
     def _is_outdated(self, track: Track, row: RunRow) -> bool:
@@ -213,11 +224,26 @@ class Watch:
             return
         if track.state_type == "CRASHED" and time.monotonic() < track.crashed_at + self._options.crash_grace:
             self._wake.tell()
-        elif track.outcome is None and track.state_type != "COMPLETED" and track.restarts_left:
-            track.restarts_left, track.is_retried = track.restarts_left - 1, True
+        elif track.outcome is None and self._runs_again(track):
             self.restart([track.id])
         else:
             self._settle(track, self._outcome(track))
+
+    def _runs_again(self, track: Track) -> bool:
+        """Whether a run that has ended is started again by what we were told. What somebody has cancelled is not."""
+        if track.state_type == "CANCELLED":
+            again, track.ends_with_parent = track.ends_with_parent, False
+            return again
+        if track.state_type == "COMPLETED" or not track.restarts_left:
+            return False
+        track.restarts_left, track.is_retried = track.restarts_left - 1, True
+        return True
+
+    def give_up(self, ids: Iterable[str]) -> None:
+        """Do not start these again, however they end."""
+        for track in map(self.tracks.__getitem__, ids):
+            track.restarts_left, track.ends_with_parent = 0, False
+        self._restarts -= set(ids)
 
     def _settle(self, track: Track, outcome: RunOutcome) -> None:
         is_new, track.outcome = track.outcome is None, outcome
@@ -292,23 +318,45 @@ class Watch:
     async def _look_at_batch(self, calls: Calls, batch: Selection) -> Counter[tuple[str, str]]:
         told = {id_ for id_ in self._unconfirmed if self.tracks[id_].outcome}
         counts = await calls.count_states(batch)
-        if _ended_in(counts) != len(self._ended):
+        if (ended := _ended_in(counts)) != self._known_ends():
             await self._read_ended(calls, batch)
+        if (excess := self._known_ends() - ended) != self._contradiction:  # some were started again, or deleted
+            await self._read_ended(calls, batch, again=True) if excess else None
+            self._contradiction = self._known_ends() - ended
         if doubtful := told & self._unconfirmed:  # an event told an end that is none, or not yet to be read
             await self._read_by_ids(calls, doubtful)
-        expected = sum(not track.is_stray for track in self.tracks.values()) - self._shortfall
-        if counts.total() < expected:
-            self._shortfall += await self._look_for_missing(calls, expected - counts.total())
+        if self.may_have_others:
+            await self._look_for_missing_among(calls, self.pending)
+        else:
+            expected = sum(not track.is_stray for track in self.tracks.values()) - self._shortfall
+            if counts.total() < expected:
+                self._shortfall += await self._look_for_missing(calls, expected - counts.total())
         return counts
 
-    async def _read_ended(self, calls: Calls, batch: Selection) -> None:
-        """What has ended since the last time. Ends are not stored in their order: look some seconds back."""
-        latest = max(self._ended.values(), default=None)
-        after = latest - OVERLAP if latest else None
-        known = [id_ for id_, at in self._ended.items() if after is not None and at >= after]
+    def _known_ends(self) -> Counter[tuple[str, str]]:
+        return Counter((end.state_type, end.state_name) for end in self._ended.values())
+
+    async def _read_ended(self, calls: Calls, batch: Selection, *, again: bool = False) -> None:
+        """What has ended since the last time. Ends are not stored in their order: look some seconds back.
+
+        Args:
+            calls: to the server.
+            batch: our runs.
+            again: read all, also what was read before.
+        """
+        latest = max((end.at for end in self._ended.values()), default=None)
+        after = latest - OVERLAP if latest and not again else None
+        known = [id_ for id_, end in self._ended.items() if after is not None and end.at >= after]
         for row in await calls.read_ended(batch, after=after, but=known):
-            self._ended[row.id] = row.ended or row.changed  # of an earlier attempt, too, which is not adopted yet
+            self._ended[row.id] = _end(row)  # of an earlier attempt, too, which is not adopted yet
             self._read(row)
+
+    async def _look_for_missing_among(self, calls: Calls, ids: Collection[str]) -> None:
+        """The same where the number of all does not tell, since not all are ours."""
+        for part in chunks(sorted(ids), AT_ONCE):
+            found = (await calls.count_states(Selection(ids=tuple(part)))).total()
+            if found < len(part):
+                await self._look_for_missing(calls, len(part) - found)
 
     async def _read_by_ids(self, calls: Calls, ids: Collection[str]) -> set[str]:
         """Read runs; returns the ids of those that the server knows."""
@@ -319,7 +367,7 @@ class Watch:
 
     async def _look_at_strays(self, calls: Calls, strays: Selection) -> Counter[tuple[str, str]]:
         counts = await calls.count_states(strays)
-        if _ended_in(counts):
+        if _ended_in(counts).total():
             for row in await calls.read_ended(strays):
                 self._read(row)
         if counts.total() < len(strays.ids):
@@ -345,9 +393,10 @@ class Watch:
         return len(gone) if missing else number
 
     def _is_gone(self, track: Track) -> None:
-        track.state_type, track.state_name, track.message = "", DELETED, "the server no longer knows this run"
         track.is_confirmed = True
-        self._settle(track, self._outcome(track))
+        if track.outcome is None:
+            track.state_type, track.state_name, track.message = "", DELETED, "the server no longer knows this run"
+        self._settle(track, track.outcome or self._outcome(track))
 
     async def _look_at_crashed(self, calls: Calls) -> None:
         """Those whose grace is over: have they come back?"""
@@ -406,6 +455,7 @@ class Watch:
     async def _end(self, calls: Calls, track: Track, reason: str) -> None:
         if self._options.on_timeout == "cancel":
             track.state_type = "CANCELLING"
+            self.give_up([track.id])
             logger().warning("Run %s: %s; it is cancelled", track.name or track.id[:8], reason)
             await cancel_runs(calls, Selection(ids=(track.id,)), f"{reason}.")
             return
@@ -415,8 +465,12 @@ class Watch:
         self._settle(track, self._outcome(track))
 
 
-def _ended_in(counts: Counter[tuple[str, str]]) -> int:
-    return sum(count for (state_type, _), count in counts.items() if state_type in ENDED)
+def _ended_in(counts: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    return Counter({state: count for state, count in counts.items() if state[0] in ENDED})
+
+
+def _end(row: RunRow) -> End:
+    return End(row.ended or row.changed, row.state_type, row.state_name)
 
 
 def _seconds_since(moment: datetime) -> float:

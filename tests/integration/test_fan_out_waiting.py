@@ -14,6 +14,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import get_run_context
+from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Paused, Running, Scheduled
 
 from orchestrator.errors import RunFailed, RunsTimedOut
@@ -22,6 +23,7 @@ from orchestrator.submission import FlowSubmission, cancel_children, flow_submit
 
 from .api import Api
 from .conftest import PrefectServer
+from .test_submission import through_proxy
 
 SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
 LIMIT_SECONDS = 60  # only keeps a broken test from hanging
@@ -173,6 +175,59 @@ async def test_runs_deleted_before_and_after_their_end(deployment: str, api: Api
     assert await etl.wait() == {ended: "Completed", waiting: "Deleted", last: "Completed"}
 
 
+async def test_a_run_deleted_right_after_its_end_has_ended(deployment: str, api: Api) -> None:
+    etl = flow_submitter(deployment)
+    first, *_ = await three(etl)
+    waiting = asyncio.create_task(etl.wait(poll_interval=3600))
+    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.01)
+    await end(first, Completed())
+    while first not in etl.results:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.01)
+    api.call("DELETE", f"/flow_runs/{first}")
+    for run_id in etl.run_ids[1:]:
+        await end(run_id, Completed())
+
+    assert await waiting == dict.fromkeys(etl.run_ids, "Completed")
+
+
+async def test_a_run_retried_by_a_person_between_two_polls_is_told_as_it_ended(
+    prefect_server: PrefectServer, deployment: str
+) -> None:
+    etl = flow_submitter(deployment)
+    first, second, third = await three(etl)
+    await end(first, Failed())
+    async with through_proxy(prefect_server):
+        waiting = asyncio.create_task(etl.wait(poll_interval=0.2))
+        while first not in etl.results:  # noqa: ASYNC110 - the condition lies on the server
+            await asyncio.sleep(0.01)
+        await end(first, Completed())  # as if it had been retried, and there is no stream to tell
+        for run_id in (second, third):
+            await end(run_id, Completed())
+        assert await waiting == dict.fromkeys((first, second, third), "Completed")
+
+
+async def test_a_deleted_run_is_missed_among_runs_that_are_not_followed(deployment: str, api: Api) -> None:
+    """A parent that submits less in its next attempt: the tag has more runs than are waited for."""
+    results: list[dict[str, str]] = []
+
+    @flow(retries=1)
+    async def parent() -> None:
+        etl = flow_submitter(deployment)
+        is_first = not results
+        ids = await etl.submit_many([{"table": table} for table in range(6 if is_first else 3)])
+        if is_first:
+            results.append({})
+            raise ValueError("the parent fails")
+        api.call("DELETE", f"/flow_runs/{ids[0]}")
+        for run_id in ids[1:]:
+            await end(run_id, Completed())
+        results.append(await etl.wait(poll_interval=0.2))
+
+    await parent()
+    assert sorted(results[1].values()) == ["Completed", "Completed", "Deleted"]
+
+
 # --- crashes and retries ---------------------------------------------------------------------------------
 
 
@@ -244,6 +299,45 @@ async def test_failed_runs_are_retried_when_asked(deployment: str) -> None:
         await end(run_id, Completed())
     assert await etl.wait() == dict.fromkeys(etl.run_ids, "Completed")
     assert await etl.retry_failed() == []
+
+
+async def test_what_was_cancelled_is_not_started_again(deployment: str) -> None:
+    etl = flow_submitter(deployment, retries=2, retry_delay=0)
+    by_us, by_a_person, _ = await three(etl)
+    waiting = asyncio.create_task(etl.wait())
+    await end(by_a_person, Cancelled())
+    await until_in(by_a_person, "Cancelled")
+
+    assert set((await etl.cancel()).values()) == {"Cancelled"}
+    assert set((await waiting).values()) == {"Cancelled"}
+    assert await state_of(by_us) == "Cancelled"
+
+
+async def test_a_failed_run_whose_time_is_up_is_not_started_again(deployment: str) -> None:
+    etl = flow_submitter(deployment, retries=2, retry_delay=3600, start_timeout=0.5)
+    run_id = await etl.submit()
+
+    assert await etl.wait() == {run_id: "Cancelled"}
+
+
+async def test_retries_are_not_given_anew_to_a_parents_next_attempt(deployment: str) -> None:
+    attempts: list[dict[str, str]] = []
+
+    @flow(retries=1)
+    async def parent() -> None:
+        etl = flow_submitter(deployment, retries=1, retry_delay=0)
+        run_id = await etl.submit()
+        waiting = asyncio.create_task(etl.wait())
+        for _ in range(0 if attempts else 2):
+            await end(run_id, Running())
+            await end(run_id, Failed())
+            await until_in(run_id, "AwaitingRetry", "Failed")
+        attempts.append(await waiting)
+        etl.raise_for_failures()
+
+    with pytest.raises(RunFailed):
+        await parent()
+    assert [list(each.values()) for each in attempts] == [["Failed"], ["Failed"]]
 
 
 # --- failures --------------------------------------------------------------------------------------------
@@ -503,3 +597,27 @@ async def test_last_words_outlive_a_loop_that_cancels_all_its_tasks(deployment: 
     await end(ids[0], Cancelled())
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+# --- return values ---------------------------------------------------------------------------------------
+
+
+async def test_return_values_come_where_they_are_persisted(prefect_server: PrefectServer, api: Api) -> None:
+    name = f"returning-{uuid4().hex[:8]}"
+
+    @flow(name=name)
+    async def child(table: int) -> int:
+        if table == 2:
+            raise ValueError("no such table")
+        return table * 10
+
+    api.deploy(f"{name}/here", parameter_openapi_schema=SCHEMA)
+    etl = flow_submitter(f"{name}/here")
+    ids = await three(etl)
+    for run_id, persists in zip(ids, (True, False, True), strict=True):
+        run = await read(run_id)
+        each = child.with_options(persist_result=persists)
+        await run_flow(each, flow_run=run, parameters=run.parameters, return_type="state")
+    assert list((await etl.wait()).values()) == ["Completed", "Completed", "Failed"]
+
+    assert await etl.results() == {ids[0]: 0}

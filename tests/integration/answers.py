@@ -1,0 +1,108 @@
+"""A proxy that lets a server's answers be changed, or be made up: for answers that are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+OURS = ("host", "connection", "content-length", "accept-encoding")  # of a request's headers: not passed on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One request, and how to have the server answer it."""
+
+    method: str
+    path: str
+    body: Any
+    say: Callable[[Any], Awaitable[Answer]]  # with another body
+
+    async def pass_on(self) -> Answer:
+        return await self.say(self.body)
+
+    @property
+    def is_bulk(self) -> bool:
+        return self.path.endswith("/create_flow_run/bulk")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status and JSON."""
+
+    status: int
+    body: Any = None
+
+
+Teller = Callable[[Asked], Awaitable[Answer]]
+
+
+async def truth(asked: Asked) -> Answer:
+    return await asked.pass_on()
+
+
+@dataclass
+class Liar:
+    """Answers each request as `tell` says."""
+
+    api_url: str
+    tell: Teller = truth
+    seen: list[Asked] = field(default_factory=list)
+
+    async def serve(
+        self, client: httpx.AsyncClient, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while True:
+                asked = await _read(client, reader)
+                self.seen.append(asked)
+                answer = await self.tell(asked)
+                writer.write(_written(answer))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def liar_before(api_url: str) -> AsyncIterator[Liar]:
+    """A proxy to a server on this machine, for the time of the block. It passes no websockets on."""
+    origin = api_url.removesuffix("/api")
+    async with httpx.AsyncClient(base_url=origin, timeout=60) as client:
+        listener = await asyncio.start_server(lambda *streams: liar.serve(client, *streams), "127.0.0.1", 0)
+        liar = Liar(api_url=f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/api")
+        try:
+            yield liar
+        finally:
+            listener.close()
+
+
+async def _read(client: httpx.AsyncClient, reader: asyncio.StreamReader) -> Asked:
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    method, target, _ = lines[0].split(" ", 2)
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
+    content = await reader.readexactly(int(headers.get("content-length", 0)))
+
+    async def say(body: Any) -> Answer:
+        while True:
+            kept = {name: value for name, value in headers.items() if name not in OURS}
+            answer = await client.request(method, target, json=body, headers=kept)
+            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:  # SQLite is locked by the server's own services
+                return Answer(answer.status_code, answer.json() if answer.content else None)
+
+    body = json.loads(content) if content else None
+    return Asked(method=method, path=urlsplit(target).path, body=body, say=say)
+
+
+def _written(answer: Answer) -> bytes:
+    content = b"" if answer.body is None else json.dumps(answer.body).encode()
+    head = f"HTTP/1.1 {answer.status} Said\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content

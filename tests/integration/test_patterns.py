@@ -123,6 +123,14 @@ def under_way(api: Api) -> list[Run]:
     return rows
 
 
+def has_left(api: Api, run_id: str) -> bool:
+    """Whether the worker has said its last about a run that has ended: it tells of a crash twice, the second time over
+    whatever the run has come to meanwhile."""
+    ended = at(api.get(f"/flow_runs/{run_id}"), "end_time")
+    logs = api.post("/logs/filter", logs={"flow_run_id": {"any_": [run_id]}}, sort="TIMESTAMP_DESC")
+    return any(log["name"] == "prefect.flow_runs.worker" and at(log, "timestamp") > ended for log in logs)
+
+
 def states(runs: list[Run]) -> list[str]:
     return [run["state_name"] for run in runs]
 
@@ -243,6 +251,7 @@ async def test_a_killed_parent_ends_its_children_and_runs_them_again_when_it_is_
     assert api.get(f"/flow_runs/{parent}")["state_name"] == "Crashed"
     before = [run["id"] for run in children(api, parent)]
 
+    await until(lambda: has_left(api, parent))
     api.post(f"/flow_runs/{parent}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"})
     assert await wait_for_flow_runs([parent]) == {parent: "Completed"}
     assert states(children(api, parent)) == ["Completed", "Completed"]

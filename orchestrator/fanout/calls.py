@@ -200,6 +200,11 @@ class Calls:
             counts[state["state_type"], state["state_name"]] += state["count_runs"]
         return counts
 
+    async def count(self, selection: Selection, state_type: str) -> int:
+        """How many runs are in states of a type."""
+        query = {**selection.query, "state": {"type": {"any_": [state_type]}}}
+        return int(await self.request("POST", "/flow_runs/count", {"flow_runs": query}))
+
     async def set_states(self, query: Mapping[str, Any], state: Mapping[str, Any]) -> Rows:
         """One bulk change of at most `BULK_STATE` runs, by the rules of orchestration; for each its `status`."""
         body = {"flow_runs": dict(query), "state": dict(state), "limit": BULK_STATE}

@@ -248,9 +248,9 @@ class Creator:
     async def _adopt(self, items: Sequence[Item]) -> None:
         """Take over what an earlier attempt of the parent has created, and start again what is to run again."""
         rows = await self._calls.read_by_keys(self._batch.target.flow_id, [item.key for item in items])
-        again = [row.id for row in rows.values() if row.has_ended and self._batch.is_to_run_again(row)]
+        again = [row for row in rows.values() if row.has_ended and self._batch.is_to_run_again(row)]
         await start_again(self._calls, again, delay=0.0)
-        restarted = await self._calls.read_by_ids(again) if again else {}
+        restarted = await self._calls.read_by_ids([row.id for row in again]) if again else {}
         for item in items:
             if item.key in rows:
                 item.run_id = rows[item.key].id

@@ -7,28 +7,38 @@ ended them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
+
 from orchestrator.errors import ServerError
 from orchestrator.fanout.calls import BULK_STATE as AT_ONCE
-from orchestrator.fanout.calls import UNDER_WAY, Calls, Selection, chunks, status_of
+from orchestrator.fanout.calls import UNDER_WAY, Calls, RunRow, Selection, chunks, status_of
 from orchestrator.fanout.log import logger
 
 NO_ROUTE = (404, 405)
 # A worker takes runs 10 s before their time, and one with a `--limit` breaks where a run's last process still ends.
-LEAST_DELAY = 15.0
+LEAST_DELAY = timedelta(seconds=15)  # after a run's end
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+AGAIN, AGAIN_MESSAGE = "AwaitingRetry", "Started again by the flow that submitted it."
+AT_ONCE_ASKED = tuple(state_type for state_type in UNDER_WAY if state_type != "PENDING")
+PENDING_SECONDS, PENDING_LOOK_SECONDS = 10.0, 1.0
 RESTARTABLE = ("FAILED", "CRASHED", "CANCELLED")
 
 
-async def cancel_runs(calls: Calls, selection: Selection, message: str) -> int:
+async def cancel_runs(calls: Calls, selection: Selection, message: str, *, patience: float = PENDING_SECONDS) -> int:
     """Ask runs that have not ended to end.
+
+    One that is Pending is asked when it runs: asked before that, its process refuses to begin and nobody ends the run,
+    until the server gives it up after five minutes.
 
     Args:
         calls: to the server.
         selection: which runs.
         message: why, as people read it at the run.
+        patience: seconds that Pending ones get to run; then they are asked all the same.
 
     Returns:
         How many were asked.
@@ -37,30 +47,54 @@ async def cancel_runs(calls: Calls, selection: Selection, message: str) -> int:
         ServerError: the server does not answer, or refuses.
     """
     state = {"type": "CANCELLING", "name": "Cancelling", "message": message}
-    asked: set[str] = set()
+    until, count = anyio.current_time() + patience, 0
     for part in _parts(selection):
-        query = {**part.query, "state": {"type": {"any_": list(UNDER_WAY)}}}
-        while (found := {row["flow_run_id"] for row in await _set_states(calls, query, state)}) - asked:
-            asked |= found
+        await _forget_old_processes(calls, part)
+        while True:
+            count += await _ask(calls, part, AT_ONCE_ASKED, state)
+            if not await calls.count(part, "PENDING"):
+                break
+            if anyio.current_time() >= until:
+                count += await _ask(calls, part, UNDER_WAY, state)
+                break
+            await anyio.sleep(PENDING_LOOK_SECONDS)
+    return count
+
+
+async def _ask(calls: Calls, part: Selection, types: Sequence[str], state: Mapping[str, Any]) -> int:
+    query = {**part.query, "state": {"type": {"any_": list(types)}}}
+    asked: set[str] = set()
+    while (found := {row["flow_run_id"] for row in await _set_states(calls, query, state)}) - asked:
+        asked |= found
     return len(asked)
 
 
-async def start_again(calls: Calls, ids: Collection[str], delay: float) -> None:
+async def _forget_old_processes(calls: Calls, part: Selection) -> None:
+    """Runs that we start again, and that wait for it, still name the process of their last attempt. The server would
+    wait for it to end."""
+    query = {**part.query, "state": {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": [AGAIN]}}}
+    for row in await calls.read_all("/flow_runs/filter", {"flow_runs": query}):
+        if row["infrastructure_pid"] and row["state"]["message"] == AGAIN_MESSAGE:
+            await calls.request("PATCH", f"/flow_runs/{row['id']}", {"infrastructure_pid": None})
+
+
+async def start_again(calls: Calls, rows: Collection[RunRow], delay: float) -> None:
     """Start runs again, under their own ids: what the UI's Retry does. Only those that ended badly are touched.
 
     Args:
         calls: to the server.
-        ids: which runs.
-        delay: seconds until they may start.
+        rows: which runs.
+        delay: seconds until they may start; some more where the last process of one may still be ending.
     """
-    at = datetime.now(UTC) + timedelta(seconds=max(delay, LEAST_DELAY))
+    ended = [row.ended for row in rows if row.ended and row.started]
+    free = max(ended) + LEAST_DELAY if ended else EARLIEST
     state = {
         "type": "SCHEDULED",
-        "name": "AwaitingRetry",
-        "message": "Started again by the flow that submitted it.",
-        "state_details": {"scheduled_time": at.isoformat()},
+        "name": AGAIN,
+        "message": AGAIN_MESSAGE,
+        "state_details": {"scheduled_time": max(datetime.now(UTC) + timedelta(seconds=delay), free).isoformat()},
     }
-    for part in chunks(sorted(ids), AT_ONCE):
+    for part in chunks(sorted(row.id for row in rows), AT_ONCE):
         query = {"id": {"any_": list(part)}, "state": {"type": {"any_": list(RESTARTABLE)}}}
         for row in await _set_states(calls, query, state):
             if row["status"] != "ACCEPT":

@@ -80,28 +80,32 @@ class Hints:
         if target.work_pool is None:
             return [f"{target.path} has no work pool: only `serve` would run them"]
         pool = await self._calls.find("GET", f"/work_pools/{target.work_pool}")
-        looks_closer = pool is not None and name == "Late"
-        return [*_of_pool(pool, target.work_pool), *(await self._of_queue(target) if looks_closer else [])]
-
-    async def _of_queue(self, target: Target) -> list[str]:
+        causes = list(_of_pool(pool, target.work_pool))
+        if pool is None or name == "Scheduled":
+            return causes
         queue = await self._calls.find("GET", f"/work_pools/{target.work_pool}/queues/{target.work_queue}")
-        if queue is None:
-            return []
-        causes = [f"work queue {target.work_queue!r} is paused"] if queue["is_paused"] else []
-        if queue["concurrency_limit"] is not None:
-            busy = await self._busy(target)
-            if busy >= queue["concurrency_limit"]:
-                causes.append(f"work queue {target.work_queue!r}: {busy} of {queue['concurrency_limit']} places taken")
-        return causes
+        if queue and queue["is_paused"]:
+            causes.append(f"work queue {target.work_queue!r} is paused")
+        return [
+            *causes,
+            *await self._full(pool, "work pool"),
+            *(await self._full(queue, "work queue") if queue else []),
+        ]
 
-    async def _busy(self, target: Target) -> int:
-        """Runs that hold a place of the queue."""
+    async def _full(self, row: Mapping[str, Any], kind: str) -> list[str]:
+        """Whether all places of a pool or queue are taken. Parents that wait for these very runs hold places, too."""
+        if not (limit := row["concurrency_limit"]):
+            return []
+        pool = row["name"] if kind == "work pool" else row["work_pool_name"]
         body = {
-            "work_pools": {"name": {"any_": [target.work_pool]}},
-            "work_pool_queues": {"name": {"any_": [target.work_queue]}},
+            "work_pools": {"name": {"any_": [pool]}},
+            "work_pool_queues": {"name": {"any_": [row["name"]]}} if kind == "work queue" else None,
             "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
         }
-        return int(await self._calls.request("POST", "/flow_runs/count", body))
+        busy = int(await self._calls.request("POST", "/flow_runs/count", body))
+        if busy < limit:
+            return []
+        return [f"{kind} {row['name']!r}: {busy} of {limit} places are taken, parents that wait hold one each, too"]
 
 
 def _of_pool(pool: Mapping[str, Any] | None, name: str) -> Iterator[str]:

@@ -98,7 +98,8 @@ class Watch:
         self._wake = Changes()
         self._must_poll = False
         self._unconfirmed: set[str] = set()
-        self._restarts: set[str] = set()
+        self._restarts: set[str] = set()  # asked for
+        self._restarting: set[str] = set()  # those of them that are being started
         self.may_have_others = False  # an earlier attempt of the parent may have created runs that are not followed
         self._ended: dict[str, End] = {}  # by the batch's tag, as read
         self._contradiction: Counter[tuple[str, str]] = Counter()  # what was read of ends that the counts do not have
@@ -404,12 +405,16 @@ class Watch:
         await self._read_by_ids(calls, [id_ for id_ in self.pending if self.tracks[id_].crashed_at <= latest])
 
     async def _start_again(self, calls: Calls) -> None:
-        ids = list(self._restarts)
+        ids = self._restarts - self._restarting
         if not ids:
             return
         delay = self._options.retry_delay if any(self.tracks[id_].is_retried for id_ in ids) else 0.0
-        await start_again(calls, ids, delay)
-        self._restarts -= set(ids)
+        self._restarting |= ids  # who asks for it at the same time, beside us, does not do it twice
+        try:
+            await start_again(calls, (await calls.read_by_ids(ids)).values(), delay)
+        finally:
+            self._restarting -= ids
+        self._restarts -= ids
         for id_ in ids:
             self.tracks[id_].since, self.tracks[id_].running_since = time.monotonic(), None
         await self._read_by_ids(calls, ids)

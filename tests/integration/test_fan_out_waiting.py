@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -15,10 +16,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import get_run_context
 from prefect.flow_engine import run_flow
-from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Paused, Running, Scheduled
+from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Paused, Pending, Running, Scheduled
 
-from orchestrator.errors import RunFailed, RunsTimedOut
+from orchestrator.errors import RunFailed, RunsTimedOut, ServerError
 from orchestrator.fanout import hints
+from orchestrator.fanout.calls import Selection, open_calls
+from orchestrator.fanout.ending import cancel_runs
+from orchestrator.fanout.target import find_target
 from orchestrator.submission import FlowSubmission, cancel_children, flow_submitter, trigger_subflow
 
 from .api import Api
@@ -340,6 +344,29 @@ async def test_retries_are_not_given_anew_to_a_parents_next_attempt(deployment: 
     assert [list(each.values()) for each in attempts] == [["Failed"], ["Failed"]]
 
 
+async def test_a_run_is_retried_once_though_somebody_waits(deployment: str, api: Api) -> None:
+    etl = flow_submitter(deployment)
+    for run_id in await three(etl):
+        await end(run_id, Failed())
+    waiting = asyncio.create_task(until_all_have_ended(etl))
+    await waiting
+    waiting = asyncio.create_task(etl.wait())
+    await etl.retry_failed()
+    for run_id in etl.run_ids:
+        await end(run_id, Completed())
+    await etl.wait()
+    await waiting
+
+    for run_id in etl.run_ids:
+        names = [state["name"] for state in api.get(f"/flow_run_states/?flow_run_id={run_id}")]
+        assert names.count("AwaitingRetry") == 1
+
+
+async def until_all_have_ended(etl: FlowSubmission) -> None:
+    async for _ in etl.as_completed():
+        pass
+
+
 # --- failures --------------------------------------------------------------------------------------------
 
 
@@ -518,6 +545,45 @@ async def test_the_hook_ends_all_children_linked_or_not(deployment: str) -> None
     assert await state_of(stranger) == "Scheduled"
 
 
+async def test_a_pending_run_is_asked_to_end_when_it_runs(deployment: str) -> None:
+    """Asked before that, its process refuses to begin, and nobody ends the run."""
+    etl = flow_submitter(deployment)
+    run_id = await etl.submit()
+    await end(run_id, Pending())
+    cancelling = asyncio.create_task(etl.cancel("enough"))
+    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.05)
+    assert await state_of(run_id) == "Pending"
+    await end(run_id, Running())
+    await until_in(run_id, "Cancelling")
+    await end(run_id, Cancelled())
+    assert await cancelling == {run_id: "Cancelled"}
+
+
+async def test_a_run_that_stays_pending_is_asked_all_the_same(
+    deployment: str,
+) -> None:
+    etl = flow_submitter(deployment, cancel_grace=0)
+    run_id = await etl.submit()
+    await end(run_id, Pending())
+    async with open_calls() as calls:
+        assert await cancel_runs(calls, Selection(tag=etl.batch_tag), "enough", patience=0.1) == 1
+    assert await state_of(run_id) == "Cancelling"
+
+
+async def test_a_run_that_waits_for_its_next_attempt_is_cancelled_at_once(deployment: str, api: Api) -> None:
+    etl = flow_submitter(deployment, retries=1, retry_delay=3600)
+    run_id = await etl.submit()
+    waiting = asyncio.create_task(etl.wait())
+    api.patch(f"/flow_runs/{run_id}", infrastructure_pid="host:1")
+    await end(run_id, Running())
+    await end(run_id, Failed())
+    await until_in(run_id, "AwaitingRetry")
+
+    assert await etl.cancel() == {run_id: "Cancelled"}
+    assert await waiting == {run_id: "Cancelled"}
+
+
 # --- why runs wait ---------------------------------------------------------------------------------------
 
 
@@ -621,3 +687,37 @@ async def test_return_values_come_where_they_are_persisted(prefect_server: Prefe
     assert list((await etl.wait()).values()) == ["Completed", "Completed", "Failed"]
 
     assert await etl.results() == {ids[0]: 0}
+
+
+async def test_a_block_that_cannot_begin_may_be_begun_again(prefect_server: PrefectServer, api: Api) -> None:
+    name = f"waiting-{uuid4().hex[:8]}"
+    etl = flow_submitter(f"{name}/idle")
+    with pytest.raises(ServerError, match="no such deployment"):
+        async with etl:
+            pass
+    api.deploy(f"{name}/idle")
+    async with etl:
+        await end(await etl.submit(), Completed())
+    assert list(etl.results.values()) == ["Completed"]
+
+
+async def test_who_waits_while_somebody_submits_waits_for_those_runs(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    submitting = asyncio.create_task(three(etl))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(etl.wait())
+    for run_id in await submitting:
+        await end(run_id, Completed())
+    assert list((await waiting).values()) == ["Completed"] * 3
+
+
+async def test_a_full_pool_is_told(pooled: str, caplog: pytest.LogCaptureFixture, api: Api) -> None:
+    pool = f"{pooled.partition('/')[0]}-pool"
+    api.patch(f"/work_pools/{pool}", concurrency_limit=1)
+    etl = flow_submitter(pooled)
+    busy, late = await etl.submit_many([{}, {}])
+    await end(busy, Running())
+    await end(late, Scheduled(name="Late"))
+    async with open_calls() as calls:
+        target = await find_target(calls, pooled, None)
+        assert "1 of 1 places are taken" in await hints.Hints(calls, [target], Counter)._cause("Late")

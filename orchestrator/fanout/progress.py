@@ -19,7 +19,7 @@ from orchestrator.fanout.outcomes import RunOutcome, summary
 from orchestrator.fanout.watch import Watch
 from orchestrator.masking import masked
 
-FIRST_SECONDS, LONGEST_SECONDS, GROWTH = 5.0, 60.0, 1.5  # between two lines: each costs two requests
+FIRST_SECONDS, LONGEST_SECONDS, GROWTH = 5.0, 60.0, 2.0  # between two lines: each costs two requests
 LINES = 50  # runs whose ends get a line each; of more than that only as many failures do
 ROWS = 500  # of the table
 SHOWN = 80  # characters of a value in the table

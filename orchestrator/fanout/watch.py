@@ -36,6 +36,7 @@ FIRST_SECONDS, GROWTH = 0.5, 1.3  # between polls without events: the first, and
 CONNECT_SECONDS = 1.5  # that the event stream gets before we poll without it
 OVERLAP = timedelta(seconds=15)  # an end may be stored that much later than it happened
 AT_ONCE = 1000  # ids in one question
+MOST_UNREAD = 1000  # ends that only events have told
 MOST_DOUBTS = 3  # reads that contradict an event before they are believed
 NOT_STARTED = ("SCHEDULED", "PENDING")
 EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -317,15 +318,10 @@ class Watch:
         await self._end_overdue(calls)
 
     async def _look_at_batch(self, calls: Calls, batch: Selection) -> Counter[tuple[str, str]]:
-        told = {id_ for id_ in self._unconfirmed if self.tracks[id_].outcome}
+        told, heard = {id_ for id_ in self._unconfirmed if self.tracks[id_].outcome}, self._heard_ends()
         counts = await calls.count_states(batch)
-        if (ended := _ended_in(counts)) != self._known_ends():
-            await self._read_ended(calls, batch)
-        if (excess := self._known_ends() - ended) != self._contradiction:  # some were started again, or deleted
-            await self._read_ended(calls, batch, again=True) if excess else None
-            self._contradiction = self._known_ends() - ended
-        if doubtful := told & self._unconfirmed:  # an event told an end that is none, or not yet to be read
-            await self._read_by_ids(calls, doubtful)
+        if not self._has_heard_all(heard, _ended_in(counts)):
+            await self._read_what_differs(calls, batch, _ended_in(counts), told)
         if self.may_have_others:
             await self._look_for_missing_among(calls, self.pending)
         else:
@@ -333,6 +329,35 @@ class Watch:
             if counts.total() < expected:
                 self._shortfall += await self._look_for_missing(calls, expected - counts.total())
         return counts
+
+    async def _read_what_differs(
+        self, calls: Calls, batch: Selection, ended: Counter[tuple[str, str]], told: Collection[str]
+    ) -> None:
+        """Read until what is known of ends is what the server counts.
+
+        Args:
+            calls: to the server.
+            batch: our runs.
+            ended: how many have ended, by the server's count.
+            told: of which an event had told that, before.
+        """
+        if ended != self._known_ends():
+            await self._read_ended(calls, batch)
+        if (excess := self._known_ends() - ended) != self._contradiction:  # some were started again, or deleted
+            await self._read_ended(calls, batch, again=True) if excess else None
+            self._contradiction = self._known_ends() - ended
+        if doubtful := self._unconfirmed.intersection(told):  # an event told an end that is none, or not yet to be read
+            await self._read_by_ids(calls, doubtful)
+
+    def _has_heard_all(self, before: Counter[tuple[str, str]], ended: Counter[tuple[str, str]]) -> bool:
+        """Whether the events have told what the server counts: then reading can wait until there is more to read, or
+        all have ended. Ends come while we ask, so the counts lie between what was heard before and after."""
+        if not self.is_live or not self.pending or len(self._unconfirmed) - len(self.pending) >= MOST_UNREAD:
+            return False
+        return not (before - ended) and not (ended - self._heard_ends())
+
+    def _heard_ends(self) -> Counter[tuple[str, str]]:
+        return Counter((track.state_type, track.state_name) for track in self.tracks.values() if track.outcome)
 
     def _known_ends(self) -> Counter[tuple[str, str]]:
         return Counter((end.state_type, end.state_name) for end in self._ended.values())

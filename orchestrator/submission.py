@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime
 from functools import partial
 from itertools import repeat
 from types import TracebackType
@@ -31,7 +32,7 @@ from orchestrator.errors import ConfigurationError, OrchestratorError, RunFailed
 from orchestrator.fanout.calls import PATIENCE, Calls, Selection, open_calls
 from orchestrator.fanout.changes import Background, Changes, beside
 from orchestrator.fanout.creation import Batch, Feeder, Item, refused
-from orchestrator.fanout.ending import cancel_runs
+from orchestrator.fanout.ending import PENDING_SECONDS, cancel_runs
 from orchestrator.fanout.hints import Hints
 from orchestrator.fanout.log import logger
 from orchestrator.fanout.options import Idempotency, Link, OnFailure, Options, Rest
@@ -46,6 +47,7 @@ from orchestrator.runs import ui_url
 from orchestrator.server import PAGE
 
 MOST_HINTED = 5  # deployments whose pools are looked at for runs that were given by their ids
+HOOK_PAUSES = (2.0, 4.0, 8.0, 0.0)  # seconds between the looks of a hook
 LAST_WORDS_SECONDS = 25.0  # Prefect gives a cancelled flow 30 s
 LAST_WAIT_SECONDS = 15.0  # of them for runs that were asked to end
 
@@ -74,7 +76,8 @@ class FlowSubmission:
         self._in_order: list[str] = []  # of ending
         self._lines = EndLines(deployment_path, lambda: len(self.run_ids))
         self._watch = Watch(self._options, self._ended, self._take_note)
-        self._feeder = Feeder(self._created, self._ended, lambda: len(self._watch.pending), self._follow_up)
+        in_flight = lambda: len(self._watch.pending)  # noqa: E731
+        self._feeder = Feeder(self._created, self._ended, in_flight, self._follow_up, self._is_to_stop)
         self._feeding = Background(self._feed, self._created)
         self._watching = Background(self._observe, self._ended)
         self._block = AsyncExitStack()
@@ -151,8 +154,16 @@ class FlowSubmission:
             await self._feeding.until(lambda: self._batch is not None)
             items = self._items(list(parameters_list))
             with self._feeder.feeding(items):
-                await self._feeding.until(lambda: self._are_done(items))
+                await self._feeding.until(lambda: self._are_done(items) or self._is_to_stop())
+                if self._is_to_stop():
+                    await self._feeder.stop()
+        if self._is_to_stop():
+            await self._act_on_failures()
         return self._taken(items)
+
+    def _is_to_stop(self) -> bool:
+        """Whether a run has failed, and that is a reason to end."""
+        return self._options.on_failure != "collect" and bool(self._watch.failed)
 
     async def map(self, **columns: Any) -> list[str]:
         """Create a run for each row of some columns: `map(table=range(20), day="monday")` makes 20 runs.
@@ -264,20 +275,23 @@ class FlowSubmission:
             async with self._watching.needed():
                 with anyio.move_on_after(timeout) as scope:
                     await self._watching.until(self._is_over)
-                if scope.cancelled_caught and timeout is not None:
+                if scope.cancelled_caught and timeout is not None and self._watch.pending:
                     await self._give_up(timeout)
-        await self._act_on_failures()
-        if show_summary:
-            await self._summarise()
+        try:
+            await self._act_on_failures()
+        finally:
+            if show_summary:
+                await self._summarise()
         return self.results
 
     async def as_completed(self) -> AsyncIterator[RunOutcome]:
-        """The runs as they end, each once, those that have ended already first.
+        """The runs as they end, each once for each time it does, those that have ended already first.
 
         Raises:
+            RunFailed: a run has failed, and the submission was told to raise or to cancel on that.
             ServerError: the server refuses to be asked.
         """
-        told = 0
+        told, said = 0, dict[str, datetime | None]()
         async with self._watching.needed():
             while told < len(self._in_order) or not self._is_over():
                 if told == len(self._in_order):
@@ -285,8 +299,10 @@ class FlowSubmission:
                     continue
                 outcome = self._watch.tracks[self._in_order[told]].outcome
                 told += 1
-                if outcome is not None:  # None: it runs again
+                if outcome is not None and said.get(outcome.id) != outcome.ended:  # None: it runs again
+                    said[outcome.id] = outcome.ended
                     yield outcome
+            await self._act_on_failures()
 
     def _has_more(self, told: int) -> bool:
         return told < len(self._in_order) or self._is_over()
@@ -313,31 +329,32 @@ class FlowSubmission:
         return [outcome.describe(flow_name) for outcome in self.failed]
 
     def _is_over(self) -> bool:
-        if self._options.on_failure != "collect" and self._watch.failed:
+        if self._is_to_stop():
             return True
         return self._watch.is_settled and not self._submitters
 
     async def _act_on_failures(self) -> None:
-        if self._options.on_failure == "collect" or not self.failed:
+        if not self._is_to_stop():
             return
-        rest = ""
-        if not self._watch.is_settled:
-            if self._options.on_failure == "cancel":
-                await self.cancel()
-            rest = f"Of the others {self._words_about_rest()}"
-        raise run_failed(self._described_failures(), total=len(self.run_ids), rest=rest)
+        failures, others = self._described_failures(), len(self._watch.pending)  # before the others are cancelled
+        if others and self._options.on_failure == "cancel":
+            await self.cancel("Another run of the batch has failed.")
+        raise run_failed(failures, total=len(self.run_ids), rest=self._words_about(others))
 
-    def _words_about_rest(self) -> str:
-        cancelled = sum(outcome.state_type == "CANCELLED" for outcome in self.failed)
-        running = len(self._watch.pending)
-        words = [f"{cancelled} were cancelled" if cancelled else "", f"{running} have not ended" if running else ""]
-        return f"{' and '.join(filter(None, words)) or 'none is left'}."
+    def _words_about(self, others: int) -> str:
+        """What becomes of those that had not ended at the first failure."""
+        if not others:
+            return ""
+        left = len(self._watch.pending)
+        if self._options.on_failure == "raise":
+            return f"{others} others go on."
+        return f"{others - left} others were cancelled{f', {left} have not ended yet' if left else ''}."
 
     async def _give_up(self, seconds: float) -> None:
         late = sorted(self._watch.pending)
         names = await self._names(late)
         if self._options.on_timeout == "cancel":
-            await self.cancel(f"They had not ended after {seconds:g} s.")
+            await self._ended_as_far_as_possible(f"It had not ended after {seconds:g} s, with its batch.")
         fate = "they were asked to end" if self._options.on_timeout == "cancel" else "they go on"
         raise RunsTimedOut(
             f"{len(late)} of {len(self.run_ids)} flow runs had not ended after {seconds:g} s; {fate}: {names}.",
@@ -385,13 +402,19 @@ class FlowSubmission:
         return self.results
 
     async def _end_all(self, reason: str, grace: float) -> None:
+        """
+        Args:
+            reason: why, as people read it.
+            grace: seconds for all of it, from when the server has been told.
+        """
         await self._feeder.stop()
-        self._watch.give_up(list(self._watch.pending))
+        self._watch.give_up(list(self._watch.pending), reason)
         if self._batch is None or not (self._watch.pending or self._feeder.was_cut):
             return
         async with self._watching.needed():
-            async with open_calls() as calls:
-                await self._ask_to_end(calls, reason)
+            await self._watching.until(lambda: not self._watch.is_restarting)
+            async with open_calls(max(grace, LAST_WAIT_SECONDS)) as calls:
+                await self._ask_to_end(calls, reason, patience=min(grace, PENDING_SECONDS))
             self._watch.poll_soon()
             with anyio.move_on_after(grace):
                 await self._watching.until(lambda: self._watch.is_settled)
@@ -411,11 +434,20 @@ class FlowSubmission:
         names = ", ".join(rows[id_].name if id_ in rows else id_ for id_ in named)
         return f"{names} and {len(ids) - len(named)} more" if len(ids) > len(named) else names
 
-    async def _ask_to_end(self, calls: Calls, reason: str) -> None:
+    async def _ask_to_end(self, calls: Calls, reason: str, *, patience: float) -> None:
         strays = tuple(id_ for id_ in self._watch.pending if self._watch.tracks[id_].is_stray)
-        await cancel_runs(calls, Selection(tag=self._watch.tag), reason)
+        await cancel_runs(calls, Selection(tag=self._watch.tag), reason, patience=patience)
         if strays:
-            await cancel_runs(calls, Selection(ids=strays), reason)
+            await cancel_runs(calls, Selection(ids=strays), reason, patience=patience)
+
+    async def _ended_as_far_as_possible(self, reason: str) -> None:
+        """For somebody who has an error of his own to raise: that the server is away as well only goes to the log."""
+        grace = min(self._options.cancel_grace, LAST_WAIT_SECONDS)
+        try:
+            await self._end_all(reason, grace)
+            await self._summarise()
+        except OrchestratorError as error:
+            logger().error("[%s] The runs may go on, tag %s: %s", self.deployment_path, self._watch.tag, error)
 
     async def __aenter__(self) -> FlowSubmission:
         async with AsyncExitStack() as needed:
@@ -430,7 +462,7 @@ class FlowSubmission:
     ) -> None:
         try:
             if error is None:
-                await self.wait() if not self._is_over() else None
+                await (self._act_on_failures() if self._is_over() else self.wait())
             elif self._watch.pending or self._feeder.is_busy or self._feeder.was_cut:
                 await self._leave(error)
         except BaseException as late:
@@ -447,8 +479,7 @@ class FlowSubmission:
             logger().warning("[%s] %d runs go on, tag %s", self.deployment_path, count, self._watch.tag)
             return
 
-        grace = min(self._options.cancel_grace, LAST_WAIT_SECONDS)
-        await undisturbed(partial(self._end_all, why, grace), seconds=LAST_WORDS_SECONDS)
+        await undisturbed(partial(self._ended_as_far_as_possible, why), seconds=LAST_WORDS_SECONDS)
 
 
 def flow_submitter(
@@ -477,7 +508,7 @@ def flow_submitter(
             of the running deployment.
         max_in_flight: how many runs may be created and not ended; more are created as others end. None: no window.
         retries: how often a run that ends badly is started again, under its own id, before it counts as failed.
-        retry_delay: from the end of a run to its next start.
+        retry_delay: until a run that has failed is started again; 15 s after its last process ended at least.
         tags: that each run carries besides those of its deployment.
         job_variables: of each run, over those of its deployment.
         work_queue: where the runs wait, instead of in the deployment's queue: how priorities are given.
@@ -558,15 +589,13 @@ async def trigger_multiple_subflows(
         ServerUnreachable: the server did not answer.
     """
     logger().info("Triggering %d instances of %s", len(parameters_list), deployment_path)
-    options = Options(idempotency="retry-failed", max_in_flight=1 if sequential else None)
+    window: dict[str, Any] = {"max_in_flight": 1, "on_failure": "raise"} if sequential else {}
+    options = Options(idempotency="retry-failed", **window)
     submission = FlowSubmission(deployment_path, options, _calling_function())
-    if not sequential:
-        return await submission.submit_many(parameters_list)
-    for parameters in parameters_list:
-        await submission.submit(**parameters)
+    run_ids = await submission.submit_many(parameters_list)
+    if sequential:
         await submission.wait(show_summary=False)
-        submission.raise_for_failures()
-    return submission.run_ids
+    return run_ids
 
 
 async def wait_for_flow_runs(
@@ -643,9 +672,11 @@ async def cancel_children(flow: Flow[..., Any], flow_run: FlowRun, state: State[
         flow_run: the parent.
         state: that it has come to.
     """
-    reason = f"Its parent {flow_run.name} is {state.name}."
+    reason, count = f"Its parent {flow_run.name} is {state.name}.", 0
     async with open_calls() as calls:
-        count = await cancel_runs(calls, Selection(tag=parent_tag(flow_run.id)), reason)
+        for pause in HOOK_PAUSES:  # the server may still be creating what the parent had asked for when it was killed
+            count += await cancel_runs(calls, Selection(tag=parent_tag(flow_run.id)), reason)
+            await anyio.sleep(pause)
     if count:
         logging.getLogger(__name__).info("Asked %d children of %s to end", count, flow_run.name)
 

@@ -7,6 +7,7 @@ of the installed version, for `flow_runs`, `deployments` and `work_pools`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -181,8 +182,14 @@ class Calls:
             query["end_time"] = {"after_": after.isoformat()}
         if but:
             query["id"] = {**query.get("id", {}), "not_any_": sorted(but)}
-        rows = await self.read_all("/flow_runs/filter", {"flow_runs": query, "sort": "END_TIME_DESC"})
-        return list({row["id"]: _row(row) for row in rows}.values())
+        found: dict[str, RunRow] = {}  # full rows are not kept longer than their page
+        for offset in itertools.count(step=PAGE):
+            body = {"flow_runs": query, "sort": "END_TIME_DESC", "limit": PAGE, "offset": offset}
+            page = await self.request("POST", "/flow_runs/filter", body)
+            found |= {row["id"]: _row(row) for row in page}
+            if len(page) < PAGE:
+                break
+        return list(found.values())
 
     async def count_states(self, selection: Selection) -> Counter[tuple[str, str]]:
         """How many runs are in each state, by type and name: one request, however many there are."""

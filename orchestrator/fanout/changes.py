@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 
 Work = Callable[[], Awaitable[None]]
+
+HELPER_SECONDS = 5.0  # until a helper that failed begins again
 
 logger = logging.getLogger(__name__)
 
@@ -100,21 +103,31 @@ async def beside(main: Work, helpers: Sequence[Work]) -> None:
     Raises:
         Exception: what `main` raises, as it is and not in a group of exceptions.
     """
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
-    async def helping(helper: Work) -> None:
+    async def job(work: Work) -> None:
         try:
-            await helper()
-        except Exception:
-            logger.warning("Something beside the runs failed; they are followed all the same", exc_info=True)
+            await work()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # a SystemExit, too, of a log line into a pipe that nobody reads any more
+            failures.append(error)
+            group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
         for helper in helpers:
-            group.start_soon(helping, helper)
-        try:
-            await main()
-        except Exception as error:
-            failures.append(error)
+            group.start_soon(job, partial(_again_and_again, helper))
+        await job(main)
         group.cancel_scope.cancel()
     if failures:
         raise failures[0]
+
+
+async def _again_and_again(helper: Work) -> None:
+    """Until it ends: a helper that fails begins again, some time later."""
+    while True:
+        try:
+            return await helper()
+        except Exception:
+            logger.warning("Something beside the runs failed; they are followed all the same", exc_info=True)
+            await anyio.sleep(HELPER_SECONDS)

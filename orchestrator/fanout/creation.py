@@ -97,14 +97,20 @@ class Feeder:
         ended: tells when runs have ended.
         in_flight: how many runs have been created and have not ended.
         on_created: told each item that has become a run.
+        is_to_stop: whether nothing more is to be created, since a run has failed.
     """
 
     def __init__(
-        self, created: Changes, ended: Changes, in_flight: Callable[[], int], on_created: Callable[[Item], None]
+        self,
+        created: Changes,
+        ended: Changes,
+        in_flight: Callable[[], int],
+        on_created: Callable[[Item], None],
+        is_to_stop: Callable[[], bool],
     ) -> None:
         self.queue: deque[Item] = deque()
         self._created, self._ended = created, ended
-        self._in_flight, self._on_created = in_flight, on_created
+        self._in_flight, self._on_created, self._is_to_stop = in_flight, on_created, is_to_stop
         self._added = Changes()
         self._is_creating, self._learned = False, Learned()
         self._untold: list[Item] = []  # created, and not yet in a line of the log
@@ -142,6 +148,9 @@ class Feeder:
             while not self.queue:
                 await self._added.wait()
             free = await self._free_places(batch.options.max_in_flight)
+            if self._is_to_stop():
+                self._fail(self.queue, OrchestratorError("It was not created: another run of the batch has failed."))
+                continue
             count = min(free, BULK_CREATE, len(self.queue))
             is_linked = batch.parent is not None and self._is_linked(batch.options)
             is_lone = len(self.queue) == 1 and batch.options.max_in_flight is None
@@ -184,12 +193,18 @@ class Feeder:
         if self.queue or not self._untold:
             return
         told, self._untold = self._untold, []
-        adopted = sum(item.row is not None for item in told)
-        found = f", {adopted} of them by an earlier attempt" if adopted else ""
-        if len(told) == 1 and not adopted:
-            logger().info("[%s] Submitted run %s", batch.target.path, told[0].run_id)
-        else:
-            logger().info("[%s] Submitted %d runs%s, tag %s", batch.target.path, len(told), found, batch.tag)
+        new = [item for item in told if item.row is None]
+        if len(new) == 1:
+            logger().info("[%s] Submitted run %s, tag %s", batch.target.path, new[0].run_id, batch.tag)
+        elif new:
+            logger().info("[%s] Submitted %d runs, tag %s", batch.target.path, len(new), batch.tag)
+        if rows := [item.row for item in told if item.row is not None]:
+            bad = sum(row.has_ended and row.state_type != "COMPLETED" for row in rows)
+            failed = (
+                f"; {bad} of them had failed and are not run again (idempotency='retry-failed' would)" if bad else ""
+            )
+            text = "[%s] Found %d runs of an earlier attempt%s, tag %s"
+            logger().info(text, batch.target.path, len(rows), failed, batch.tag)
 
     async def _free_places(self, window: int | None) -> int:
         """How many runs may be created, once there is place for one."""

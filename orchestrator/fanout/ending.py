@@ -7,6 +7,7 @@ ended them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ EARLIEST = datetime.min.replace(tzinfo=UTC)
 AGAIN, AGAIN_MESSAGE = "AwaitingRetry", "Started again by the flow that submitted it."
 AT_ONCE_ASKED = tuple(state_type for state_type in UNDER_WAY if state_type != "PENDING")
 PENDING_SECONDS, PENDING_LOOK_SECONDS = 10.0, 1.0
+MOST_TRIES, AGAIN_SECONDS = 5, 1.0
 RESTARTABLE = ("FAILED", "CRASHED", "CANCELLED")
 
 
@@ -62,11 +64,24 @@ async def cancel_runs(calls: Calls, selection: Selection, message: str, *, patie
 
 
 async def _ask(calls: Calls, part: Selection, types: Sequence[str], state: Mapping[str, Any]) -> int:
-    query = {**part.query, "state": {"type": {"any_": list(types)}}}
+    """Ask all of these types. What the server has aborted, its database being busy for one, is asked again."""
     asked: set[str] = set()
-    while (found := {row["flow_run_id"] for row in await _set_states(calls, query, state)}) - asked:
-        asked |= found
-    return len(asked)
+    aborted: Counter[str] = Counter()
+    stuck: set[str] = set()  # neither may those that stay as they are hide the others
+    while True:
+        query = {**part.query, "state": {"type": {"any_": list(types)}}}
+        if stuck:
+            query["id"] = {**query.get("id", {}), "not_any_": sorted(stuck)}
+        rows = await _set_states(calls, query, state)
+        if not rows:
+            return len(asked)
+        failed = {row["flow_run_id"] for row in rows if row["status"] == "ABORT"}
+        done = {row["flow_run_id"] for row in rows} - failed
+        aborted.update(failed)
+        stuck |= {id_ for id_ in failed if aborted[id_] >= MOST_TRIES} | (done & asked)
+        asked |= done
+        if failed:
+            await anyio.sleep(AGAIN_SECONDS)
 
 
 async def _forget_old_processes(calls: Calls, part: Selection) -> None:
@@ -78,13 +93,16 @@ async def _forget_old_processes(calls: Calls, part: Selection) -> None:
             await calls.request("PATCH", f"/flow_runs/{row['id']}", {"infrastructure_pid": None})
 
 
-async def start_again(calls: Calls, rows: Collection[RunRow], delay: float) -> None:
+async def start_again(
+    calls: Calls, rows: Collection[RunRow], delay: float, wanted: Collection[str] | None = None
+) -> None:
     """Start runs again, under their own ids: what the UI's Retry does. Only those that ended badly are touched.
 
     Args:
         calls: to the server.
         rows: which runs.
         delay: seconds until they may start; some more where the last process of one may still be ending.
+        wanted: which of them are still to be started; it may change meanwhile. None: all.
     """
     ended = [row.ended for row in rows if row.ended and row.started]
     free = max(ended) + LEAST_DELAY if ended else EARLIEST
@@ -94,7 +112,8 @@ async def start_again(calls: Calls, rows: Collection[RunRow], delay: float) -> N
         "message": AGAIN_MESSAGE,
         "state_details": {"scheduled_time": max(datetime.now(UTC) + timedelta(seconds=delay), free).isoformat()},
     }
-    for part in chunks(sorted(row.id for row in rows), AT_ONCE):
+    for chunk in chunks(sorted(row.id for row in rows), AT_ONCE):
+        part = [id_ for id_ in chunk if wanted is None or id_ in wanted]
         query = {"id": {"any_": list(part)}, "state": {"type": {"any_": list(RESTARTABLE)}}}
         for row in await _set_states(calls, query, state):
             if row["status"] != "ACCEPT":

@@ -27,7 +27,7 @@ from orchestrator.fanout.changes import Changes, beside
 from orchestrator.fanout.ending import cancel_runs, start_again
 from orchestrator.fanout.log import logger
 from orchestrator.fanout.options import Options
-from orchestrator.fanout.outcomes import DELETED, ENDED, TIMED_OUT, RunOutcome
+from orchestrator.fanout.outcomes import DELETED, ENDED, NAMED_FAILURES, TIMED_OUT, RunOutcome
 from orchestrator.fanout.stream import RunEvent, follow
 
 SAFETY_SECONDS = 15.0  # between polls while events come
@@ -65,6 +65,9 @@ class Track:
     doubts: int = 0  # how often the server has contradicted what an event told of it
     restarts_left: int = 0  # how often it is still started again when it ends badly
     is_retried: bool = False
+    reason: str = ""  # why we have asked it to end
+    is_overdue: bool = False
+    is_left: bool = False  # it counts as TimedOut, whatever becomes of it
     ends_with_parent: bool = False  # it was being cancelled with its parent's earlier attempt: it is still to run
     outcome: RunOutcome | None = None
 
@@ -96,7 +99,8 @@ class Watch:
         self.poll_interval = 5.0
         self.ui_url = ""
         self._options, self._changes, self._on_end = options, changes, on_end
-        self._wake = Changes()
+        self._wake, self._wake_ender = Changes(), Changes()
+        self._to_end: dict[str, set[str]] = {}  # why → which runs are to be cancelled
         self._must_poll = False
         self._unconfirmed: set[str] = set()
         self._restarts: set[str] = set()  # asked for
@@ -125,7 +129,7 @@ class Watch:
     @property
     def is_settled(self) -> bool:
         """Whether all runs have ended, and a read has confirmed it."""
-        return not self.pending and not self._unconfirmed and not self._restarts
+        return not (self.pending or self._unconfirmed or self._restarts or self._restarting)
 
     @property
     def outcomes(self) -> Iterator[RunOutcome]:
@@ -155,7 +159,8 @@ class Watch:
     async def run(self, calls: Calls) -> None:
         """Follow, until cancelled."""
         try:
-            await beside(partial(self._poll, calls), [partial(follow, self._selection, self._hear, self._set_live)])
+            stream = partial(follow, self._selection, self._hear, self._set_live)
+            await beside(partial(self._poll, calls), [stream, partial(self._end_overdue, calls)])
         finally:
             self.is_live = False
 
@@ -172,7 +177,7 @@ class Watch:
         if track is None:
             self._early[event.id] = event  # it has ended before the answer to its create has come
             return
-        if event.occurred <= track.changed:
+        if event.occurred <= track.changed or track.is_left:
             return
         track.name = event.name or track.name
         if event.state_type == "RUNNING":
@@ -185,7 +190,7 @@ class Watch:
     def _read(self, row: RunRow) -> None:
         """What the server says now; it overrides events, which may be lost."""
         track = self.tracks.get(row.id)
-        if track is None or self._is_outdated(track, row):
+        if track is None or track.is_left or self._is_outdated(track, row):
             return
         track.name, track.attempts, track.looked = row.name, row.attempts, time.monotonic()
         track.is_stray = self.tag not in row.tags
@@ -222,7 +227,7 @@ class Watch:
 
     def _conclude(self, track: Track) -> None:
         """Take note that a run has ended. A crashed one may come back by itself: it gets some time."""
-        if track.state_type not in ENDED or track.id in self._restarts:
+        if track.state_type not in ENDED or track.id in self._restarts or track.id in self._restarting:
             return
         if track.state_type == "CRASHED" and time.monotonic() < track.crashed_at + self._options.crash_grace:
             self._wake.tell()
@@ -241,11 +246,16 @@ class Watch:
         track.restarts_left, track.is_retried = track.restarts_left - 1, True
         return True
 
-    def give_up(self, ids: Iterable[str]) -> None:
-        """Do not start these again, however they end."""
+    def give_up(self, ids: Iterable[str], reason: str) -> None:
+        """Do not start these again, however they end; where they end as cancelled, that is why."""
         for track in map(self.tracks.__getitem__, ids):
-            track.restarts_left, track.ends_with_parent = 0, False
-        self._restarts -= set(ids)
+            track.restarts_left, track.ends_with_parent, track.reason = 0, False, reason
+            self._restarts.discard(track.id)
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether runs are being started again just now."""
+        return bool(self._restarting)
 
     def _settle(self, track: Track, outcome: RunOutcome) -> None:
         is_new, track.outcome = track.outcome is None, outcome
@@ -266,7 +276,7 @@ class Watch:
             parameters=track.parameters,
             state_type=track.state_type or None,
             state_name=track.state_name or track.state_type.title(),
-            message=track.message,
+            message=(track.state_type == "CANCELLED" and track.reason) or track.message,
             started=track.started,
             ended=track.ended,
             attempts=track.attempts,
@@ -302,7 +312,7 @@ class Watch:
 
     def _checks(self, track: Track) -> Iterator[float]:
         yield track.crashed_at + self._options.crash_grace
-        if track.state_type != "CANCELLING":
+        if not track.is_overdue:
             yield from self._time_limits(track)
 
     async def _round(self, calls: Calls) -> None:
@@ -315,7 +325,7 @@ class Watch:
             counts += await self._look_at_strays(calls, Selection(ids=tuple(part)))
         self.counts = counts
         await self._look_at_crashed(calls)
-        await self._end_overdue(calls)
+        await self._look_at_overdue(calls)
 
     async def _look_at_batch(self, calls: Calls, batch: Selection) -> Counter[tuple[str, str]]:
         told, heard = {id_ for id_ in self._unconfirmed if self.tracks[id_].outcome}, self._heard_ends()
@@ -436,10 +446,14 @@ class Watch:
         delay = self._options.retry_delay if any(self.tracks[id_].is_retried for id_ in ids) else 0.0
         self._restarting |= ids  # who asks for it at the same time, beside us, does not do it twice
         try:
-            await start_again(calls, (await calls.read_by_ids(ids)).values(), delay)
+            rows = await calls.read_by_ids(ids)
+            names = ", ".join(row.name for row in list(rows.values())[:NAMED_FAILURES])
+            logger().warning("Starting %d runs again that have failed: %s", len(rows), names)
+            await start_again(calls, rows.values(), delay, wanted=self._restarts)
         finally:
             self._restarting -= ids
-        self._restarts -= ids
+            self._restarts -= ids
+            self._changes.tell()
         for id_ in ids:
             self.tracks[id_].since, self.tracks[id_].running_since = time.monotonic(), None
         await self._read_by_ids(calls, ids)
@@ -452,19 +466,17 @@ class Watch:
 
     # ----- time that is up -----------------------------------------------------------------------------
 
-    async def _end_overdue(self, calls: Calls) -> None:
+    async def _look_at_overdue(self, calls: Calls) -> None:
         """Runs that have waited or run for too long: cancel them, or leave them and say so."""
         suspects = [track for track in map(self.tracks.__getitem__, self.pending) if self._may_be_overdue(track)]
-        if not suspects:
-            return
         await self._read_by_ids(calls, [track.id for track in suspects])
         for track in suspects:
             if track.id in self.pending and (reason := self._overdue(track)):
-                await self._end(calls, track, reason)
+                self._end(track, reason)
 
     def _may_be_overdue(self, track: Track) -> bool:
         now = time.monotonic()
-        return track.state_type != "CANCELLING" and any(at <= now for at in self._time_limits(track))
+        return not track.is_overdue and any(at <= now for at in self._time_limits(track))
 
     def _time_limits(self, track: Track) -> Iterator[float]:
         if track.running_since is None and self._options.start_timeout is not None:
@@ -482,17 +494,27 @@ class Watch:
         ran = _seconds_since(track.running_since)
         return f"It had not ended after {limit:g} s" if limit is not None and ran >= limit else ""
 
-    async def _end(self, calls: Calls, track: Track, reason: str) -> None:
+    def _end(self, track: Track, reason: str) -> None:
+        name = track.name or track.id[:8]
         if self._options.on_timeout == "cancel":
-            track.state_type = "CANCELLING"
-            self.give_up([track.id])
-            logger().warning("Run %s: %s; it is cancelled", track.name or track.id[:8], reason)
-            await cancel_runs(calls, Selection(ids=(track.id,)), f"{reason}.")
+            logger().warning("Run %s: %s; it is cancelled", name, reason)
+            track.is_overdue = True
+            self.give_up([track.id], f"{reason}.")
+            self._to_end.setdefault(f"{reason}.", set()).add(track.id)
+            self._wake_ender.tell()
             return
-        logger().warning("Run %s: %s; it is left %s", track.name or track.id[:8], reason, track.state_name)
+        logger().warning("Run %s: %s; it is left %s", name, reason, track.state_name)
         track.message = f"{reason}; it was left {track.state_name}"
-        track.state_type, track.state_name, track.is_confirmed = "", TIMED_OUT, True
+        track.state_type, track.state_name, track.is_confirmed, track.is_left = "", TIMED_OUT, True, True
         self._settle(track, self._outcome(track))
+
+    async def _end_overdue(self, calls: Calls) -> None:
+        """Beside the polls, for ever: all that are overdue for one reason are asked to end together."""
+        while True:
+            while not self._to_end:
+                await self._wake_ender.wait()
+            reason, ids = self._to_end.popitem()
+            await cancel_runs(calls, Selection(ids=tuple(sorted(ids))), reason)
 
 
 def _ended_in(counts: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:

@@ -13,17 +13,31 @@ import anyio
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import get_run_context
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Paused, Pending, Running, Scheduled
 
-from orchestrator.errors import RunFailed, RunsTimedOut, ServerError
+from orchestrator import submission
+from orchestrator.errors import ConfigurationError, RunFailed, RunsTimedOut, ServerError
 from orchestrator.fanout import hints
 from orchestrator.fanout.calls import Selection, open_calls
 from orchestrator.fanout.ending import cancel_runs
 from orchestrator.fanout.target import find_target
-from orchestrator.submission import FlowSubmission, cancel_children, flow_submitter, trigger_subflow
+from orchestrator.submission import (
+    FlowSubmission,
+    cancel_children,
+    flow_submitter,
+    trigger_multiple_subflows,
+    trigger_subflow,
+)
 
 from .api import Api
 from .conftest import PrefectServer
@@ -375,7 +389,7 @@ async def test_the_first_failure_raises_and_the_others_go_on(deployment: str) ->
     first, second, _ = await three(etl)
     await end(second, Failed(message="no rows"))
 
-    with pytest.raises(RunFailed, match=r"1 of 3 .*: no rows \[table=1\]\. Of the others 2 have not ended"):
+    with pytest.raises(RunFailed, match=r"1 of 3 .*: no rows \[table=1\]\. 2 others go on"):
         await etl.wait()
     assert await state_of(first) == "Scheduled"
 
@@ -385,9 +399,94 @@ async def test_the_first_failure_cancels_the_others(deployment: str) -> None:
     first, second, third = await three(etl)
     await end(second, Failed(message="no rows"))
 
-    with pytest.raises(RunFailed, match=r"no rows .* Of the others 2 were cancelled"):
+    with pytest.raises(RunFailed, match=r"1 of 3 .*no rows .* 2 others were cancelled"):
         await etl.wait()
     assert [await state_of(run_id) for run_id in (first, third)] == ["Cancelled", "Cancelled"]
+
+
+async def test_a_block_cancels_the_others_and_tells_the_failure(deployment: str) -> None:
+    with pytest.raises(RunFailed, match=r"no rows .* 2 others were cancelled"):
+        async with flow_submitter(deployment, on_failure="cancel") as etl:
+            ids = await three(etl)
+            await end(ids[1], Failed(message="no rows"))
+            async for _ in etl.as_completed():
+                pass
+    assert [await state_of(run_id) for run_id in ids] == ["Cancelled", "Failed", "Cancelled"]
+
+
+async def test_a_block_that_ends_by_itself_tells_the_failure(deployment: str) -> None:
+    with pytest.raises(RunFailed, match="no rows"):
+        async with flow_submitter(deployment, on_failure="raise", on_exit="leave") as etl:
+            ids = await three(etl)
+            await end(ids[1], Failed(message="no rows"))
+            while not etl.failed:  # noqa: ASYNC110 - the condition lies on the server
+                await asyncio.sleep(0.01)
+    assert [await state_of(run_id) for run_id in ids] == ["Scheduled", "Failed", "Scheduled"]
+
+
+async def test_the_cause_is_told_although_many_others_were_cancelled(deployment: str) -> None:
+    etl = flow_submitter(deployment, on_failure="cancel")
+    ids = await etl.submit_many([{"table": table} for table in range(15)])
+    await end(ids[13], Failed(message="no rows"))
+
+    with pytest.raises(RunFailed, match=r"1 of 15 .*no rows \[table=13\]\. 14 others were cancelled"):
+        await etl.wait()
+
+
+async def test_a_failure_ends_a_submission_that_waits_for_places(deployment: str, api: Api) -> None:
+    etl = flow_submitter(deployment, on_failure="cancel", max_in_flight=1)
+    submitting = asyncio.create_task(three(etl))
+    while not etl.run_ids:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.01)
+    await end(etl.run_ids[0], Failed(message="no rows"))
+
+    with pytest.raises(RunFailed, match="no rows"):
+        await submitting
+    assert api.post("/flow_runs/count", flow_runs={"tags": {"all_": [etl.batch_tag]}}) == 1
+
+
+async def test_what_runs_in_sequence_is_checked_before_the_first(deployment: str, api: Api) -> None:
+    with pytest.raises(ConfigurationError, match="table"):
+        await trigger_multiple_subflows(deployment, [{"table": 1}, {"table": "x"}], sequential=True)
+    flow_name = deployment.partition("/")[0]
+    assert api.post("/flow_runs/count", flows={"name": {"any_": [flow_name]}}) == 0
+
+
+async def test_a_sequence_ends_with_the_first_that_fails(deployment: str, api: Api) -> None:
+    flow_name = deployment.partition("/")[0]
+    running = asyncio.create_task(
+        trigger_multiple_subflows(deployment, [{"table": 1}, {"table": 2}, {"table": 3}], sequential=True)
+    )
+    for state in (Completed(), Failed(message="no rows")):
+        while not (rows := await scheduled_of(flow_name)):  # noqa: ASYNC110 - the condition lies on the server
+            await asyncio.sleep(0.05)
+        await end(str(rows[0].id), state)
+    with pytest.raises(RunFailed, match="no rows"):
+        await running
+    assert api.post("/flow_runs/count", flows={"name": {"any_": [flow_name]}}) == 2
+
+
+async def scheduled_of(flow_name: str) -> list[FlowRun]:
+    async with get_client() as client:
+        return await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+            ),
+        )
+
+
+async def test_runs_that_end_again_come_once_for_each_end(deployment: str) -> None:
+    etl = flow_submitter(deployment)
+    for run_id in await three(etl):
+        await end(run_id, Failed())
+    await until_all_have_ended(etl)
+    await etl.retry_failed()
+    for run_id in etl.run_ids:
+        await end(run_id, Completed())
+    await etl.wait()
+
+    assert sorted([outcome.id async for outcome in etl.as_completed()]) == sorted(etl.run_ids)
 
 
 # --- time that is up -------------------------------------------------------------------------------------
@@ -441,6 +540,46 @@ async def test_a_run_that_runs_for_too_long_is_left_as_told(deployment: str) -> 
     assert (outcome.succeeded, outcome.state_type) == (False, None)
     assert "had not ended after 0.5 s; it was left Running" in outcome.message
     assert await state_of(slow) == "Running"
+
+
+async def test_a_run_that_was_left_counts_as_timed_out_when_it_runs_after_all(deployment: str) -> None:
+    etl = flow_submitter(deployment, start_timeout=0.5, on_timeout="leave")
+    late, other, _ = await three(etl)
+    for run_id in (other, etl.run_ids[2]):
+        await end(run_id, Running())
+    waiting = asyncio.create_task(etl.wait())
+    while late not in etl.results:  # noqa: ASYNC110 - the condition lies on the server
+        await asyncio.sleep(0.01)
+    await end(late, Running())
+    for run_id in (other, etl.run_ids[2]):
+        await end(run_id, Completed())
+
+    assert (await waiting)[late] == "TimedOut"
+
+
+async def test_pending_runs_that_are_overdue_are_ended_together_and_say_why(deployment: str) -> None:
+    etl = flow_submitter(deployment, start_timeout=0.5)
+    for run_id in await three(etl):
+        await end(run_id, Pending())
+    waiting = asyncio.create_task(etl.wait())
+    for run_id in etl.run_ids:
+        await until_in(run_id, "Cancelling")
+        await end(run_id, Cancelled())
+    await waiting
+    assert {outcome.message for outcome in etl.failed} == {"It had not started after 0.5 s."}
+
+
+async def test_time_that_is_up_is_told_though_the_server_is_away(
+    prefect_server: PrefectServer, deployment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(submission, "LAST_WAIT_SECONDS", 1.0)
+    async with through_proxy(prefect_server) as proxy:
+        etl = flow_submitter(deployment)
+        await three(etl)
+        proxy.judge = lambda request: "503"
+        with pytest.raises(RunsTimedOut, match="3 of 3"):
+            await etl.wait(timeout=1)
+    assert any(f"The runs may go on, tag {etl.batch_tag}" in message for message in caplog.messages)
 
 
 async def test_a_run_that_waits_does_not_use_up_the_time_to_run(deployment: str) -> None:

@@ -51,8 +51,7 @@ class RunOutcome:
     @property
     def label(self) -> str:
         """`run (id)`: the name that people see, and what tells it from another run of that name."""
-        short = self.id[:8]
-        return short if self.name == self.id else f"{self.name} ({short})"
+        return self.id if self.name == self.id else f"{self.name} ({self.id[:8]})"
 
     def ending(self, longest: int | None = None) -> str:
         """`Failed after 2 attempts: message`, on one line and without secrets; of the message so many characters."""

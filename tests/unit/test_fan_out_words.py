@@ -47,7 +47,7 @@ def test_an_end_is_told_with_name_attempts_and_reason(caplog: pytest.LogCaptureF
 
 def test_a_run_whose_name_is_not_known_is_told_by_its_id_once() -> None:
     nameless = str(uuid4())
-    assert outcome(id=nameless, name=nameless).describe("load") == f"load/{nameless[:8]}: Failed"
+    assert outcome(id=nameless, name=nameless).describe("load") == f"load/{nameless}: Failed"
 
 
 def test_causes_come_before_what_was_cancelled_because_of_them() -> None:

@@ -239,7 +239,7 @@ def require_fit(target: Target, items: Sequence[Mapping[str, Any]]) -> list[dict
 
 
 def _no_item(item: object) -> str:
-    shown = repr(masked("", item))
+    shown = masked_text(repr(masked("", item)))
     return f"{shown[:SHOWN_PARAMETERS]} is no mapping of parameters to their values, such as {{'table': 3}}"
 
 

@@ -192,6 +192,7 @@ def test_a_secret_within_a_value_is_not_shown(schema: dict[str, Any], value: obj
     [
         (["Bern"], "the flow: 'Bern' is no mapping of parameters to their values, such as {'table': 3}."),
         ([{"table": 1}, None], "the flow (2 items, counted from 0): item 1: None is no mapping"),
+        (["password=hunter2-and-more"], "'password=********' is no mapping"),
         ([{1: 2}], "1: a parameter's name is text"),
     ],
 )

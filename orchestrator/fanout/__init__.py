@@ -4,6 +4,7 @@ options    what a submission is told
 outcomes   what becomes of a run, in words
 parent     the run that submits: what makes a submission the same one when it is retried
 target     the deployment, and whether parameters fit it
+changes    who waits until something has changed, and what runs in the background meanwhile
 calls      the only door to the server for runs: one request each, and who waits for how long when it fails
 stream     the server's events about our runs
 creation   items → runs that exist, in bulk, each once
@@ -11,4 +12,6 @@ watch      runs → what became of them, by events and by a slow poll that finds
 ending     cancelling, and starting again
 hints      why runs wait
 progress   log lines and artifacts while runs end
+results    what the flows of runs have returned
+log        where the lines go
 """

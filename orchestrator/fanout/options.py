@@ -20,7 +20,13 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "on_timeout": ("cancel", "leave"),
     "on_exit": ("cancel", "leave"),
 }
-SECONDS = ("retry_delay", "timeout", "start_timeout", "cancel_grace", "crash_grace")
+SECONDS: Mapping[str, bool] = {  # whether None is allowed, for no limit
+    "retry_delay": False,
+    "timeout": True,
+    "start_timeout": True,
+    "cancel_grace": False,
+    "crash_grace": False,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +61,32 @@ class Options:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 yield f"{name}={value!r}: one of {', '.join(map(repr, choices))}"
-        for name in SECONDS:
-            if (seconds := getattr(self, name)) is not None and seconds < 0:
-                yield f"{name}={seconds!r}: seconds, not negative"
-        if self.max_in_flight is not None and self.max_in_flight < 1:
+        for name, may_be_none in SECONDS.items():
+            value = getattr(self, name)
+            if not (_is_number(value) and value >= 0) and not (value is None and may_be_none):
+                yield f"{name}={value!r}: seconds, not negative{', or None' if may_be_none else ''}"
+        if self.max_in_flight is not None and not _is_count(self.max_in_flight, 1):
             yield f"max_in_flight={self.max_in_flight!r}: at least 1, or None for no window"
-        if self.retries < 0:
+        if not _is_count(self.retries, 0):
             yield f"retries={self.retries!r}: how often a run is started again, at least 0"
         if not callable(self.idempotency) and self.idempotency not in ("adopt", "retry-failed", "none"):
             yield f"idempotency={self.idempotency!r}: 'adopt', 'retry-failed', 'none', or a function of the parameters"
+        yield from self._faults_of_runs()
+
+    def _faults_of_runs(self) -> Iterator[str]:
+        """Of what each run gets."""
+        if not isinstance(self.tags, tuple) or not all(isinstance(tag, str) and tag for tag in self.tags):
+            yield f"tags={self.tags!r}: texts"
+        if not isinstance(self.job_variables, Mapping):
+            yield "job_variables: a mapping of names to values"
+        if self.work_queue is not None and (not isinstance(self.work_queue, str) or not self.work_queue):
+            yield f"work_queue={self.work_queue!r}: a queue's name, or None for the deployment's own"
+
+
+def _is_number(value: object) -> bool:
+    """Whether it counts something: True and False do not, though they are numbers in Python."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

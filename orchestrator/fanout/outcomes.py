@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.errors import RunFailed
-from orchestrator.masking import masked
+from orchestrator.masking import masked, masked_text
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 """The state types that are ends. Everything else, Paused, Late and Cancelling included, is not."""
@@ -48,12 +48,28 @@ class RunOutcome:
         """Seconds from its start to its end; None where it has not both."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else None
 
+    @property
+    def label(self) -> str:
+        """`run (id)`: the name that people see, and what tells it from another run of that name."""
+        return self.id if self.name == self.id else f"{self.name} ({self.id[:8]})"
+
+    def ending(self, longest: int | None = None) -> str:
+        """`Failed after 2 attempts: message`, on one line and without secrets; of the message so many characters."""
+        attempts = f" after {self.attempts} attempts" if self.attempts > 1 else ""
+        message = masked_text(" ".join(self.message.split()))[:longest]
+        return f"{self.state_name}{attempts}{f': {message}' if message else ''}"
+
     def describe(self, flow_name: str) -> str:
-        """`flow/run (id): state: message [parameters]`, on one line."""
-        message = f": {' '.join(self.message.split())}" if self.message else ""
+        """`flow/run (id): state after 2 attempts: message [parameters]`, on one line."""
         given = ", ".join(f"{name}={masked(name, value)!r}" for name, value in self.parameters.items())
         shown = f" [{given[:SHOWN_PARAMETERS]}]" if given else ""
-        return f"{flow_name}/{self.name} ({self.id[:8]}): {self.state_name}{message}{shown}"
+        return f"{flow_name}/{self.label}: {self.ending()}{shown}"
+
+
+def failures_first(outcomes: Iterable[RunOutcome]) -> list[RunOutcome]:
+    """In the order in which people look for a cause: what went wrong, what was cancelled, perhaps because of it, and
+    what completed."""
+    return sorted(outcomes, key=lambda outcome: (outcome.succeeded, outcome.state_type == "CANCELLED"))
 
 
 def summary(outcomes: Iterable[RunOutcome]) -> str:

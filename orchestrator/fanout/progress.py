@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,14 +16,15 @@ from prefect.artifacts import (
 )
 
 from orchestrator.fanout.log import logger
-from orchestrator.fanout.outcomes import RunOutcome, summary
+from orchestrator.fanout.outcomes import RunOutcome, failures_first, summary
 from orchestrator.fanout.watch import Watch
-from orchestrator.masking import masked
+from orchestrator.masking import masked, masked_text
 
 FIRST_SECONDS, LONGEST_SECONDS, GROWTH = 5.0, 60.0, 2.0  # between two lines: each costs two requests
 LINES = 50  # runs whose ends get a line each; of more than that only as many failures do
 ROWS = 500  # of the table
 SHOWN = 80  # characters of a value in the table
+REASON = 200  # characters of why a run has failed, in its line
 
 
 class EndLines:
@@ -40,10 +42,11 @@ class EndLines:
         self._failed += not outcome.succeeded
         if self._total() > LINES and (outcome.succeeded or self._failed > LINES):
             return
-        sign = "✅" if outcome.succeeded else "❌"
         text = "%s [%s] Run %s finished with state: %s"
-        line = logger().info if outcome.succeeded else logger().error
-        line(text, sign, self._path, outcome.id[:8], outcome.state_name)
+        if outcome.succeeded:
+            logger().info(text, "✅", self._path, outcome.label, outcome.state_name)
+        else:
+            logger().error(text, "❌", self._path, outcome.label, outcome.ending(REASON))
 
 
 class Progress:
@@ -60,7 +63,9 @@ class Progress:
         self._path, self._watch, self._waiting = path, watch, waiting
         self._with_artifact = with_artifact
         self._artifact: UUID | None = None
+        self._has_complained = False  # that an artifact could not be written
         self._began, self._ended_before = time.monotonic(), self._ended
+        self._ended_at_line = self._ended
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -68,19 +73,17 @@ class Progress:
         while True:
             await anyio.sleep(seconds)
             words = self.words()
-            if words != said and self._watch.pending:
+            if words != said and self._watch.pending and (self._ended or self._running):
                 logger().info("[%s] %s", self._path, words)
-                await self._show()
-                said = words
+                said, self._ended_at_line = words, self._ended
+                await self._try_to(self._show)
             seconds = min(seconds * GROWTH, LONGEST_SECONDS)
 
     def words(self) -> str:
         """`120/1000 ended, 2 failed, 40 running; about 3 min to go`."""
         failed = sum(not outcome.succeeded for outcome in self._watch.outcomes)
-        heard = sum(self._watch.tracks[id_].state_type == "RUNNING" for id_ in self._watch.pending)
-        polled = sum(count for (state_type, _), count in self._watch.counts.items() if state_type == "RUNNING")
-        running = heard if self._watch.is_live else polled
-        counts = [f"{self._ended}/{self._total} ended", f"{failed} failed" if failed else "", f"{running} running"]
+        ended, running = f"{self._ended}/{self._total} ended", f"{self._running} running"
+        counts = [ended, f"{failed} failed" if failed else "", running]
         return ", ".join(filter(None, counts)) + self._rest()
 
     @property
@@ -91,17 +94,33 @@ class Progress:
     def _total(self) -> int:
         return len(self._watch.tracks) + self._waiting()
 
+    @property
+    def _running(self) -> int:
+        if self._watch.is_live:
+            return sum(self._watch.tracks[id_].state_type == "RUNNING" for id_ in self._watch.pending)
+        return sum(count for (state_type, _), count in self._watch.counts.items() if state_type == "RUNNING")
+
     def _rest(self) -> str:
+        """What the pace so far lets expect; nothing where none has ended since the last line, or none runs."""
         done = self._ended - self._ended_before
-        if done == 0:
+        if done <= 0 or self._ended <= self._ended_at_line or not self._running:
             return ""
         seconds = (time.monotonic() - self._began) / done * (self._total - self._ended)
         return f"; about {_duration(seconds)} to go"
 
-    async def _show(self) -> None:
-        """The progress artifact of the parent."""
+    async def _try_to(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write an artifact. Where that fails, whatever the reason, the runs are followed as before."""
         if not self._with_artifact:
             return
+        try:
+            await write()
+        except Exception as error:  # an artifact is never worth the parent's life
+            line = logger().debug if self._has_complained else logger().warning
+            line("[%s] An artifact could not be written: %s", self._path, str(error) or type(error).__name__)
+            self._has_complained = True
+
+    async def _show(self) -> None:
+        """The progress artifact of the parent."""
         percent = 100 * self._ended / max(1, self._total)
         if self._artifact is None:
             description = f"Runs of {self._path} that have ended"
@@ -111,20 +130,23 @@ class Progress:
 
     async def finish(self, outcomes: Sequence[RunOutcome]) -> None:
         """The table of what became of the runs, failures first, and the progress artifact at its end."""
-        if not self._with_artifact:
-            return
         if self._artifact is not None:
-            await self._show()
-        await acreate_table_artifact(_table(outcomes), key=_key(self._path), description=_title(self._path, outcomes))
+            await self._try_to(self._show)
+        await self._try_to(partial(self._write_table, outcomes))
+
+    async def _write_table(self, outcomes: Sequence[RunOutcome]) -> None:
+        title = _title(self._path, self._watch.tag, outcomes)
+        await acreate_table_artifact(_table(outcomes), key=_key(self._path), description=title)
 
 
-def _title(path: str, outcomes: Sequence[RunOutcome]) -> str:
+def _title(path: str, tag: str | None, outcomes: Sequence[RunOutcome]) -> str:
     left_out = f" Only {ROWS} of them are shown, failures first." if len(outcomes) > ROWS else ""
-    return f"**{path}**: {summary(outcomes)}.{left_out}"
+    found_by = f" All runs carry the tag `{tag}`." if tag else ""
+    return f"**{path}**: {summary(outcomes)}.{left_out}{found_by}"
 
 
 def _table(outcomes: Sequence[RunOutcome]) -> list[dict[str, Any]]:
-    rows = sorted(outcomes, key=lambda outcome: outcome.succeeded)[:ROWS]
+    rows = failures_first(outcomes)[:ROWS]
     return [
         {
             "run": f"[{outcome.name}](../../runs/flow-run/{outcome.id})",
@@ -134,7 +156,7 @@ def _table(outcomes: Sequence[RunOutcome]) -> list[dict[str, Any]]:
             ),
             "seconds": "" if outcome.duration is None else f"{outcome.duration:.1f}",
             "attempts": outcome.attempts,
-            "message": _short(" ".join(outcome.message.split())),
+            "message": _short(masked_text(" ".join(outcome.message.split()))),
         }
         for outcome in rows
     ]

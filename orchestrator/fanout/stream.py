@@ -8,6 +8,7 @@ resources of an event (the filter `related` is ignored for live events), or by t
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from orchestrator.fanout.outcomes import ENDED
 
 RUN = "prefect.flow-run."
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts to connect
+STEADY_SECONDS = 10.0  # a stream that lived so long, or told something, is tried again soon when it ends
 MOST_IDS = 500  # of a filter: the server goes through them for every event of its own
 
 logger = logging.getLogger(__name__)
@@ -53,16 +55,18 @@ async def follow(selection: Selection, on_event: Callable[[RunEvent], None], on_
         return
     pause = FIRST_PAUSE
     while True:
+        began = time.monotonic()
         try:
             async with get_events_subscriber(filter=_filter(selection), reconnection_attempts=0) as subscriber:
                 on_live(True)
-                pause = FIRST_PAUSE
                 async for event in subscriber:
+                    pause = FIRST_PAUSE
                     with suppress(KeyError, ValueError):  # an event of another version of Prefect: the poll finds it
                         on_event(_run_event(event))
         except Exception as error:  # whatever it is, the poll goes on without the stream
             logger.debug("The event stream ended: %s", error)
         on_live(False)
+        pause = FIRST_PAUSE if time.monotonic() - began >= STEADY_SECONDS else pause
         await anyio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 

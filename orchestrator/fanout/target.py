@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -13,11 +14,12 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from orchestrator.errors import ConfigurationError, ServerError
 from orchestrator.fanout.calls import Calls
-from orchestrator.fanout.outcomes import NAMED_FAILURES
+from orchestrator.fanout.outcomes import NAMED_FAILURES, SHOWN_PARAMETERS
 from orchestrator.fanout.parent import Parent
 from orchestrator.faults import did_you_mean
-from orchestrator.masking import masked
+from orchestrator.masking import masked, masked_text
 from orchestrator.model import Owner
+from orchestrator.server import PAGE
 
 Row = Mapping[str, Any]
 PLACEHOLDER = "__prefect_kind"  # the server fills in such a value: a workspace variable, Jinja, JSON
@@ -36,7 +38,6 @@ class Target:
     defaults: Mapping[str, Any]  # the deployment's own parameters
     work_pool: str | None
     work_queue: str | None
-    is_paused: bool
     concurrency_limit: int | None
 
     @property
@@ -53,12 +54,24 @@ async def find_target(calls: Calls, path: str, parent: Parent | None) -> Target:
         parent: whose sibling.
 
     Raises:
+        ConfigurationError: the path is none.
         ServerError: there is none, or several fit.
     """
-    flow_name, slash, name = path.partition("/")
+    flow_name, slash, name = _parts(path)
     if slash:
         return _target(await _by_name(calls, flow_name, name), flow_name)
     return _target(await _sibling(calls, flow_name, parent), flow_name)
+
+
+def _parts(path: str) -> tuple[str, str, str]:
+    flow_name, slash, name = path.partition("/") if isinstance(path, str) else ("", "", "")
+    if not flow_name.strip() or (slash and not name.strip()):
+        raise ConfigurationError(
+            f"{path!r} names no deployment.",
+            location="flow_submitter",
+            remedy="Write `flow/deployment`, or a flow's name alone for the sibling of the running deployment.",
+        )
+    return flow_name, slash, name
 
 
 async def read_target(calls: Calls, deployment_id: str) -> Target | None:
@@ -68,12 +81,67 @@ async def read_target(calls: Calls, deployment_id: str) -> Target | None:
     return _target(row, flow["name"]) if flow else None
 
 
+async def require_queue(calls: Calls, target: Target, name: str | None) -> Target:
+    """The deployment as it is with its runs in another queue; None means its own. The server would make a new queue for
+    any name, from which no worker may take runs.
+
+    Raises:
+        ConfigurationError: its pool has no such queue.
+        ServerError: the server does not answer, or refuses.
+    """
+    if name is None:
+        return target
+    if target.work_pool is None:
+        raise _no_queue(target, name, "The deployment has no work pool, so there are no queues.", [])
+    pool = f"/work_pools/{quote(target.work_pool, safe='')}/queues"
+    if await calls.find("GET", f"{pool}/{quote(name, safe='')}") is None:
+        names = sorted(row["name"] for row in await calls.read_all(f"{pool}/filter", {}))
+        raise _no_queue(target, name, f"Work pool {target.work_pool!r} has no queue {name!r}.", names)
+    return replace(target, work_queue=name)
+
+
+def _no_queue(target: Target, name: str, what: str, names: Sequence[str]) -> ConfigurationError:
+    there = f"It has {', '.join(names)}." if names else ""
+    return ConfigurationError(
+        f"{what} {did_you_mean(name, names)}No run was created.", location=target.path, remedy=there
+    )
+
+
 async def _by_name(calls: Calls, flow_name: str, name: str) -> Mapping[str, Any]:
     route = f"/deployments/name/{quote(flow_name, safe='')}/{quote(name, safe='')}"
-    row: Row | None = await calls.find("GET", route) if flow_name and name else None
-    if row is None:
-        raise missing(f"{flow_name}/{name}", "The server has no such deployment.")
-    return row
+    row: Row | None = await calls.find("GET", route)
+    if row is not None:
+        return row
+    path, paths = f"{flow_name}/{name}", await _paths(calls, [flow_name])
+    if not paths:
+        raise await _no_deployment(calls, path)
+    near = did_you_mean(path, paths)
+    raise missing(path, f"The server has no such deployment. {near}The flow has {', '.join(paths[:NAMED_FAILURES])}.")
+
+
+async def _no_deployment(calls: Calls, path: str) -> ServerError:
+    """The flow of a path has none: there is no such flow, or it was never deployed."""
+    flow_name = path.partition("/")[0]
+    if await calls.find("GET", f"/flows/name/{quote(flow_name, safe='')}") is not None:
+        return missing(path, f"The server has no such deployment: the flow {flow_name!r} has no deployment.")
+    near = did_you_mean(path, await _near(calls, path))
+    return missing(path, f"The server has no such deployment: there is no flow {flow_name!r}. {near}".rstrip())
+
+
+async def _near(calls: Calls, path: str) -> list[str]:
+    """What may have been meant, of the flows that were changed last, written as the path is."""
+    flow_name, slash, _ = path.partition("/")
+    flows = await calls.request("POST", "/flows/filter", {"limit": PAGE, "sort": "UPDATED_DESC"})
+    names = difflib.get_close_matches(flow_name, [row["name"] for row in flows])
+    return await _paths(calls, names) if slash and names else names
+
+
+async def _paths(calls: Calls, flow_names: Sequence[str]) -> list[str]:
+    """The deployments of some flows, a page of them at most."""
+    flows = {"flows": {"name": {"any_": list(flow_names)}}, "limit": PAGE}
+    names = {row["id"]: row["name"] for row in await calls.request("POST", "/flows/filter", flows)}
+    rows = await calls.request("POST", "/deployments/filter", flows)
+    return sorted(f"{names[row['flow_id']]}/{row['name']}" for row in rows if row["flow_id"] in names)
 
 
 async def _sibling(calls: Calls, flow_name: str, parent: Parent | None) -> Mapping[str, Any]:
@@ -94,7 +162,7 @@ async def _sibling(calls: Calls, flow_name: str, parent: Parent | None) -> Mappi
         owner = _owner(running)
         where = f"{owner.project}, {owner.environment}" if owner else "the environment of the running one"
         raise missing(flow_name, f"The flow has no deployment in {where}; it has {names}.")
-    raise missing(flow_name, "The flow has no deployment.")
+    raise await _no_deployment(calls, flow_name)
 
 
 def _like(running: Row, rows: Sequence[Row]) -> Sequence[Row]:
@@ -139,7 +207,6 @@ def _target(row: Mapping[str, Any], flow_name: str) -> Target:
         defaults=row["parameters"] or {},
         work_pool=row["work_pool_name"],
         work_queue=row["work_queue_name"],
-        is_paused=bool(row["paused"]),
         concurrency_limit=limit.get("limit"),
     )
 
@@ -162,13 +229,18 @@ def require_fit(target: Target, items: Sequence[Mapping[str, Any]]) -> list[dict
     faults: list[str] = []
     check = _Check(target)
     for number, item in enumerate(items):
-        values, found = _plain(item)
+        values, found = _plain(item) if isinstance(item, Mapping) else ({}, [_no_item(item)])
         found = found or list(check.faults(values))
         faults += [f"item {number}: {fault}" if len(items) > 1 else fault for fault in found]
         plain.append(values)
     if faults:
-        raise _unfit(target, faults)
+        raise _unfit(target, faults, len(items))
     return plain
+
+
+def _no_item(item: object) -> str:
+    shown = masked_text(repr(masked("", item)))
+    return f"{shown[:SHOWN_PARAMETERS]} is no mapping of parameters to their values, such as {{'table': 3}}"
 
 
 def _plain(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -177,6 +249,9 @@ def _plain(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     plain: dict[str, Any] = {}
     faults: list[str] = []
     for name, value in item.items():
+        if not isinstance(name, str):
+            faults.append(f"{name!r}: a parameter's name is text")
+            continue
         try:
             plain[name] = to_jsonable_python(_in_order(value))
             json.dumps(plain[name], ensure_ascii=False, allow_nan=False).encode()
@@ -194,10 +269,11 @@ def _in_order(value: Any) -> Any:
     return sorted(map(_in_order, value), key=repr) if isinstance(value, set | frozenset) else value
 
 
-def _unfit(target: Target, faults: Sequence[str]) -> ConfigurationError:
+def _unfit(target: Target, faults: Sequence[str], count: int) -> ConfigurationError:
+    of = f" ({count} items, counted from 0)" if count > 1 else ""
     more = f"; and {len(faults) - NAMED_FAILURES} more" if len(faults) > NAMED_FAILURES else ""
     return ConfigurationError(
-        f"Parameters do not fit the flow: {'; '.join(faults[:NAMED_FAILURES])}{more}. No run was created.",
+        f"Parameters do not fit the flow{of}: {'; '.join(faults[:NAMED_FAILURES])}{more}. No run was created.",
         location=target.path,
         remedy=f"Parameters: {', '.join(target.schema.get('properties', {})) or 'none'}.",
     )
@@ -236,7 +312,7 @@ class _Check:
         for error in self._misfits(values):
             place = ".".join(map(str, error.absolute_path))
             if not place or error.absolute_path[0] not in filled:
-                yield f"{place}: {_reason(place, error)}" if place else _reason(place, error)
+                yield f"{place}: {_reason(error)}" if place else _reason(error)
 
     def _misfits(self, values: Mapping[str, Any]) -> list[Any]:
         try:
@@ -252,9 +328,13 @@ def _is_filled_in(value: Any) -> bool:
     return isinstance(value, list) and any(map(_is_filled_in, value))
 
 
-def _reason(place: str, error: Any) -> str:
+def _reason(error: Any) -> str:
     """Of a value that may be one of several things, why it is none of them. A secret is not shown."""
     parts: Iterable[Any] = error.context or (error,)
-    text = " and ".join(dict.fromkeys(part.message for part in parts))
-    shown = masked(place, error.instance)
-    return text if shown == error.instance else text.replace(repr(error.instance), repr(shown))
+    return " and ".join(dict.fromkeys(map(_shown, parts)))
+
+
+def _shown(part: Any) -> str:
+    """A message with the value that it is about as it may be shown: a part may lie deeper than what it is a part of."""
+    place, value = ".".join(map(str, part.absolute_path)), part.instance
+    return masked_text(part.message.replace(repr(value), repr(masked(place, value))))

@@ -850,7 +850,7 @@ async def test_siblings_that_may_both_be_meant_are_named(api: Api, shop: Shop) -
 async def test_outside_of_a_run_a_flows_only_deployment_is_meant(deployment: str, server: Server) -> None:
     await trigger_subflow(deployment.partition("/")[0], {"table": 1})
     assert server.tables(deployment) == [1]
-    with pytest.raises(ServerError, match="The flow has no deployment"):
+    with pytest.raises(ServerError, match="there is no flow 'no-flow-"):
         await trigger_subflow(unique("no-flow"))
 
 

@@ -766,8 +766,8 @@ async def test_a_paused_pool_is_told_at_once(pooled: str, caplog: pytest.LogCapt
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (Paused(timeout_seconds=600), "1 runs are Paused: somebody, or the flow itself, has paused them"),
-        (AwaitingRetry(scheduled_time=datetime.now(UTC)), "1 runs are AwaitingRetry: they have failed and wait"),
+        (Paused(timeout_seconds=600), "1 run is Paused: somebody, or the flow itself, has paused"),
+        (AwaitingRetry(scheduled_time=datetime.now(UTC)), "1 run is AwaitingRetry: waiting for the next attempt"),
         (Scheduled(name="AwaitingConcurrencySlot"), "the deployment's concurrency limit lets no more run"),
     ],
 )

@@ -145,7 +145,8 @@ async def test_wait_tells_what_became_of_each_run(deployment: str, caplog: pytes
     assert list(results.values()) == ["Completed", "NoChanges", "TimedOut", "Crashed", "Cancelled"]
     assert etl.results == results
     assert "Summary → 2/5 succeeded, 3 failed" in caplog.messages
-    assert f"❌ [{deployment}] Run {etl.run_ids[2][:8]} finished with state: TimedOut" in caplog.messages
+    third = etl.outcomes[etl.run_ids[2]]
+    assert f"❌ [{deployment}] Run {third.name} ({third.id[:8]}) finished with state: TimedOut" in caplog.messages
 
 
 async def test_wait_may_be_called_again_after_more_submits(deployment: str, caplog: pytest.LogCaptureFixture) -> None:

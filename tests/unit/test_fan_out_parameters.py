@@ -34,7 +34,6 @@ def target(properties: Mapping[str, Any] | None = None, required: tuple[str, ...
         "defaults": {},
         "work_pool": None,
         "work_queue": None,
-        "is_paused": False,
         "concurrency_limit": None,
     }
     return Target(**{**values, **fields})
@@ -53,6 +52,17 @@ def target(properties: Mapping[str, Any] | None = None, required: tuple[str, ...
         ({"timeout": -1}, "timeout=-1: seconds, not negative"),
         ({"max_in_flight": 0}, "max_in_flight=0: at least 1"),
         ({"retries": -2}, "retries=-2: how often a run is started again, at least 0"),
+        ({"timeout": "10"}, "timeout='10': seconds, not negative, or None"),
+        ({"start_timeout": True}, "start_timeout=True: seconds"),
+        ({"timeout": float("nan")}, "timeout=nan: seconds"),
+        ({"retry_delay": None}, "retry_delay=None: seconds, not negative."),
+        ({"max_in_flight": 2.5}, "max_in_flight=2.5: at least 1"),
+        ({"max_in_flight": True}, "max_in_flight=True: at least 1"),
+        ({"retries": "x"}, "retries='x': how often"),
+        ({"retries": None}, "retries=None: how often"),
+        ({"tags": (1, "a")}, "tags=(1, 'a'): texts"),
+        ({"job_variables": ["a"]}, "job_variables: a mapping"),
+        ({"work_queue": ""}, "work_queue='': a queue's name"),
         ({"idempotency": "always"}, "idempotency='always': 'adopt', 'retry-failed', 'none', or a function"),
     ],
 )
@@ -64,8 +74,8 @@ def test_an_option_that_cannot_be_meant_is_told(options: dict[str, Any], words: 
 
 
 def test_all_faults_of_options_are_told_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"retry_delay=-1.*max_in_flight=0.*retries=-1"):
-        Options(retry_delay=-1, max_in_flight=0, retries=-1)
+    with pytest.raises(ConfigurationError, match=r"retry_delay='x'.*max_in_flight=0.*retries=-1.*work_queue=1"):
+        Options(retry_delay="x", max_in_flight=0, retries=-1, work_queue=1)  # type: ignore[arg-type]
 
 
 # --- columns ---------------------------------------------------------------------------------------------
@@ -152,6 +162,43 @@ DAY = {"type": "string", "format": "date-time"}
 def test_what_does_not_fit_is_told(properties: dict[str, Any], item: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError) as failure:
         require_fit(target(properties, ("table",)), [item])
+
+    assert words in str(failure.value)
+
+
+CONNECTION = {"type": "object", "properties": {"password": {"type": "integer"}}}
+MAYBE = {"anyOf": [CONNECTION, {"type": "null"}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (MAYBE, {"password": "hunter2"}),
+        ({"anyOf": [MAYBE, {"type": "array"}]}, {"password": "hunter2"}),
+        ({"anyOf": [{"type": "object", "properties": {"inner": MAYBE}}]}, {"inner": {"password": "hunter2"}}),
+        ({"type": "array", "items": MAYBE}, [{"password": "hunter2"}]),
+        ({"type": "integer"}, {"password": "hunter2"}),
+    ],
+)
+def test_a_secret_within_a_value_is_not_shown(schema: dict[str, Any], value: object) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        require_fit(target({"conn": schema}), [{"conn": value}])
+
+    assert "hunter2" not in str(failure.value) and "********" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (["Bern"], "the flow: 'Bern' is no mapping of parameters to their values, such as {'table': 3}."),
+        ([{"table": 1}, None], "the flow (2 items, counted from 0): item 1: None is no mapping"),
+        (["password=hunter2-and-more"], "'password=********' is no mapping"),
+        ([{1: 2}], "1: a parameter's name is text"),
+    ],
+)
+def test_an_item_that_is_none_is_told(items: list[Any], words: str) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        require_fit(target(TABLE), items)
 
     assert words in str(failure.value)
 

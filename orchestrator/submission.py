@@ -36,11 +36,11 @@ from orchestrator.fanout.ending import PENDING_SECONDS, cancel_runs
 from orchestrator.fanout.hints import Hints
 from orchestrator.fanout.log import logger
 from orchestrator.fanout.options import Idempotency, Link, OnFailure, Options, Rest
-from orchestrator.fanout.outcomes import NAMED_FAILURES, RunOutcome, run_failed, summary
+from orchestrator.fanout.outcomes import NAMED_FAILURES, RunOutcome, failures_first, run_failed, summary
 from orchestrator.fanout.parent import Keys, Parent, current_parent, parent_tag
 from orchestrator.fanout.progress import EndLines, Progress
 from orchestrator.fanout.results import StateNames, read_values
-from orchestrator.fanout.target import find_target, read_target, require_fit
+from orchestrator.fanout.target import find_target, read_target, require_fit, require_queue
 from orchestrator.fanout.watch import Track, Watch
 from orchestrator.interruption import undisturbed
 from orchestrator.runs import ui_url
@@ -72,6 +72,7 @@ class FlowSubmission:
         self._batch: Batch | None = None
         self._keys: Keys | None = None
         self._created, self._ended = Changes(), Changes()
+        self._hinted: set[str] = set()  # what was said of runs that wait
         self._submitters = 0  # calls that are creating runs
         self._in_order: list[str] = []  # of ending
         self._lines = EndLines(deployment_path, lambda: len(self.run_ids))
@@ -218,7 +219,8 @@ class FlowSubmission:
             await self._feeder.run(calls, self._batch)
 
     async def _prepared(self, calls: Calls, parent: Parent | None) -> Batch:
-        options, target = self._options, await find_target(calls, self.deployment_path, parent)
+        options, found = self._options, await find_target(calls, self.deployment_path, parent)
+        target = await require_queue(calls, found, options.work_queue)
         item_key = options.idempotency if callable(options.idempotency) else None
         self._keys = Keys(parent, self._site, item_key=item_key, are_new=options.idempotency == "none")
         tag = self._keys.batch_tag(target.flow_name, target.id)
@@ -326,7 +328,7 @@ class FlowSubmission:
 
     def _described_failures(self) -> list[str]:
         flow_name = self.deployment_path.partition("/")[0]
-        return [outcome.describe(flow_name) for outcome in self.failed]
+        return [outcome.describe(flow_name) for outcome in failures_first(self.failed)]
 
     def _is_over(self) -> bool:
         if self._is_to_stop():
@@ -374,7 +376,7 @@ class FlowSubmission:
         batch = self._batch
         self._progress = self._progress or self._new_progress(batch)
         async with open_calls(math.inf) as calls:
-            hints = Hints(calls.with_patience(0.0), [batch.target], lambda: self._watch.counts)
+            hints = Hints(calls.with_patience(0.0), [batch.target], lambda: self._watch.counts, self._hinted)
             await beside(partial(self._watch.run, calls), [self._progress.run, hints.run])
 
     def _new_progress(self, batch: Batch) -> Progress:
@@ -626,7 +628,7 @@ async def wait_for_flow_runs(
     async with watching.needed():
         await watching.until(lambda: watch.is_settled)
     outcomes = {outcome.id: outcome for outcome in watch.outcomes}
-    failures = [outcome for outcome in outcomes.values() if not outcome.succeeded]
+    failures = failures_first(outcome for outcome in outcomes.values() if not outcome.succeeded)
     if failures and raise_on_failure:
         names = await _flow_names([outcome.id for outcome in failures])
         raise run_failed([each.describe(names.get(each.id, "unknown flow")) for each in failures], total=len(ids))

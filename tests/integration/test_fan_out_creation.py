@@ -211,6 +211,7 @@ async def test_columns_become_rows_in_their_order(deployment: str, server: Serve
 
 async def test_tags_queue_and_job_variables_reach_the_runs(api: Api, deploy: Deploy, server: Server) -> None:
     pool = api.ensure_pool(unique("pool"))
+    api.post(f"/work_pools/{pool}/queues", name="urgent")
     path = deploy(work_pool_name=pool, tags=["of-the-deployment"], job_variables={"env": {"A": "1"}})
     etl = flow_submitter(path, tags=["nightly"], work_queue="urgent", job_variables={"env": {"B": "2"}})
     await etl.submit(table=1)

@@ -28,7 +28,7 @@ from orchestrator.submission import (
 )
 
 from .conftest import PrefectServer, free_port
-from .proxy import Fault, Proxy, proxy_to
+from .proxy import Fault, Proxy, always, proxy_to
 
 QUICK = 0.05  # seconds between polls: what is tested does not depend on it
 SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
@@ -60,6 +60,7 @@ async def read(run_id: str) -> FlowRun:
 async def through_proxy(server: PrefectServer) -> AsyncIterator[Proxy]:
     """What is asked in the block goes through a proxy that has no event stream."""
     async with proxy_to(server.api_url) as proxy:
+        proxy.judge = always("hang up", when=lambda request: request.path.endswith("/events/out"))
         with temporary_settings({PREFECT_API_URL: proxy.api_url}):
             yield proxy
 

@@ -12,7 +12,7 @@ from tests.soak.fan_out.faults import FAULTS
 from tests.soak.fan_out.rounds import fanning_out
 
 SEED = 3
-MOST_ITEMS = 12
+MOST_ITEMS = 6
 
 
 async def test_every_run_is_accounted_for_exactly_once(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ OURS: dict[str, set[str]] = {
     "fanout.parent": {"fanout.options"},
     "fanout.calls": {"fanout.log", "fanout.outcomes", "server"},
     "fanout.stream": {"fanout.calls", "fanout.outcomes"},
-    "fanout.target": {"fanout.calls", "fanout.outcomes", "fanout.parent", "faults", "masking"},
+    "fanout.target": {"fanout.calls", "fanout.outcomes", "fanout.parent", "faults", "masking", "server"},
     "fanout.ending": {"fanout.calls", "fanout.log"},
     "fanout.creation": {
         "fanout.calls",

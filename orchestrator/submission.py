@@ -37,6 +37,7 @@ from orchestrator.fanout.hints import Hints
 from orchestrator.fanout.log import logger
 from orchestrator.fanout.options import Idempotency, Link, OnFailure, Options, Rest
 from orchestrator.fanout.outcomes import NAMED_FAILURES, RunOutcome, failures_first, run_failed, summary
+from orchestrator.fanout.outer import with_outer_runs
 from orchestrator.fanout.parent import Keys, Parent, current_parent, parent_tag
 from orchestrator.fanout.progress import EndLines, Progress
 from orchestrator.fanout.results import StateNames, read_values
@@ -219,6 +220,7 @@ class FlowSubmission:
             await self._feeder.run(calls, self._batch)
 
     async def _prepared(self, calls: Calls, parent: Parent | None) -> Batch:
+        parent = await with_outer_runs(calls, parent) if parent else None
         options, found = self._options, await find_target(calls, self.deployment_path, parent)
         target = await require_queue(calls, found, options.work_queue)
         item_key = options.idempotency if callable(options.idempotency) else None
@@ -232,7 +234,7 @@ class FlowSubmission:
             parent=parent,
             options=options,
             may_exist=self._keys.may_exist,
-            tags=(tag, *((parent.tag,) if parent else ()), *options.tags),
+            tags=(tag, *(parent.tags if parent else ()), *options.tags),
         )
 
     def _follow_up(self, item: Item) -> None:

@@ -34,17 +34,20 @@ class Parent:
 
     flow_run_id: UUID
     deployment_id: UUID | None
+    called_by: UUID | None  # the task run that stands for it in the flow run that has called it, in the same process
     task_run_id: UUID | None
+    address: str  # of the flow run: the same in the next attempt of the one that it is part of
     place: str
     is_repeated: bool  # an earlier attempt may have submitted already
     labels: Mapping[str, str]
     attempt: FlowRunContext | TaskRunContext
     context: FlowRunContext | TaskRunContext
+    outer: tuple[str, ...] = ()  # ids of the flow runs that it is part of, the innermost first
 
     @property
-    def tag(self) -> str:
+    def tags(self) -> tuple[str, ...]:
         """What all runs carry that this one has submitted: hooks find them by it, in another process."""
-        return parent_tag(self.flow_run_id)
+        return tuple(parent_tag(run_id) for run_id in (self.flow_run_id, *self.outer))
 
 
 def parent_tag(flow_run_id: UUID | str) -> str:
@@ -67,6 +70,8 @@ def current_parent() -> Parent | None:
     return Parent(
         flow_run_id=flow_run_id,
         deployment_id=flow_run.deployment_id if flow_run else None,
+        called_by=flow_run.parent_task_run_id if flow_run and flow_run.deployment_id is None else None,
+        address=str(flow_run_id),
         task_run_id=task.task_run.id if task else None,
         place=_place(task, is_among_others),
         is_repeated=_has_begun_before(flow_run) or (task is not None and task.task_run.run_count > 1),
@@ -142,7 +147,7 @@ class Keys:
 
     @property
     def _place(self) -> str:
-        return f"{self._parent.flow_run_id}:{self._parent.place}" if self._parent else ""
+        return f"{self._parent.address}:{self._parent.place}" if self._parent else ""
 
     def _own_key(self, deployment_id: str, key: str) -> str:
         digest = _digest(self._site if self._parent else "", deployment_id, key, self._place)

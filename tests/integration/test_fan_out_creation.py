@@ -30,7 +30,7 @@ from pydantic import BaseModel
 from orchestrator.errors import ConfigurationError, OrchestratorError, ServerError
 from orchestrator.fanout import creation
 from orchestrator.fanout.calls import open_calls
-from orchestrator.fanout.parent import current_parent
+from orchestrator.fanout.parent import current_parent, parent_tag
 from orchestrator.fanout.target import find_target
 from orchestrator.submission import FlowSubmission, flow_submitter, trigger_multiple_subflows, trigger_subflow
 
@@ -484,13 +484,14 @@ async def test_links_that_fail_are_made_once(
 async def test_a_server_that_stays_away_leaves_nothing_in_the_queue(
     prefect_server: PrefectServer, deployment: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.fanout.calls.PATIENCE", 0.0)
     etl = flow_submitter(deployment)
     async with proxied(prefect_server) as proxy:
         await etl.submit_many([])
         proxy.judge = lambda request: "hang up" if is_create(request) else None
-        with pytest.raises(ServerError, match=r"150 of 150 runs were not created, 0 were: .*does not answer"):
-            await etl.submit_many([{"table": table} for table in range(150)])
+        with monkeypatch.context() as impatient:
+            impatient.setattr("orchestrator.fanout.calls.PATIENCE", 0.0)
+            with pytest.raises(ServerError, match=r"150 of 150 runs were not created, 0 were: .*does not answer"):
+                await etl.submit_many([{"table": table} for table in range(150)])
         proxy.judge = lambda request: None
         await etl.submit(table=1000)
 
@@ -630,7 +631,6 @@ async def test_lone_submits_of_the_second_attempt_keep_their_own_links(deploymen
 
     run_ids = await parent()
     assert server.children_in_graph(attempts[0]) == sorted(run_ids)
-    assert len(server.task_runs(attempts[0])) == 2
 
 
 # --- tasks that submit -----------------------------------------------------------------------------------
@@ -706,6 +706,51 @@ async def test_runs_of_a_task_are_linked_to_its_flow(deployment: str, server: Se
 
     parent_id, run_ids = await parent()
     assert server.children_in_graph(parent_id) == sorted(run_ids)
+
+
+# --- flows that a flow calls ------------------------------------------------------------------------------
+
+
+async def test_flows_in_a_flow_find_their_runs_in_its_next_attempt(deployment: str, server: Server) -> None:
+    attempts: list[list[list[str]]] = []
+
+    @flow
+    async def innermost() -> list[str]:
+        return await gathered(flow_submitter(deployment), [1, 2])
+
+    @flow
+    async def inner(table: int) -> list[str]:
+        return [*await gathered(flow_submitter(deployment), [table, 1]), *await innermost()]
+
+    @flow(retries=1)
+    async def outer() -> None:
+        attempts.append([await inner(1), await inner(1), await inner(3)])
+        if len(attempts) == 1:
+            raise ValueError("the first attempt fails")
+
+    await outer()
+    assert attempts[0] == attempts[1]
+    assert server.tables(deployment) == sorted([1, 1, 1, 2] * 2 + [3, 1, 1, 2])
+
+
+async def test_runs_of_a_flow_in_a_flow_carry_the_tags_of_both(deployment: str, server: Server) -> None:
+    @flow
+    async def inner() -> UUID:
+        await gathered(flow_submitter(deployment), [1, 2])
+        return get_run_context().flow_run.id
+
+    @task
+    async def between() -> UUID:
+        return await inner()
+
+    @flow
+    async def outer() -> list[UUID]:
+        return [get_run_context().flow_run.id, await between()]
+
+    run_ids = await outer()
+    assert len(set(run_ids)) == 2
+    for run in server.runs(deployment):
+        assert {parent_tag(run_id) for run_id in run_ids} <= {*run["tags"]}
 
 
 # --- a parent in another process -------------------------------------------------------------------------

@@ -200,6 +200,7 @@ OURS: dict[str, set[str]] = {
     "fanout.parent": {"fanout.options"},
     "fanout.calls": {"fanout.log", "fanout.outcomes", "server"},
     "fanout.stream": {"fanout.calls", "fanout.outcomes"},
+    "fanout.outer": {"fanout.calls", "fanout.parent"},
     "fanout.target": {"fanout.calls", "fanout.outcomes", "fanout.parent", "faults", "masking", "server"},
     "fanout.ending": {"fanout.calls", "fanout.log"},
     "fanout.creation": {
@@ -235,6 +236,7 @@ OURS: dict[str, set[str]] = {
         "fanout.log",
         "fanout.options",
         "fanout.outcomes",
+        "fanout.outer",
         "fanout.parent",
         "fanout.progress",
         "fanout.results",

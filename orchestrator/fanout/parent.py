@@ -47,7 +47,7 @@ class Parent:
     @property
     def tags(self) -> tuple[str, ...]:
         """What all runs carry that this one has submitted: hooks find them by it, in another process."""
-        return tuple(parent_tag(run_id) for run_id in (self.flow_run_id, *self.outer))
+        return parent_tag(self.flow_run_id), *map(parent_tag, self.outer)
 
 
 def parent_tag(flow_run_id: UUID | str) -> str:

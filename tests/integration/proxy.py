@@ -37,11 +37,12 @@ TRIES = 20
 
 @dataclass(frozen=True)
 class Request:
-    """The first line of a request."""
+    """The first line of a request, and what comes after its head."""
 
     method: str
     path: str
     opens_stream: bool = False  # it asks for a websocket
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def writes(self) -> bool:
@@ -102,8 +103,8 @@ class Proxy:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                whole = head + await _body(head, reader)
-                request = _request(head)
+                body = await _body(head, reader)
+                whole, request = head + body, _request(head, body)
                 self.seen.append(request)
                 fault = self.judge(request)
                 if fault is None or fault == "delay":
@@ -268,9 +269,9 @@ async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-def _request(head: bytes) -> Request:
+def _request(head: bytes, body: bytes) -> Request:
     method, target, _ = head.decode("latin-1").split(" ", 2)
-    return Request(method, urlsplit(target).path, "websocket" in _fields(head).get("upgrade", ""))
+    return Request(method, urlsplit(target).path, "websocket" in _fields(head).get("upgrade", ""), body)
 
 
 def _fields(head: bytes) -> dict[str, str]:

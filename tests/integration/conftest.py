@@ -57,6 +57,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": api_url,
+        # Marking the idle runs of other tests as late competes for SQLite's lock, and Prefect's event loop can then
+        # stop for 60 s: its garbage collection waits for a cursor whose connection waits for that lock.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

@@ -68,7 +68,7 @@ async def open_server(api_url: str | None = None) -> AsyncIterator[PrefectServer
         if active_api_url() is None:  # Prefect would start a temporary server, which forgets what it is told
             raise ConfigurationError(
                 "No Prefect server is named.",
-                remedy="Give one with --api-url, or as prefect_api_url in the environment's file.",
+                remedy="Give one with --api-url, as prefect_api_url in the environment's file, or as PREFECT_API_URL.",
             )
         async with get_client(httpx_settings={"event_hooks": {"response": [_no_second_try]}}) as client:
             yield PrefectServer(client)

@@ -15,6 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -102,6 +103,7 @@ class Watch:
         self._wake, self._wake_ender = Changes(), Changes()
         self._to_end: dict[str, set[str]] = {}  # why → which runs are to be cancelled
         self._must_poll = False
+        self._is_in_round = False
         self._unconfirmed: set[str] = set()
         self._restarts: set[str] = set()  # asked for
         self._restarting: set[str] = set()  # those of them that are being started
@@ -128,8 +130,10 @@ class Watch:
 
     @property
     def is_settled(self) -> bool:
-        """Whether all runs have ended, and a read has confirmed it."""
-        return not (self.pending or self._unconfirmed or self._restarts or self._restarting)
+        """Whether all runs have ended, and a read has confirmed it: a whole round, the end of which may correct what
+        its first reads found."""
+        is_open = self.pending or self._unconfirmed or self._restarts or self._restarting
+        return not (is_open or self._is_in_round)
 
     @property
     def outcomes(self) -> Iterator[RunOutcome]:
@@ -294,7 +298,8 @@ class Watch:
         while True:
             self._must_poll = False
             if not self.is_settled:
-                await self._round(calls)
+                with self._in_round():
+                    await self._round(calls)
             seconds = min(seconds * GROWTH, self.poll_interval)
             await self._sleep(max(SAFETY_SECONDS, self.poll_interval) if self.is_live and self.pending else seconds)
 
@@ -314,6 +319,16 @@ class Watch:
         yield track.crashed_at + self._options.crash_grace
         if not track.is_overdue:
             yield from self._time_limits(track)
+
+    @contextmanager
+    def _in_round(self) -> Iterator[None]:
+        """Who waits until all is settled looks again at its end, however it ends."""
+        self._is_in_round = True
+        try:
+            yield
+        finally:
+            self._is_in_round = False
+            self._changes.tell()
 
     async def _round(self, calls: Calls) -> None:
         await self._start_again(calls)

@@ -41,6 +41,7 @@ from orchestrator.submission import (
 
 from .api import Api
 from .conftest import PrefectServer
+from .proxy import Fault, Judge
 from .test_submission import through_proxy
 
 SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
@@ -209,19 +210,27 @@ async def test_a_run_deleted_right_after_its_end_has_ended(deployment: str, api:
     assert await waiting == dict.fromkeys(etl.run_ids, "Completed")
 
 
+def without_stream(route: str, fault: Fault) -> Judge:
+    """A fault for each request of one route, too."""
+    faults: dict[str, Fault] = {route: fault, "/events/out": "hang up"}
+    return lambda request: next((faults[end] for end in faults if request.path.endswith(end)), None)
+
+
 async def test_a_run_retried_by_a_person_between_two_polls_is_told_as_it_ended(
     prefect_server: PrefectServer, deployment: str
 ) -> None:
     etl = flow_submitter(deployment)
     first, second, third = await three(etl)
     await end(first, Failed())
-    async with through_proxy(prefect_server):
+    async with through_proxy(prefect_server) as proxy:
         waiting = asyncio.create_task(etl.wait(poll_interval=0.2))
         while first not in etl.results:  # noqa: ASYNC110 - the condition lies on the server
             await asyncio.sleep(0.01)
+        proxy.judge = without_stream("/flow_runs/history", "503")  # no poll before all have ended
         await end(first, Completed())  # as if it had been retried, and there is no stream to tell
         for run_id in (second, third):
             await end(run_id, Completed())
+        proxy.judge = without_stream("/flow_runs/filter", "delay")  # time to return between two reads of one poll
         assert await waiting == dict.fromkeys((first, second, third), "Completed")
 
 

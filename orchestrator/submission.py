@@ -42,7 +42,8 @@ from orchestrator.fanout.parent import Keys, Parent, current_parent, parent_tag
 from orchestrator.fanout.progress import EndLines, Progress
 from orchestrator.fanout.results import StateNames, read_values
 from orchestrator.fanout.target import find_target, read_target, require_fit, require_queue
-from orchestrator.fanout.watch import Track, Watch
+from orchestrator.fanout.track import Track
+from orchestrator.fanout.watch import Watch
 from orchestrator.interruption import undisturbed
 from orchestrator.runs import ui_url
 from orchestrator.server import PAGE

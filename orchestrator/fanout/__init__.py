@@ -8,6 +8,9 @@ changes    who waits until something has changed, and what runs in the backgroun
 calls      the only door to the server for runs: one request each, and who waits for how long when it fails
 stream     the server's events about our runs
 creation   items → runs that exist, in bulk, each once
+track      one run, as far as it is known while it is followed
+limits     how long a run may wait, run, or be away after a crash
+known_ends what reads have told of ends, held against what the server counts
 watch      runs → what became of them, by events and by a slow poll that finds what they missed
 ending     cancelling, and starting again
 hints      why runs wait

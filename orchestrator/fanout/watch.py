@@ -14,71 +14,31 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
 
 import anyio
 
 from orchestrator.fanout.calls import Calls, RunRow, Selection, chunks
 from orchestrator.fanout.changes import Changes, beside
 from orchestrator.fanout.ending import cancel_runs, start_again
+from orchestrator.fanout.known_ends import KnownEnds, States, ended_in
+from orchestrator.fanout.limits import is_grace_over, may_be_overdue, next_looks, why_overdue
 from orchestrator.fanout.log import logger
 from orchestrator.fanout.options import Options
 from orchestrator.fanout.outcomes import DELETED, ENDED, NAMED_FAILURES, TIMED_OUT, RunOutcome
 from orchestrator.fanout.stream import RunEvent, follow
+from orchestrator.fanout.track import Track
 
 SAFETY_SECONDS = 15.0  # between polls while events come
 SHORTEST_SECONDS = 0.05
 FIRST_SECONDS, GROWTH = 0.5, 1.3  # between polls without events: the first, and how much longer the next one is
 CONNECT_SECONDS = 1.5  # that the event stream gets before we poll without it
-OVERLAP = timedelta(seconds=15)  # an end may be stored that much later than it happened
 AT_ONCE = 1000  # ids in one question
 MOST_UNREAD = 1000  # ends that only events have told
 MOST_DOUBTS = 3  # reads that contradict an event before they are believed
-NOT_STARTED = ("SCHEDULED", "PENDING")
-EARLIEST = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(slots=True, kw_only=True)
-class Track:
-    """One run, as far as it is known. Few words each: there may be many thousands."""
-
-    id: str
-    parameters: Mapping[str, Any]
-    is_stray: bool = False  # it does not carry the batch's tag: it is asked for by its id
-    since: float = field(default_factory=time.monotonic)  # when it was submitted, or started again
-    name: str = ""
-    state_type: str = "SCHEDULED"
-    state_name: str = "Scheduled"
-    message: str = ""
-    changed: datetime = EARLIEST
-    started: datetime | None = None
-    ended: datetime | None = None
-    attempts: int = 0
-    crashed_at: float = math.inf  # when we heard of it
-    looked: float = 0.0  # when it was last read
-    running_since: datetime | None = None  # in its present attempt
-    is_confirmed: bool = False
-    doubts: int = 0  # how often the server has contradicted what an event told of it
-    restarts_left: int = 0  # how often it is still started again when it ends badly
-    is_retried: bool = False
-    reason: str = ""  # why we have asked it to end
-    is_overdue: bool = False
-    is_left: bool = False  # it counts as TimedOut, whatever becomes of it
-    ends_with_parent: bool = False  # it was being cancelled with its parent's earlier attempt: it is still to run
-    outcome: RunOutcome | None = None
-
-
-class End(NamedTuple):
-    """That a run has ended, as the server says."""
-
-    at: datetime
-    state_type: str
-    state_name: str
 
 
 class Watch:
@@ -95,7 +55,7 @@ class Watch:
         self.tracks: dict[str, Track] = {}
         self.pending: set[str] = set()
         self.failed: set[str] = set()  # of those that have ended
-        self.counts: Counter[tuple[str, str]] = Counter()  # by the latest poll: how many are in which state
+        self.counts: States = Counter()  # by the latest poll: how many are in which state
         self.is_live = False
         self.poll_interval = 5.0
         self.ui_url = ""
@@ -108,8 +68,7 @@ class Watch:
         self._restarts: set[str] = set()  # asked for
         self._restarting: set[str] = set()  # those of them that are being started
         self.may_have_others = False  # an earlier attempt of the parent may have created runs that are not followed
-        self._ended: dict[str, End] = {}  # by the batch's tag, as read
-        self._contradiction: Counter[tuple[str, str]] = Counter()  # what was read of ends that the counts do not have
+        self._ends = KnownEnds()
         self._missing: set[str] = set()  # by the last read
         self._early: dict[str, RunEvent] = {}  # of runs of the batch that are not followed yet
         self._shortfall = 0  # runs of the batch that the server no longer knows
@@ -201,7 +160,7 @@ class Watch:
         self._come_to(track, row.state_type, row.state_name, row.message, row.changed)
         track.started, track.ended, track.is_confirmed = row.started, row.ended, row.has_ended
         if row.has_ended and not track.is_stray:
-            self._ended[row.id] = _end(row)
+            self._ends.note(row)
         self._conclude(track)
 
     def _is_outdated(self, track: Track, row: RunRow) -> bool:
@@ -211,49 +170,33 @@ class Watch:
         return 0 < track.doubts <= MOST_DOUBTS
 
     def _come_to(self, track: Track, state_type: str, state_name: str, message: str, changed: datetime) -> None:
-        track.state_type, track.state_name, track.message, track.changed = state_type, state_name, message, changed
-        if state_type == "RUNNING":
-            track.running_since = track.running_since or changed
-        elif state_type in NOT_STARTED:
-            track.running_since = None
-        if state_type not in ENDED:
+        track.come_to(state_type, state_name, message, changed)
+        if not track.has_ended:
             self._reopen(track)
-        elif state_type == "CRASHED":
-            track.crashed_at = min(track.crashed_at, time.monotonic() - max(0.0, _seconds_since(changed)))
 
     def _reopen(self, track: Track) -> None:
         """It has not ended, or runs again: we, somebody else or its infrastructure has retried it."""
-        track.ended, track.outcome, track.is_confirmed, track.crashed_at = None, None, False, math.inf
-        self._ended.pop(track.id, None)
+        track.reopen()
+        self._ends.forget(track.id)
         self.failed.discard(track.id)
         self.pending.add(track.id)
         self._unconfirmed.add(track.id)
 
     def _conclude(self, track: Track) -> None:
         """Take note that a run has ended. A crashed one may come back by itself: it gets some time."""
-        if track.state_type not in ENDED or track.id in self._restarts or track.id in self._restarting:
+        if not track.has_ended or track.id in self._restarts or track.id in self._restarting:
             return
-        if track.state_type == "CRASHED" and time.monotonic() < track.crashed_at + self._options.crash_grace:
+        if track.state_type == "CRASHED" and not is_grace_over(track, self._options):
             self._wake.tell()
-        elif track.outcome is None and self._runs_again(track):
+        elif track.outcome is None and track.runs_again():
             self.restart([track.id])
         else:
-            self._settle(track, self._outcome(track))
-
-    def _runs_again(self, track: Track) -> bool:
-        """Whether a run that has ended is started again by what we were told. What somebody has cancelled is not."""
-        if track.state_type == "CANCELLED":
-            again, track.ends_with_parent = track.ends_with_parent, False
-            return again
-        if track.state_type == "COMPLETED" or not track.restarts_left:
-            return False
-        track.restarts_left, track.is_retried = track.restarts_left - 1, True
-        return True
+            self._settle(track, track.as_outcome(self.ui_url))
 
     def give_up(self, ids: Iterable[str], reason: str) -> None:
         """Do not start these again, however they end; where they end as cancelled, that is why."""
         for track in map(self.tracks.__getitem__, ids):
-            track.restarts_left, track.ends_with_parent, track.reason = 0, False, reason
+            track.give_up(reason)
             self._restarts.discard(track.id)
 
     @property
@@ -272,20 +215,6 @@ class Watch:
         if is_new:
             self._on_end(outcome)
         self._changes.tell()
-
-    def _outcome(self, track: Track) -> RunOutcome:
-        return RunOutcome(
-            id=track.id,
-            name=track.name or track.id,
-            parameters=track.parameters,
-            state_type=track.state_type or None,
-            state_name=track.state_name or track.state_type.title(),
-            message=(track.state_type == "CANCELLED" and track.reason) or track.message,
-            started=track.started,
-            ended=track.ended,
-            attempts=track.attempts,
-            url=f"{self.ui_url}/runs/flow-run/{track.id}",
-        )
 
     # ----- polling -------------------------------------------------------------------------------------
 
@@ -313,12 +242,8 @@ class Watch:
 
     def _next_check(self) -> float:
         """When a crashed run's grace is over, or the time of one is up."""
-        return min((at for id_ in self.pending for at in self._checks(self.tracks[id_])), default=math.inf)
-
-    def _checks(self, track: Track) -> Iterator[float]:
-        yield track.crashed_at + self._options.crash_grace
-        if not track.is_overdue:
-            yield from self._time_limits(track)
+        pending = map(self.tracks.__getitem__, self.pending)
+        return min((at for track in pending for at in next_looks(track, self._options)), default=math.inf)
 
     @contextmanager
     def _in_round(self) -> Iterator[None]:
@@ -332,7 +257,7 @@ class Watch:
 
     async def _round(self, calls: Calls) -> None:
         await self._start_again(calls)
-        counts: Counter[tuple[str, str]] = Counter()
+        counts: States = Counter()
         if self.tag:
             counts += await self._look_at_batch(calls, Selection(tag=self.tag))
         strays = [id_ for id_ in self._unconfirmed if self.tracks[id_].is_stray]
@@ -342,11 +267,11 @@ class Watch:
         await self._look_at_crashed(calls)
         await self._look_at_overdue(calls)
 
-    async def _look_at_batch(self, calls: Calls, batch: Selection) -> Counter[tuple[str, str]]:
+    async def _look_at_batch(self, calls: Calls, batch: Selection) -> States:
         told, heard = {id_ for id_ in self._unconfirmed if self.tracks[id_].outcome}, self._heard_ends()
         counts = await calls.count_states(batch)
-        if not self._has_heard_all(heard, _ended_in(counts)):
-            await self._read_what_differs(calls, batch, _ended_in(counts), told)
+        if not self._has_heard_all(heard, ended_in(counts)):
+            await self._read_what_differs(calls, batch, ended_in(counts), told)
         if self.may_have_others:
             await self._look_for_missing_among(calls, self.pending)
         else:
@@ -355,9 +280,7 @@ class Watch:
                 self._shortfall += await self._look_for_missing(calls, expected - counts.total())
         return counts
 
-    async def _read_what_differs(
-        self, calls: Calls, batch: Selection, ended: Counter[tuple[str, str]], told: Collection[str]
-    ) -> None:
+    async def _read_what_differs(self, calls: Calls, batch: Selection, ended: States, told: Collection[str]) -> None:
         """Read until what is known of ends is what the server counts.
 
         Args:
@@ -366,40 +289,35 @@ class Watch:
             ended: how many have ended, by the server's count.
             told: of which an event had told that, before.
         """
-        if ended != self._known_ends():
+        if ended != self._ends.states:
             await self._read_ended(calls, batch)
-        if (excess := self._known_ends() - ended) != self._contradiction:  # some were started again, or deleted
-            await self._read_ended(calls, batch, again=True) if excess else None
-            self._contradiction = self._known_ends() - ended
+        if self._ends.contradict(ended):
+            await self._read_ended(calls, batch, again=True)
+        self._ends.accept(ended)
         if doubtful := self._unconfirmed.intersection(told):  # an event told an end that is none, or not yet to be read
             await self._read_by_ids(calls, doubtful)
 
-    def _has_heard_all(self, before: Counter[tuple[str, str]], ended: Counter[tuple[str, str]]) -> bool:
+    def _has_heard_all(self, before: States, ended: States) -> bool:
         """Whether the events have told what the server counts: then reading can wait until there is more to read, or
         all have ended. Ends come while we ask, so the counts lie between what was heard before and after."""
         if not self.is_live or not self.pending or len(self._unconfirmed) - len(self.pending) >= MOST_UNREAD:
             return False
         return not (before - ended) and not (ended - self._heard_ends())
 
-    def _heard_ends(self) -> Counter[tuple[str, str]]:
+    def _heard_ends(self) -> States:
         return Counter((track.state_type, track.state_name) for track in self.tracks.values() if track.outcome)
 
-    def _known_ends(self) -> Counter[tuple[str, str]]:
-        return Counter((end.state_type, end.state_name) for end in self._ended.values())
-
     async def _read_ended(self, calls: Calls, batch: Selection, *, again: bool = False) -> None:
-        """What has ended since the last time. Ends are not stored in their order: look some seconds back.
+        """What has ended since the last time.
 
         Args:
             calls: to the server.
             batch: our runs.
             again: read all, also what was read before.
         """
-        latest = max((end.at for end in self._ended.values()), default=None)
-        after = latest - OVERLAP if latest and not again else None
-        known = [id_ for id_, end in self._ended.items() if after is not None and end.at >= after]
+        after, known = (None, []) if again else self._ends.still_to_read()
         for row in await calls.read_ended(batch, after=after, but=known):
-            self._ended[row.id] = _end(row)  # of an earlier attempt, too, which is not adopted yet
+            self._ends.note(row)  # of an earlier attempt, too, which is not adopted yet
             self._read(row)
 
     async def _look_for_missing_among(self, calls: Calls, ids: Collection[str]) -> None:
@@ -416,9 +334,9 @@ class Watch:
             self._read(row)
         return set(rows)
 
-    async def _look_at_strays(self, calls: Calls, strays: Selection) -> Counter[tuple[str, str]]:
+    async def _look_at_strays(self, calls: Calls, strays: Selection) -> States:
         counts = await calls.count_states(strays)
-        if _ended_in(counts).total():
+        if ended_in(counts).total():
             for row in await calls.read_ended(strays):
                 self._read(row)
         if counts.total() < len(strays.ids):
@@ -447,12 +365,12 @@ class Watch:
         track.is_confirmed = True
         if track.outcome is None:
             track.state_type, track.state_name, track.message = "", DELETED, "the server no longer knows this run"
-        self._settle(track, track.outcome or self._outcome(track))
+        self._settle(track, track.outcome or track.as_outcome(self.ui_url))
 
     async def _look_at_crashed(self, calls: Calls) -> None:
         """Those whose grace is over: have they come back?"""
-        latest = time.monotonic() - self._options.crash_grace
-        await self._read_by_ids(calls, [id_ for id_ in self.pending if self.tracks[id_].crashed_at <= latest])
+        over = [id_ for id_ in self.pending if is_grace_over(self.tracks[id_], self._options)]
+        await self._read_by_ids(calls, over)
 
     async def _start_again(self, calls: Calls) -> None:
         ids = self._restarts - self._restarting
@@ -473,41 +391,16 @@ class Watch:
             self.tracks[id_].since, self.tracks[id_].running_since = time.monotonic(), None
         await self._read_by_ids(calls, ids)
 
-    def _asked_from(self, track: Track) -> float:
-        """From when on its time to run counts; of a run that is not known to have started, from when we last looked."""
-        if track.running_since is None:
-            return max(track.since, track.looked)
-        return time.monotonic() - _seconds_since(track.running_since)
-
     # ----- time that is up -----------------------------------------------------------------------------
 
     async def _look_at_overdue(self, calls: Calls) -> None:
         """Runs that have waited or run for too long: cancel them, or leave them and say so."""
-        suspects = [track for track in map(self.tracks.__getitem__, self.pending) if self._may_be_overdue(track)]
+        pending = map(self.tracks.__getitem__, self.pending)
+        suspects = [track for track in pending if may_be_overdue(track, self._options)]
         await self._read_by_ids(calls, [track.id for track in suspects])
         for track in suspects:
-            if track.id in self.pending and (reason := self._overdue(track)):
+            if track.id in self.pending and (reason := why_overdue(track, self._options)):
                 self._end(track, reason)
-
-    def _may_be_overdue(self, track: Track) -> bool:
-        now = time.monotonic()
-        return not track.is_overdue and any(at <= now for at in self._time_limits(track))
-
-    def _time_limits(self, track: Track) -> Iterator[float]:
-        if track.running_since is None and self._options.start_timeout is not None:
-            yield track.since + self._options.start_timeout
-        if self._options.timeout is not None:
-            yield self._asked_from(track) + self._options.timeout
-
-    def _overdue(self, track: Track) -> str:
-        """Why its time is up, empty where it is not."""
-        if track.running_since is None:
-            limit = self._options.start_timeout
-            waited = time.monotonic() - track.since
-            return f"It had not started after {limit:g} s" if limit is not None and waited >= limit else ""
-        limit = self._options.timeout
-        ran = _seconds_since(track.running_since)
-        return f"It had not ended after {limit:g} s" if limit is not None and ran >= limit else ""
 
     def _end(self, track: Track, reason: str) -> None:
         name = track.name or track.id[:8]
@@ -521,7 +414,7 @@ class Watch:
         logger().warning("Run %s: %s; it is left %s", name, reason, track.state_name)
         track.message = f"{reason}; it was left {track.state_name}"
         track.state_type, track.state_name, track.is_confirmed, track.is_left = "", TIMED_OUT, True, True
-        self._settle(track, self._outcome(track))
+        self._settle(track, track.as_outcome(self.ui_url))
 
     async def _end_overdue(self, calls: Calls) -> None:
         """Beside the polls, for ever: all that are overdue for one reason are asked to end together."""
@@ -530,15 +423,3 @@ class Watch:
                 await self._wake_ender.wait()
             reason, ids = self._to_end.popitem()
             await cancel_runs(calls, Selection(ids=tuple(sorted(ids))), reason)
-
-
-def _ended_in(counts: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
-    return Counter({state: count for state, count in counts.items() if state[0] in ENDED})
-
-
-def _end(row: RunRow) -> End:
-    return End(row.ended or row.changed, row.state_type, row.state_name)
-
-
-def _seconds_since(moment: datetime) -> float:
-    return (datetime.now(UTC) - moment).total_seconds()

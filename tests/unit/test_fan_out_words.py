@@ -17,7 +17,8 @@ from orchestrator.fanout.changes import Changes
 from orchestrator.fanout.options import Options
 from orchestrator.fanout.outcomes import RunOutcome, failures_first
 from orchestrator.fanout.progress import EndLines, Progress
-from orchestrator.fanout.watch import Track, Watch
+from orchestrator.fanout.track import Track
+from orchestrator.fanout.watch import Watch
 
 LOG = "orchestrator.submission"
 

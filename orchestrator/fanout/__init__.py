@@ -16,5 +16,8 @@ ending     cancelling, and starting again
 hints      why runs wait
 progress   log lines and artifacts while runs end
 results    what the flows of runs have returned
+columns    lists of parameters → the parameters of each run
+shutdown   ending a submission before its runs have ended
+submission the class that people have in their hands: it holds all of these together
 log        where the lines go
 """

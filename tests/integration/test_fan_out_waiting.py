@@ -25,9 +25,8 @@ from prefect.context import get_run_context
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Paused, Pending, Running, Scheduled
 
-from orchestrator import submission
 from orchestrator.errors import ConfigurationError, RunFailed, RunsTimedOut, ServerError
-from orchestrator.fanout import hints
+from orchestrator.fanout import hints, shutdown
 from orchestrator.fanout.calls import Selection, open_calls
 from orchestrator.fanout.ending import cancel_runs
 from orchestrator.fanout.target import find_target
@@ -581,7 +580,7 @@ async def test_pending_runs_that_are_overdue_are_ended_together_and_say_why(depl
 async def test_time_that_is_up_is_told_though_the_server_is_away(
     prefect_server: PrefectServer, deployment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(submission, "LAST_WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(shutdown, "LAST_WAIT_SECONDS", 1.0)
     async with through_proxy(prefect_server) as proxy:
         etl = flow_submitter(deployment)
         await three(etl)

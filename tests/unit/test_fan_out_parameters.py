@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigurationError
+from orchestrator.fanout.columns import rows_of
 from orchestrator.fanout.options import Options
 from orchestrator.fanout.parent import Keys
 from orchestrator.fanout.target import Target, require_fit
-from orchestrator.submission import _rows
 
 ID = UUID("5dbb7e53-29cf-4b75-8e4c-8cbba6a8fbb4")
 
@@ -81,14 +81,14 @@ def test_all_faults_of_options_are_told_at_once() -> None:
 # --- columns ---------------------------------------------------------------------------------------------
 
 
-def test_columns_become_rows() -> None:
-    rows = _rows({"table": range(2), "day": ["mon", "tue"], "size": (1, 2), "mode": "full"})
+def test_columns_becomerows_of() -> None:
+    rows = rows_of({"table": range(2), "day": ["mon", "tue"], "size": (1, 2), "mode": "full"})
 
     assert rows == [
         {"table": 0, "day": "mon", "size": 1, "mode": "full"},
         {"table": 1, "day": "tue", "size": 2, "mode": "full"},
     ]
-    assert _rows({"table": []}) == []
+    assert rows_of({"table": []}) == []
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_columns_become_rows() -> None:
 )
 def test_columns_that_make_no_rows_are_told(columns: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        _rows(columns)
+        rows_of(columns)
 
 
 # --- parameters ------------------------------------------------------------------------------------------

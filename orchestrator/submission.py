@@ -30,7 +30,7 @@ from orchestrator.fanout.changes import Background, Changes, beside
 from orchestrator.fanout.ending import cancel_runs
 from orchestrator.fanout.hints import Hints
 from orchestrator.fanout.log import logger
-from orchestrator.fanout.options import Idempotency, Link, OnFailure, Options, Rest
+from orchestrator.fanout.options import Idempotency, Link, OnFailure, Options, Rest, as_mapping, as_texts
 from orchestrator.fanout.outcomes import RunOutcome, failures_first, run_failed
 from orchestrator.fanout.parent import parent_tag
 from orchestrator.fanout.progress import EndLines
@@ -95,8 +95,8 @@ def flow_submitter(
         max_in_flight=max_in_flight,
         retries=retries,
         retry_delay=retry_delay,
-        tags=(tags,) if isinstance(tags, str) else tuple(tags),
-        job_variables=dict(job_variables or {}),
+        tags=as_texts(tags),
+        job_variables=as_mapping(job_variables),
         work_queue=work_queue,
         timeout=timeout,
         start_timeout=start_timeout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -81,6 +81,18 @@ class Options:
             yield "job_variables: a mapping of names to values"
         if self.work_queue is not None and (not isinstance(self.work_queue, str) or not self.work_queue):
             yield f"work_queue={self.work_queue!r}: a queue's name, or None for the deployment's own"
+
+
+def as_texts(given: Iterable[str]) -> tuple[str, ...]:
+    """What may be one text or several; anything else as it is, for `Options` to name."""
+    if isinstance(given, str):
+        return (given,)
+    return tuple(given) if isinstance(given, Iterable) else given
+
+
+def as_mapping(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """A copy, empty where nothing is given; anything else as it is, for `Options` to name."""
+    return dict(given or {}) if isinstance(given, Mapping | None) else given
 
 
 def _is_number(value: object) -> bool:

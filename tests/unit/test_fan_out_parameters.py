@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from orchestrator.fanout.columns import rows_of
 from orchestrator.fanout.options import Options
 from orchestrator.fanout.parent import Keys
 from orchestrator.fanout.target import Target, require_fit
+from orchestrator.submission import flow_submitter
 
 ID = UUID("5dbb7e53-29cf-4b75-8e4c-8cbba6a8fbb4")
 
@@ -61,14 +63,20 @@ def target(properties: Mapping[str, Any] | None = None, required: tuple[str, ...
         ({"retries": "x"}, "retries='x': how often"),
         ({"retries": None}, "retries=None: how often"),
         ({"tags": (1, "a")}, "tags=(1, 'a'): texts"),
+        ({"tags": 3}, "tags=3: texts"),
+        ({"tags": None}, "tags=None: texts"),
         ({"job_variables": ["a"]}, "job_variables: a mapping"),
+        ({"job_variables": 3}, "job_variables: a mapping"),
         ({"work_queue": ""}, "work_queue='': a queue's name"),
         ({"idempotency": "always"}, "idempotency='always': 'adopt', 'retry-failed', 'none', or a function"),
     ],
 )
-def test_an_option_that_cannot_be_meant_is_told(options: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize("told", [Options, partial(flow_submitter, "load/nightly")])
+def test_an_option_that_cannot_be_meant_is_told(
+    told: Callable[..., object], options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigurationError) as failure:
-        Options(**options)
+        told(**options)
 
     assert words in str(failure.value)
 

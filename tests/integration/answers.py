@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 OURS = ("host", "connection", "content-length", "accept-encoding")  # of a request's headers: not passed on
 
@@ -31,6 +32,10 @@ class Asked:
     @property
     def is_bulk(self) -> bool:
         return self.path.endswith("/create_flow_run/bulk")
+
+    @property
+    def sets_states(self) -> bool:
+        return self.path.endswith("/flow_runs/bulk_set_state")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,14 @@ async def liar_before(api_url: str) -> AsyncIterator[Liar]:
             yield liar
         finally:
             listener.close()
+
+
+@asynccontextmanager
+async def lied_to(api_url: str) -> AsyncIterator[Liar]:
+    """What Prefect's clients ask in the block goes through such a proxy."""
+    async with liar_before(api_url) as liar:
+        with temporary_settings({PREFECT_API_URL: liar.api_url}):
+            yield liar
 
 
 async def _read(client: httpx.AsyncClient, reader: asyncio.StreamReader) -> Asked:

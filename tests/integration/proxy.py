@@ -219,6 +219,29 @@ def first(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda 
     return judge
 
 
+def at_request(number: int, strike: Callable[[], Fault | None], *, when: Callable[[Request], bool]) -> Judge:
+    """Do something when a request that matches comes by, before it is passed on: the first is number 1."""
+    seen = 0
+
+    def judge(request: Request) -> Fault | None:
+        nonlocal seen
+        matches = when(request)
+        seen += matches
+        return strike() if matches and seen == number else None
+
+    return judge
+
+
+def either(*judges: Judge) -> Judge:
+    """The first fault that one of them names."""
+
+    def judge(request: Request) -> Fault | None:
+        faults = [each(request) for each in judges]
+        return next((fault for fault in faults if fault), None)
+
+    return judge
+
+
 def at_random(
     random: Random,
     count: int,

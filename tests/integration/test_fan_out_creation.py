@@ -34,7 +34,7 @@ from orchestrator.fanout.parent import current_parent, parent_tag
 from orchestrator.fanout.target import find_target
 from orchestrator.submission import FlowSubmission, flow_submitter, trigger_multiple_subflows, trigger_subflow
 
-from .answers import Answer, Asked, Liar, liar_before
+from .answers import Answer, Asked, Liar, lied_to
 from .api import Api, unique
 from .conftest import ROOT, PrefectServer
 from .proxy import Fault, Proxy, Request, first, proxy_to
@@ -127,13 +127,6 @@ async def proxied(prefect_server: PrefectServer) -> AsyncIterator[Proxy]:
             yield proxy
 
 
-@asynccontextmanager
-async def lied_to(prefect_server: PrefectServer) -> AsyncIterator[Liar]:
-    async with liar_before(prefect_server.api_url) as liar:
-        with temporary_settings({PREFECT_API_URL: liar.api_url}):
-            yield liar
-
-
 def creates(proxy: Proxy | Liar) -> Counter[str]:
     """What was asked for to create something: in bulk, alone, or a task run that links."""
     ends = {"/bulk": "bulk", "/create_flow_run": "alone", "/task_runs/": "link"}
@@ -154,7 +147,7 @@ async def gathered(etl: FlowSubmission, tables: range | list[int]) -> list[str]:
 async def test_gathered_submits_are_created_by_the_hundred(
     prefect_server: PrefectServer, deployment: str, server: Server
 ) -> None:
-    async with lied_to(prefect_server) as liar:
+    async with lied_to(prefect_server.api_url) as liar:
         run_ids = await gathered(flow_submitter(deployment), range(250))
     # A database that is locked has some of them sent again.
     batches = {tuple(item["idempotency_key"] for item in asked.body) for asked in liar.seen if asked.is_bulk}
@@ -343,7 +336,7 @@ def called_failed(text: str) -> Callable[[Asked], Any]:
 async def test_runs_that_a_rollback_took_are_created(
     prefect_server: PrefectServer, deployment: str, server: Server, batches: int
 ) -> None:
-    async with lied_to(prefect_server) as liar:
+    async with lied_to(prefect_server.api_url) as liar:
         liar.tell = rolled_back(batches)
         run_ids = await gathered(flow_submitter(deployment), range(8))
 
@@ -355,7 +348,7 @@ async def test_runs_that_a_rollback_took_are_created(
 async def test_runs_that_are_called_failed_and_exist_are_not_created_again(
     prefect_server: PrefectServer, deployment: str, server: Server, text: str
 ) -> None:
-    async with lied_to(prefect_server) as liar:
+    async with lied_to(prefect_server.api_url) as liar:
         liar.tell = called_failed(text)
         run_ids = await gathered(flow_submitter(deployment), range(8))
         assert creates(liar)["alone"] == 0
@@ -379,7 +372,7 @@ async def test_refused_runs_are_named_beside_those_that_were_created(
         return await asked.pass_on()
 
     etl = flow_submitter(deployment)
-    async with lied_to(prefect_server) as liar:
+    async with lied_to(prefect_server.api_url) as liar:
         liar.tell = tell
         with pytest.raises(ServerError, match=r"2 of 5 runs were not created, 3 were: .*'table': 1.*'table': 3"):
             await etl.submit_many([{"table": table} for table in range(5)])
@@ -392,7 +385,7 @@ async def test_job_variables_that_the_pool_refuses_are_asked_about_once(
 ) -> None:
     path = deploy(work_pool_name=api.ensure_pool(unique("pool"), template=TEMPLATE))
     etl = flow_submitter(path, job_variables={"size": "large"})
-    async with lied_to(prefect_server) as liar:
+    async with lied_to(prefect_server.api_url) as liar:
         with pytest.raises(
             ServerError, match=r"150 of 150 runs were not created, 0 were: .*'size'.*'large' is not valid"
         ):
@@ -410,7 +403,7 @@ async def test_a_server_without_the_bulk_route_gets_them_one_by_one(
     async def tell(asked: Asked) -> Answer:
         return Answer(status, {"detail": "Not Found"}) if asked.is_bulk else await asked.pass_on()
 
-    async with lied_to(prefect_server) as liar:
+    async with lied_to(prefect_server.api_url) as liar:
         liar.tell = tell
         etl = flow_submitter(deployment)
         await gathered(etl, range(3))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
@@ -26,8 +27,8 @@ from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Paused, Pending, Running, Scheduled
 
 from orchestrator.errors import ConfigurationError, RunFailed, RunsTimedOut, ServerError
-from orchestrator.fanout import hints, shutdown
-from orchestrator.fanout.calls import Selection, open_calls
+from orchestrator.fanout import ending, hints, shutdown
+from orchestrator.fanout.calls import BULK_STATE, Selection, open_calls
 from orchestrator.fanout.ending import cancel_runs
 from orchestrator.fanout.target import find_target
 from orchestrator.submission import (
@@ -38,12 +39,14 @@ from orchestrator.submission import (
     trigger_subflow,
 )
 
+from .answers import Answer, Asked, lied_to
 from .api import Api
 from .conftest import PrefectServer
 from .proxy import Fault, Judge
 from .test_submission import through_proxy
 
 SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
+ALWAYS = 10**9
 LIMIT_SECONDS = 60  # only keeps a broken test from hanging
 
 
@@ -629,6 +632,58 @@ async def test_more_runs_than_one_call_takes_are_cancelled(deployment: str) -> N
     assert len(etl.results) == 120
 
 
+async def test_what_has_failed_stays_failed_when_the_others_are_cancelled(deployment: str, api: Api) -> None:
+    """More than one call takes, of both kinds."""
+    etl = flow_submitter(deployment)
+    ids = await etl.submit_many([{}] * 180)
+    for first in range(0, 120, BULK_STATE):
+        some = {"id": {"any_": ids[first : min(first + BULK_STATE, 120)]}}
+        api.post("/flow_runs/bulk_set_state", flow_runs=some, state={"type": "FAILED", "name": "Failed"}, force=True)
+
+    expected = {**dict.fromkeys(ids[:120], "Failed"), **dict.fromkeys(ids[120:], "Cancelled")}
+    assert await etl.cancel() == expected
+    async with open_calls() as calls:
+        assert {id_: run.state_name for id_, run in (await calls.read_by_ids(ids)).items()} == expected
+
+
+@pytest.mark.parametrize(("times", "words"), [(1, "Cancelled"), (ALWAYS, "Scheduled")])
+async def test_a_run_that_the_database_was_too_busy_for_is_asked_again(
+    prefect_server: PrefectServer, deployment: str, monkeypatch: pytest.MonkeyPatch, times: int, words: str
+) -> None:
+    """Some times: one that it is never there for keeps nobody from asking the others."""
+    monkeypatch.setattr(ending, "AGAIN_SECONDS", 0.0)
+    etl = flow_submitter(deployment)
+    ids = await etl.submit_many([{}] * (BULK_STATE + 1))
+    async with lied_to(prefect_server.api_url) as liar, open_calls() as calls:
+        liar.tell = busy_for(max(ids), times)
+        asked = await cancel_runs(calls, Selection(tag=etl.batch_tag), "enough")
+        rows = await calls.read_by_ids(ids)
+    assert asked == len(ids) - (words == "Scheduled")
+    assert {id_: run.state_name for id_, run in rows.items()} == {**dict.fromkeys(ids, "Cancelled"), max(ids): words}
+
+
+def busy_for(run_id: str, times: int) -> Callable[[Asked], Awaitable[Answer]]:
+    """A database that is locked so many times when the state of one run is to be set with those of others."""
+    left = times
+
+    async def tell(asked: Asked) -> Answer:
+        nonlocal left
+        if not asked.sets_states or not left or run_id in asked.body["flow_runs"].get("id", {}).get("not_any_", ()):
+            return await asked.pass_on()
+        left -= 1
+        answer = await asked.say({**asked.body, "flow_runs": without(asked.body["flow_runs"], run_id)})
+        details = {"type": "abort_details", "reason": "(sqlite3.OperationalError) database is locked"}
+        answer.body["results"].append({"flow_run_id": run_id, "status": "ABORT", "state": None, "details": details})
+        return answer
+
+    return tell
+
+
+def without(query: dict[str, Any], run_id: str) -> dict[str, Any]:
+    ids = query.get("id", {})
+    return {**query, "id": {**ids, "not_any_": [*ids.get("not_any_", ()), run_id]}}
+
+
 async def test_a_block_waits_for_its_runs(deployment: str) -> None:
     async with flow_submitter(deployment) as etl:
         run_id = await etl.submit()
@@ -690,6 +745,39 @@ async def test_the_hook_ends_all_children_linked_or_not(deployment: str) -> None
 
     assert [await state_of(run_id) for run_id in ids] == ["Cancelled"] * 4
     assert await state_of(stranger) == "Scheduled"
+
+
+async def test_the_hook_ends_what_the_server_creates_after_its_first_look(
+    prefect_server: PrefectServer, deployment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may be busy with what a parent has asked for when the parent is gone."""
+    monkeypatch.setattr(submission, "HOOK_PAUSES", (0.0, 0.0))
+    is_asked, was_looked, are_created = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def tell(asked: Asked) -> Answer:
+        """Creates between two looks."""
+        if asked.is_bulk:
+            is_asked.set()
+            await was_looked.wait()
+        elif asked.sets_states and was_looked.is_set():
+            await are_created.wait()
+        answer = await asked.pass_on()
+        if asked.sets_states:
+            was_looked.set()
+        if asked.is_bulk and all(row["status"] == "CREATED" for row in answer.body["results"]):
+            are_created.set()
+        return answer
+
+    @flow
+    async def parent() -> list[str]:
+        async with lied_to(prefect_server.api_url) as liar:
+            liar.tell = tell
+            submitting = asyncio.create_task(three(flow_submitter(deployment)))
+            await is_asked.wait()
+            await cancel_children(parent, get_run_context().flow_run, Crashed())
+            return await submitting
+
+    assert [await state_of(run_id) for run_id in await parent()] == ["Cancelled"] * 3
 
 
 async def test_a_pending_run_is_asked_to_end_when_it_runs(deployment: str) -> None:

@@ -16,7 +16,20 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import get_run_context
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Paused, Running
+from prefect.states import (
+    AwaitingConcurrencySlot,
+    AwaitingRetry,
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Late,
+    Paused,
+    Pending,
+    Running,
+    Suspended,
+)
 
 from orchestrator.errors import ConfigurationError, RunFailed, ServerError, ServerUnreachable
 from orchestrator.fanout import calls
@@ -28,10 +41,20 @@ from orchestrator.submission import (
 )
 
 from .conftest import PrefectServer, free_port
-from .proxy import Fault, Proxy, always, proxy_to
+from .proxy import Fault, Proxy, Request, always, either, first, proxy_to
 
 QUICK = 0.05  # seconds between polls: what is tested does not depend on it
 SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
+NO_ENDS = (
+    Late(),
+    AwaitingConcurrencySlot(),
+    AwaitingRetry(),
+    Suspended(timeout_seconds=600),
+    Pending(),
+    Paused(timeout_seconds=600),
+    Running(),
+    Cancelling(),  # after one with a process: the others would be Cancelled at once
+)
 
 
 @pytest.fixture
@@ -69,7 +92,11 @@ async def through_proxy(server: PrefectServer) -> AsyncIterator[Proxy]:
 async def polled(server: PrefectServer) -> AsyncIterator[Callable[[], int]]:
     """Through such a proxy: how often it was polled."""
     async with through_proxy(server) as proxy:
-        yield lambda: sum(request.path == "/api/flow_runs/history" for request in proxy.seen)
+        yield lambda: sum(map(is_poll, proxy.seen))
+
+
+def is_poll(request: Request) -> bool:
+    return request.path == "/api/flow_runs/history"
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -182,11 +209,11 @@ async def test_states_that_are_no_ends_are_waited_through(prefect_server: Prefec
     run_id = await etl.submit()
     async with polled(prefect_server) as polls:
         waiting = asyncio.create_task(etl.wait(poll_interval=QUICK))
-        for state in (Running(), Paused(timeout_seconds=600), Cancelling()):
+        for state in NO_ENDS:
             await end(run_id, state)
             before = polls()
-            await until(lambda before=before: polls() >= before + 2)
-            assert not waiting.done()
+            await until(lambda before=before: polls() >= before + 2 or waiting.done())
+            assert (waiting.done(), (await read(run_id)).state_name) == (False, state.name)
         await end(run_id, Completed())
         assert await waiting == {run_id: "Completed"}
 
@@ -299,6 +326,29 @@ async def test_a_server_that_fails_for_a_while_loses_no_run(
         proxy.judge = lambda request: None
 
         assert await waiting == dict.fromkeys(run_ids, "Completed")
+
+
+@pytest.mark.parametrize("fault", ["503", "hang up"])
+async def test_polls_that_fail_ten_times_are_told_a_few_times_and_lose_no_end(
+    prefect_server: PrefectServer,
+    deployment: str,
+    fault: Fault,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "FIRST_PAUSE", QUICK)
+    monkeypatch.setattr(calls, "LONGEST_PAUSE", 2 * QUICK)
+    etl = flow_submitter(deployment)
+    good, bad = await etl.submit(table=1), await etl.submit(table=2)
+    async with through_proxy(prefect_server) as proxy:
+        proxy.judge = either(proxy.judge, first(10, fault, when=is_poll))
+        waiting = asyncio.create_task(etl.wait(poll_interval=QUICK))
+        await until(lambda: sum(map(is_poll, proxy.seen)) >= 3)
+        await end(good, Completed())
+        await end(bad, Failed())
+        assert await waiting == {good: "Completed", bad: "Failed"}
+        assert sum(map(is_poll, proxy.seen)) > 10
+    assert sum("Trying again in" in message for message in caplog.messages) == 1  # until the pauses are the longest
 
 
 # --- inside a run ----------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         # stop for 60 s: its garbage collection waits for a cursor whose connection waits for that lock.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "1",  # not 10, until a task asks again
         "DO_NOT_TRACK": "1",
     }
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
 from prefect import flow, task
 
-from orchestrator.submission import flow_submitter
+from orchestrator.submission import cancel_children, flow_submitter
 
 
 @task
@@ -24,3 +25,13 @@ async def killed_parent(deployment: str, tables: list[int], survives: int) -> No
     await refresh(deployment, table=1)
     if survives < 0 or not os.environ.get("FAN_OUT_SURVIVES"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@flow(name="leaving-parent", on_cancellation=[cancel_children])
+async def leaving_parent(items: int) -> None:
+    """Submits half of its items linked and half not; without a block nobody but its hook ends them."""
+    linked, unlinked = (flow_submitter("work-item", link=link) for link in (True, False))
+    for item in range(0, items, 2):
+        await linked.submit(item=item, seconds=60)
+        await unlinked.submit(item=item + 1, seconds=60)
+    await asyncio.gather(linked.wait(), unlinked.wait())

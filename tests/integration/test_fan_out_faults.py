@@ -18,4 +18,7 @@ MOST_ITEMS = 6
 async def test_every_run_is_accounted_for_exactly_once(tmp_path: Path) -> None:
     async with fanning_out(tmp_path, SEED, MOST_ITEMS) as fan_out:
         for number, fault in enumerate(FAULTS, start=1):
-            print(await fan_out.run(number, fault))  # shown where one fails; so is its seed
+            done = await fan_out.run(number, fault)
+            found = done.found
+            assert found.faults == (), str(done)
+            assert (found.runs, found.ended, found.told) == (found.items,) * 3, str(done)

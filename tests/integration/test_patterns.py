@@ -1,6 +1,7 @@
-"""Each pattern of flows/patterns on a real server, its runs started by a real process worker.
+"""Each pattern of flows/patterns on a real server.
 
-Most parents run in the test's own process: a process costs seconds of CPU, and what is tested is the same.
+Where what is tested is the same, parents and their runs run in the test's own process: each process costs seconds of
+CPU. Tests that need `processes` have a real worker, which can end what it runs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
@@ -28,24 +29,37 @@ from flows.patterns.progressive import progressive
 from flows.patterns.retry_failed import retry_failed
 from flows.patterns.sequential import sequential
 from flows.patterns.work_item import work_item
+from orchestrator.fanout import ending
 from orchestrator.fanout.parent import parent_tag
 from orchestrator.submission import trigger_subflow, wait_for_flow_runs
 
 from .api import Api
 from .conftest import ROOT, WORKER_POOL, Worker
+from .fan_out_parents import leaving_parent
+from .in_process import taking_runs
 
-PARALLEL = "pattern-parallel/patterns"
+PARALLEL, LEAVING = "pattern-parallel/patterns", "leaving-parent/patterns"
+IN_PROCESS_POOL = "in-process-pool"
 Run = dict[str, Any]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def deployed(api: Api, worker: Worker) -> Iterator[None]:
-    """The flow that the patterns run, and the one pattern that is run as a deployment, too."""
-    for flow in (work_item, parallel):
+@pytest.fixture
+def processes(api: Api, worker: Worker) -> Iterator[None]:
+    """The flow that the patterns run, and parents, as deployments for a real worker."""
+    for flow in (work_item, parallel, leaving_parent):
         deploy(api, flow, worker.pool)
     yield
-    for flow in (work_item, parallel):
+    for flow in (work_item, parallel, leaving_parent):
         api.delete_deployments_of(flow.name)
+
+
+@pytest.fixture
+def in_process(api: Api) -> Iterator[None]:
+    """The flow that the patterns run is executed in this process."""
+    deploy(api, work_item, api.ensure_pool(IN_PROCESS_POOL))
+    with taking_runs(IN_PROCESS_POOL, work_item):
+        yield
+    api.delete_deployments_of(work_item.name)
 
 
 @pytest.fixture
@@ -82,9 +96,9 @@ def database_limit(api: Api, limit: int) -> Iterator[None]:
 
 
 @contextmanager
-def one_at_a_time(api: Api) -> Iterator[None]:
-    """The pool starts one run at a time."""
-    api.patch(f"/work_pools/{WORKER_POOL}", concurrency_limit=1)
+def at_a_time(api: Api, limit: int) -> Iterator[None]:
+    """So many of the pool's runs are under way at a time."""
+    api.patch(f"/work_pools/{WORKER_POOL}", concurrency_limit=limit)
     try:
         yield
     finally:
@@ -152,7 +166,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_sequential_gives_each_run_what_the_one_before_returned(api: Api) -> None:
+async def test_sequential_gives_each_run_what_the_one_before_returned(api: Api, in_process: None) -> None:
     state = await sequential(steps=2, return_state=True)
 
     assert await done(state) == 4
@@ -161,7 +175,9 @@ async def test_sequential_gives_each_run_what_the_one_before_returned(api: Api) 
     assert at(second, "created") > at(first, "end_time")
 
 
-async def test_parallel_creates_all_before_one_ends_in_the_environment_of_the_parent(api: Api, elsewhere: str) -> None:
+async def test_parallel_creates_all_before_one_ends_in_the_environment_of_the_parent(
+    api: Api, processes: None, elsewhere: str
+) -> None:
     parent = await trigger_subflow(PARALLEL, {"items": 2})
     assert await wait_for_flow_runs([parent]) == {parent: "Completed"}
 
@@ -174,7 +190,7 @@ async def test_parallel_creates_all_before_one_ends_in_the_environment_of_the_pa
     assert len(batches) == 1
 
 
-async def test_controlled_keeps_the_limit_of_the_tag_and_its_window(api: Api) -> None:
+async def test_controlled_keeps_the_limit_of_the_tag_and_its_window(api: Api, in_process: None) -> None:
     with database_limit(api, 1):
         state = await controlled(items=3, in_flight=2, return_state=True)
 
@@ -186,7 +202,7 @@ async def test_controlled_keeps_the_limit_of_the_tag_and_its_window(api: Api) ->
     assert most_at_once(work, "start_time") == 1
 
 
-async def test_batched_starts_a_batch_when_the_one_before_has_ended(api: Api) -> None:
+async def test_batched_starts_a_batch_when_the_one_before_has_ended(api: Api, in_process: None) -> None:
     state = await batched(items=3, batch_size=2, return_state=True)
 
     first, second, third = children(api, id_of(state))
@@ -195,7 +211,7 @@ async def test_batched_starts_a_batch_when_the_one_before_has_ended(api: Api) ->
     assert at(third, "created") > max(at(first, "end_time"), at(second, "end_time"))
 
 
-async def test_mixed_loads_what_all_extracts_have_returned(api: Api) -> None:
+async def test_mixed_loads_what_all_extracts_have_returned(api: Api, in_process: None) -> None:
     state = await mixed(sources=2, return_state=True)
 
     assert await done(state) == 2 * (2 * 1 + 2 * 2)
@@ -208,7 +224,7 @@ async def test_mixed_loads_what_all_extracts_have_returned(api: Api) -> None:
     assert at(load, "created") > max(at(run, "end_time") for run in extracts)
 
 
-async def test_progressive_submits_the_others_after_the_first_ones(api: Api) -> None:
+async def test_progressive_submits_the_others_after_the_first_ones(api: Api, in_process: None) -> None:
     state = await progressive(items=2, first=1, return_state=True)
 
     assert list((await done(state)).values()) == ["Completed", "Completed"]
@@ -216,15 +232,15 @@ async def test_progressive_submits_the_others_after_the_first_ones(api: Api) -> 
     assert at(second, "created") > at(first, "end_time")
 
 
-async def test_progressive_submits_no_others_where_the_first_ones_fail(api: Api) -> None:
+async def test_progressive_submits_no_others_where_the_first_ones_fail(api: Api, in_process: None) -> None:
     state = await progressive(items=2, first=1, first_fail="always", return_state=True)
 
     assert state.is_failed() and "Item 0 was told to fail" in str(state.message)
     assert states(children(api, id_of(state))) == ["Failed"]
 
 
-async def test_a_critical_failure_cancels_the_others(api: Api) -> None:
-    with one_at_a_time(api):
+async def test_a_critical_failure_cancels_the_others(api: Api, processes: None) -> None:
+    with at_a_time(api, 1):
         running = asyncio.create_task(critical(others=2, critical_fails="always", return_state=True))
         await until(lambda: bool(under_way(api)))
         with paused(api):  # the others still wait when it fails
@@ -234,14 +250,34 @@ async def test_a_critical_failure_cancels_the_others(api: Api) -> None:
     assert states(children(api, id_of(state))) == ["Failed", "Cancelled", "Cancelled"]
 
 
-async def test_failed_runs_run_once_more_and_completed_ones_do_not(api: Api) -> None:
+async def test_failed_runs_run_once_more_and_completed_ones_do_not(
+    api: Api, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "LEAST_DELAY", timedelta(0))  # there is no process that may still be ending
     state = await retry_failed(items=2, last_fails="once", return_state=True)
 
     assert list((await done(state)).values()) == ["Completed", "Completed"]
     assert [run["run_count"] for run in children(api, id_of(state))] == [1, 2]
 
 
-async def test_a_killed_parent_ends_its_children_and_runs_them_again_when_it_is_retried(api: Api) -> None:
+async def test_a_parent_cancelled_in_the_ui_ends_what_runs_and_what_waits_linked_or_not(
+    api: Api, processes: None
+) -> None:
+    parent = await trigger_subflow(LEAVING, {"items": 4})
+    with at_a_time(api, 3):  # the parent and two of its children
+        await until(lambda: sorted(states(children(api, parent))) == ["Running", "Running", "Scheduled", "Scheduled"])
+        with paused(api):  # what waits is not to begin in the parent's place
+            api.post(f"/flow_runs/{parent}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+            await until(lambda: states(children(api, parent)) == ["Cancelled"] * 4)
+
+    runs = children(api, parent)
+    assert [bool(run["parent_task_run_id"]) for run in runs] == [True, False, True, False]
+    assert [run["run_count"] for run in runs] == [1, 1, 0, 0]
+
+
+async def test_a_killed_parent_ends_its_children_and_runs_them_again_when_it_is_retried(
+    api: Api, processes: None
+) -> None:
     parent = await trigger_subflow(PARALLEL, {"items": 2})
     await until(lambda: api.get(f"/flow_runs/{parent}")["state_type"] in ("PENDING", "RUNNING"))
     with paused(api):  # what a worker has just taken would be some minutes in Cancelling

@@ -19,11 +19,15 @@ from pathlib import Path
 
 from . import faults as of_applies
 from .fan_out import faults as of_fan_outs
-from .fan_out.rounds import NotAccounted, fanning_out
+from .fan_out.rounds import fanning_out
 from .rounds import NotConverged, soaking
 
 RunRound = Callable[[int, str], Awaitable[tuple[str, str]]]
 """Runs a round, by number and fault: its line in the table, and what was said in it."""
+
+
+class NotAccounted(AssertionError):
+    """A run is lost, doubled, or not known to its parent as it is."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,11 @@ async def fan_outs(folder: Path, seed: int, first: int) -> AsyncIterator[RunRoun
 
         async def run(number: int, fault: str) -> tuple[str, str]:
             done = await fan_out.run(number, fault)
+            if done.found.faults:
+                raise NotAccounted(str(done))
             codes = " ".join(map(str, done.codes))
-            what = f"{number:>5}  {fault:<24} {done.way:<10} {done.items:>4} {done.retries:>7} {codes:<10}"
-            return f"{what} {done.seconds:>8.1f}  {done.detail}", done.told
+            what = f"{number:>5}  {fault:<24} {done.way:<10} {done.found.runs:>4} {done.retries:>7} {codes:<10}"
+            return f"{what} {done.seconds:>8.1f}  {done.detail}", done.said
 
         yield run
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 
-from tests.integration.proxy import Fault, Judge, Proxy, Request, at_random, proxy_to
+from tests.integration.proxy import Fault, Judge, Proxy, at_random, at_request, proxy_to
 
 from .commands import Answer, Commands
-from .server import Server
+from .server import Crash, Server
 
 APPLY = ("apply", "--yes")
 LONGEST_FLIGHT = 0.03  # seconds within which the server is killed after a request has reached it
@@ -79,29 +79,15 @@ async def _signalled(target: Target, number: signal.Signals) -> Hit:
 async def server_is_killed(target: Target) -> Hit:
     """`kill -9` of the server, before or while it works on a write; it is started again at once."""
     moment, flight = target.some_write(), target.random.choice([None, target.random.uniform(0, LONGEST_FLIGHT)])
-    crashed = asyncio.Event()
-
-    def crash() -> None:
-        target.server.kill()
-        target.server.start()
-        crashed.set()
-
-    def strike() -> Fault | None:
-        if flight is None:
-            crash()
-            return "hang up"
-        asyncio.get_running_loop().call_later(flight, crash)
-        return None
-
+    crash = Crash(target.server, flight)
     async with proxy_to(target.server.api_url) as proxy:
         process = await target.commands.start(proxy.api_url, *APPLY)
-        proxy.judge = at_write(moment, strike)
+        proxy.judge = at_write(moment, crash.strike)
         answer = await target.commands.finished(process)
         if moment <= len(proxy.writes):
-            await crashed.wait()
+            await crash.happened.wait()
         await target.server.ready()
-        words = "before it" if flight is None else f"{flight * 1000:.0f} ms into it"
-        return Hit(f"at {_moment(moment, proxy)}, {words}", (answer,))
+        return Hit(f"at {_moment(moment, proxy)}, {crash.words}", (answer,))
 
 
 async def two_appliers(target: Target) -> Hit:
@@ -132,14 +118,7 @@ FAULTS: dict[str, Callable[[Target], Awaitable[Hit]]] = {
 
 def at_write(number: int, strike: Callable[[], Fault | None]) -> Judge:
     """Do something when a write comes by, before it is passed on: the first is number 1."""
-    seen = 0
-
-    def judge(request: Request) -> Fault | None:
-        nonlocal seen
-        seen += request.writes
-        return strike() if request.writes and seen == number else None
-
-    return judge
+    return at_request(number, strike, when=lambda request: request.writes)
 
 
 def _moment(number: int, proxy: Proxy) -> str:

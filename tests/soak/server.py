@@ -16,6 +16,7 @@ import httpx
 
 from tests.integration.api import Api
 from tests.integration.conftest import START_SECONDS, free_port, stop
+from tests.integration.proxy import Fault
 
 
 @dataclass
@@ -72,6 +73,37 @@ class Server:
     def stop(self) -> None:
         if self._process is not None:
             stop(self._process)
+
+
+@dataclass
+class Crash:
+    """`kill -9` of a server at a request, before or while it works on it; it is started again at once.
+
+    Args:
+        server: which one.
+        flight: seconds that it works on the request; None: it never hears of it.
+    """
+
+    server: Server
+    flight: float | None
+    happened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def strike(self) -> Fault | None:
+        """Now, or in a moment: what becomes of the request."""
+        if self.flight is None:
+            self._happen()
+            return "hang up"
+        asyncio.get_running_loop().call_later(self.flight, self._happen)
+        return None
+
+    @property
+    def words(self) -> str:
+        return "before it" if self.flight is None else f"{self.flight * 1000:.0f} ms into it"
+
+    def _happen(self) -> None:
+        self.server.kill()
+        self.server.start()
+        self.happened.set()
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.soak.fan_out.account import Books, faults
+from tests.soak.fan_out.account import Books, Found, faults, found
 
 ENDS = {0: "Completed", 1: "TimedOut", 2: "Cancelled", 3: None}
 TYPES = {"Completed": "COMPLETED", "TimedOut": "FAILED", "Cancelled": "CANCELLED"}
@@ -69,6 +69,13 @@ SPOILED: dict[str, Callable[[Books], Books]] = {
 
 def test_books_that_are_right() -> None:
     assert faults(right(), ENDS) == []
+    assert found(right(), ENDS) == Found(items=4, runs=4, ended=4, told=4, faults=())
+
+
+def test_what_is_found_is_counted() -> None:
+    running = {**row("run-9", 1, "Completed"), "state_type": "RUNNING"}
+    books = without(with_run(right(), running), "results")
+    assert found(books, ENDS) == Found(items=4, runs=5, ended=4, told=3, faults=tuple(faults(books, ENDS)))
 
 
 @pytest.mark.parametrize("words", SPOILED)

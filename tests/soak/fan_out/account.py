@@ -11,6 +11,7 @@ from tests.integration.api import Api
 
 Row = dict[str, Any]
 PAGE = 200
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,28 @@ class Books:
     said: Row  # the parent's report
     retries: int  # of each run
     attempts: int  # of the parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The books in numbers, and everything that is not as it should be, in words."""
+
+    items: int
+    runs: int  # of the children's deployment
+    ended: int  # of them
+    told: int  # of which the submission says how they ended
+    faults: tuple[str, ...]
+
+
+def found(books: Books, ends: Mapping[int, str | None]) -> Found:
+    """What the books say; `ends` as for `faults`."""
+    return Found(
+        items=len(ends),
+        runs=len(books.runs),
+        ended=sum(run["state_type"] in ENDED for run in books.runs),
+        told=len(books.said["results"]),
+        faults=tuple(faults(books, ends)),
+    )
 
 
 def books(api: Api, deployment_id: str, said: Row, retries: int, attempts: int) -> Books:
@@ -84,7 +107,7 @@ def _wrong_report(books: Books) -> Iterator[str]:
 
 def _ends(api: Api, run_id: str) -> int:
     states = api.get(f"/flow_run_states/?flow_run_id={run_id}")
-    return sum(state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") for state in states)
+    return sum(state["type"] in ENDED for state in states)
 
 
 def _pages(api: Api, **query: Any) -> tuple[Row, ...]:

@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from tests.integration.proxy import FAULTS as FAULTS_THAT_PASS
-from tests.integration.proxy import Fault, Judge, Proxy, Request, at_random, first
-from tests.soak.server import Server
+from tests.integration.proxy import Fault, Proxy, Request, at_random, at_request, either, first
+from tests.soak.server import Crash, Server
 
 from .children import Children
 from .parent import Parent
@@ -96,27 +96,14 @@ async def server_is_killed_submitting(scene: Scene) -> str:
     """`kill -9` of the server, before or while it works on a create; it is started again."""
     seconds = CREATE_SECONDS * min(BATCH, scene.items / scene.creates)
     moment, flight = scene.some_create(), scene.random.choice([None, scene.random.uniform(0, seconds)])
-    crashed = asyncio.Event()
-
-    def crash() -> None:
-        scene.server.kill()
-        scene.server.start()
-        crashed.set()
-
-    def strike() -> Fault | None:
-        if flight is None:
-            crash()
-            return "hang up"
-        asyncio.get_running_loop().call_later(flight, crash)
-        return None
-
-    scene.proxy.judge = at_request(moment, strike, when=_creates)
+    crash = Crash(scene.server, flight)
+    scene.proxy.judge = at_request(moment, crash.strike, when=_creates)
     scene.let_all_end()
     await scene.parent.start()
-    await scene.unless_over(crashed.wait())
+    await scene.unless_over(crash.happened.wait())
     await scene.server.ready()
     await scene.parent.finished()
-    return f"at create {moment} of {scene.created}, {_flight(flight)}"
+    return f"at create {moment} of {scene.created}, {crash.words}"
 
 
 async def server_is_killed_waiting(scene: Scene) -> str:
@@ -216,29 +203,6 @@ FAULTS: dict[str, Callable[[Scene], Awaitable[str]]] = {
 }
 
 
-def at_request(number: int, strike: Callable[[], Fault | None], *, when: Callable[[Request], bool]) -> Judge:
-    """Do something when a request that matches comes by, before it is passed on: the first is number 1."""
-    seen = 0
-
-    def judge(request: Request) -> Fault | None:
-        nonlocal seen
-        matches = when(request)
-        seen += matches
-        return strike() if matches and seen == number else None
-
-    return judge
-
-
-def either(*judges: Judge) -> Judge:
-    """The first fault that one of them names."""
-
-    def judge(request: Request) -> Fault | None:
-        faults = [each(request) for each in judges]
-        return next((fault for fault in faults if fault), None)
-
-    return judge
-
-
 async def _go_on(scene: Scene) -> str:
     """Execute the flow run again, as its platform does by itself, or as a person asks for who sees it crashed."""
     retried = scene.random.choice([True, False])
@@ -270,7 +234,3 @@ def _opens_stream(request: Request) -> bool:
 
 def _polls(request: Request) -> bool:
     return request.path.endswith(READS)
-
-
-def _flight(flight: float | None) -> str:
-    return "before it" if flight is None else f"{flight * 1000:.0f} ms into it"

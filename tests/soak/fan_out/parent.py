@@ -14,9 +14,10 @@ from typing import Any
 from tests.integration.api import Api
 from tests.integration.conftest import ROOT
 
+from .account import ENDED
+
 ENTRYPOINT = "tests/soak/fan_out/parent_flow.py:fan_out"
 ATTEMPT_SECONDS = 240  # far more than it takes: a slow machine is no failure
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @dataclass

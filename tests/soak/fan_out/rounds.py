@@ -20,6 +20,7 @@ from tests.integration.proxy import proxy_to
 from tests.soak.server import Server, running_server
 
 from . import account
+from .account import Found
 from .children import Children, all_well, ends_of
 from .faults import FAULTS, WORKER_KILLED, Scene
 from .parent import new_parent
@@ -38,17 +39,20 @@ class Round:
 
     number: int
     fault: str
+    seed: int
     way: str
     retries: int  # of each run
-    items: int
     detail: str  # when and how it struck
     codes: tuple[int, ...]  # exit codes of the parent's processes
     seconds: float
-    told: str  # what they said
+    said: str  # by them
+    found: Found
 
-
-class NotAccounted(AssertionError):
-    """A run is lost, doubled, or not known to the parent as it is."""
+    def __str__(self) -> str:
+        """All that somebody needs who looks for the cause of a fault."""
+        what = f"{self.way}, {self.found.items} items, {self.retries} retries, {self.detail}"
+        about = f"round {self.number} of seed {self.seed}: {self.fault}, {what}"
+        return "\n".join([about, *(f"- {words}" for words in self.found.faults), "", self.said])
 
 
 @dataclass(frozen=True)
@@ -68,28 +72,22 @@ class FanOut:
     most_items: int
 
     async def run(self, number: int, fault: str) -> Round:
-        """One round, whatever was run before it.
-
-        Raises:
-            NotAccounted: with every fault of the books, and what the parent said.
-        """
+        """One round, whatever was run before it."""
         start = time.monotonic()
         async with self._scene(number, fault) as scene:
             detail = await FAULTS[fault](scene)
             await self._go_on(scene)
-        what = f"{scene.way}, {scene.items} runs, {scene.retries} retries, {detail}"
-        about = f"round {number} of seed {self.seed}: {fault}, {what}"
-        self._require_accounts(about, scene)
         return Round(
             number=number,
             fault=fault,
+            seed=self.seed,
             way=scene.way,
             retries=scene.retries,
-            items=scene.items,
             detail=detail,
             codes=tuple(scene.parent.codes),
             seconds=time.monotonic() - start,
-            told=scene.parent.log,
+            said=scene.parent.log,
+            found=self._found(scene),
         )
 
     @asynccontextmanager
@@ -126,17 +124,13 @@ class FanOut:
             await scene.parent.start()
             await scene.parent.finished()
 
-    def _require_accounts(self, about: str, scene: Scene) -> None:
+    def _found(self, scene: Scene) -> Found:
         parent, children = scene.parent, scene.children
         if parent.state != "COMPLETED":
-            found = [f"the parent never completes: exit codes {parent.codes}"]
-        else:
-            books = account.books(
-                self.server.api, children.deployment_id, parent.report, scene.retries, len(parent.codes)
-            )
-            found = account.faults(books, {table: state.get("name") for table, state in children.ends.items()})
-        if found:
-            raise NotAccounted("\n".join([about, *(f"- {words}" for words in found), "", parent.log]))
+            never = f"the parent never completes: exit codes {parent.codes}"
+            return Found(items=scene.items, runs=0, ended=0, told=0, faults=(never,))
+        books = account.books(self.server.api, children.deployment_id, parent.report, scene.retries, len(parent.codes))
+        return account.found(books, {table: state.get("name") for table, state in children.ends.items()})
 
 
 @asynccontextmanager

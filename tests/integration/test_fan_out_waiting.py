@@ -758,7 +758,7 @@ async def test_the_hook_ends_what_the_server_creates_after_its_first_look(
     prefect_server: PrefectServer, deployment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server may be busy with what a parent has asked for when the parent is gone."""
-    monkeypatch.setattr(submission, "HOOK_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("orchestrator.submission.HOOK_PAUSES", (0.0, 0.0))
     is_asked, was_looked, are_created = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def tell(asked: Asked) -> Answer:

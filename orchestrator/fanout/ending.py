@@ -39,7 +39,7 @@ async def cancel_runs(calls: Calls, selection: Selection, message: str, *, patie
     Args:
         calls: to the server.
         selection: which runs.
-        message: why, as people read it at the run.
+        message: why, as people read it at a run that was running. Of one that had not started the server forgets it.
         patience: seconds that Pending ones get to run; then they are asked all the same.
 
     Returns:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ belo
     from orchestrator.config import ResourceLimits as ResourceLimits
     from orchestrator.config import WorkPoolConfig as WorkPoolConfig
     from orchestrator.discovery import FlowDiscovery as FlowDiscovery
-    from orchestrator.fanout.outcomes import RunOutcome as RunOutcome
     from orchestrator.model import CleanupResult as CleanupResult
     from orchestrator.model import DeploymentConfig as DeploymentConfig
     from orchestrator.model import DeploymentResult as DeploymentResult
@@ -28,6 +27,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ belo
     from orchestrator.model import ValidationError as ValidationError
     from orchestrator.model import ValidationResult as ValidationResult
     from orchestrator.submission import FlowSubmission as FlowSubmission
+    from orchestrator.submission import RunOutcome as RunOutcome
     from orchestrator.submission import cancel_children as cancel_children
     from orchestrator.submission import flow_submitter as flow_submitter
     from orchestrator.submission import trigger_multiple_subflows as trigger_multiple_subflows
@@ -56,7 +56,7 @@ _HOME_OF = {
     "DEPLOYMENT_CONFIGS": "code_deployments",
     "deploy_all_flows": "code_deployments",
     "FlowSubmission": "submission",
-    "RunOutcome": "fanout.outcomes",
+    "RunOutcome": "submission",
     "cancel_children": "submission",
     "flow_submitter": "submission",
     "trigger_subflow": "submission",

@@ -24,17 +24,17 @@ import anyio
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 
-from orchestrator.errors import OrchestratorError, RunFailed
+from orchestrator.errors import OrchestratorError, RunFailed, RunsTimedOut
 from orchestrator.fanout.calls import Calls, Selection, open_calls
 from orchestrator.fanout.changes import Background, Changes, beside
 from orchestrator.fanout.ending import cancel_runs
+from orchestrator.fanout.flow_submission import FlowSubmission
 from orchestrator.fanout.hints import Hints
 from orchestrator.fanout.log import logger
 from orchestrator.fanout.options import Idempotency, Link, OnFailure, Options, Rest, as_mapping, as_texts
 from orchestrator.fanout.outcomes import RunOutcome, failures_first, run_failed
 from orchestrator.fanout.parent import parent_tag
 from orchestrator.fanout.progress import EndLines
-from orchestrator.fanout.submission import FlowSubmission
 from orchestrator.fanout.target import read_target
 from orchestrator.fanout.track import Track
 from orchestrator.fanout.watch import Watch
@@ -254,6 +254,7 @@ __all__ = [
     "FlowSubmission",
     "RunFailed",
     "RunOutcome",
+    "RunsTimedOut",
     "cancel_children",
     "flow_submitter",
     "trigger_multiple_subflows",

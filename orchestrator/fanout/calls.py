@@ -27,6 +27,7 @@ from orchestrator.server import PAGE, PrefectServer, Rows, open_server
 BULK_CREATE, BULK_STATE = 100, 50  # the server's own limits for one call
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between tries
 PATIENCE = 300.0  # seconds that somebody who writes waits for a server that has answered before
+NOT_STARTED = ("SCHEDULED", "PENDING")
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED")  # what can be asked to end
 
 Thing = TypeVar("Thing")
@@ -46,7 +47,6 @@ class RunRow:
     started: datetime | None
     ended: datetime | None
     attempts: int
-    key: str | None
     tags: tuple[str, ...]
     flow_id: str
     deployment_id: str | None
@@ -54,6 +54,11 @@ class RunRow:
     @property
     def has_ended(self) -> bool:
         return self.state_type in ENDED
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again; one that waits for its next attempt was, too."""
+        return max(0, self.attempts - (self.state_type not in NOT_STARTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +78,14 @@ class Calls:
 
     Args:
         server: where they go.
-        patience: seconds that a request is tried for, from its first failure. 0 for somebody who may be told at once.
+        patience: seconds that a request is tried for, from its first failure; None: PATIENCE. 0 for somebody who may be
+            told at once.
+        at_first: the same until the server has answered once; None: no other.
     """
 
-    def __init__(self, server: PrefectServer, patience: float = PATIENCE) -> None:
-        self.server, self._patience = server, patience
+    def __init__(self, server: PrefectServer, patience: float | None = None, *, at_first: float | None = None) -> None:
+        self.server, self._later = server, PATIENCE if patience is None else patience
+        self._patience = self._later if at_first is None else at_first
 
     @property
     def api_url(self) -> str:
@@ -113,7 +121,7 @@ class Calls:
                 await anyio.sleep(max(pause, getattr(error, "retry_after", 0.0)))
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                self._patience = max(self._patience, PATIENCE)  # a server that has answered comes back
+                self._patience = self._later  # a server that has answered comes back
                 return answer
 
     async def find(self, method: str, route: str) -> Any:
@@ -221,12 +229,12 @@ class Calls:
 
 
 @asynccontextmanager
-async def open_calls(patience: float = PATIENCE) -> AsyncIterator[Calls]:
+async def open_calls(patience: float | None = None, *, at_first: float | None = None) -> AsyncIterator[Calls]:
     """Calls to the server that Prefect's settings name. Each request of theirs is tried once by Prefect's client:
     trying again is decided here."""
     async with open_server() as server:
         with server.writing():
-            yield Calls(server, patience)
+            yield Calls(server, patience, at_first=at_first)
 
 
 def is_passing(error: ServerError) -> bool:
@@ -257,7 +265,6 @@ def _row(row: Mapping[str, Any]) -> RunRow:
         started=_time(row["start_time"]),
         ended=_time(row["end_time"]),
         attempts=row["run_count"],
-        key=row["idempotency_key"],
         tags=tuple(row["tags"]),
         flow_id=row["flow_id"],
         deployment_id=row["deployment_id"],

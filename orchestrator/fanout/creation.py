@@ -52,6 +52,7 @@ class Item:
     key: str
     run_id: str = ""
     row: RunRow | None = None  # of one that was there before
+    restarts_used: int = 0  # by an earlier attempt of the parent
     doubt: str = ""  # what the last bulk answer said against it
     error: OrchestratorError | None = None
 
@@ -69,7 +70,7 @@ class Batch:
     parent: Parent | None
     options: Options
     may_exist: bool  # runs with these keys may have been created by an earlier attempt of the parent
-    tags: tuple[str, ...] = field(default=())
+    tags: tuple[str, ...]
 
     def is_to_run_again(self, row: RunRow) -> bool:
         """Of runs that have ended. A cancelled one was ended with its parent: what it is for is still to be done."""
@@ -269,6 +270,7 @@ class Creator:
         for item in items:
             if item.key in rows:
                 item.run_id = rows[item.key].id
+                item.restarts_used = rows[item.key].restarts
                 item.row = restarted.get(item.run_id, rows[item.key])
 
     async def _create_many(self, items: Sequence[Item], bodies: Sequence[Mapping[str, Any]]) -> None:

@@ -15,16 +15,14 @@ from typing import Any
 import anyio
 
 from orchestrator.errors import ServerError
-from orchestrator.fanout.calls import BULK_STATE as AT_ONCE
-from orchestrator.fanout.calls import UNDER_WAY, Calls, RunRow, Selection, chunks, status_of
+from orchestrator.fanout.calls import BULK_STATE, UNDER_WAY, Calls, RunRow, Selection, chunks, status_of
 from orchestrator.fanout.log import logger
 
 NO_ROUTE = (404, 405)
 # A worker takes runs 10 s before their time, and one with a `--limit` breaks where a run's last process still ends.
 LEAST_DELAY = timedelta(seconds=15)  # after a run's end
-EARLIEST = datetime.min.replace(tzinfo=UTC)
 AGAIN, AGAIN_MESSAGE = "AwaitingRetry", "Started again by the flow that submitted it."
-AT_ONCE_ASKED = tuple(state_type for state_type in UNDER_WAY if state_type != "PENDING")
+ASKED_AT_ONCE = tuple(state_type for state_type in UNDER_WAY if state_type != "PENDING")
 PENDING_SECONDS, PENDING_LOOK_SECONDS = 10.0, 1.0
 MOST_TRIES, AGAIN_SECONDS = 5, 1.0
 RESTARTABLE = ("FAILED", "CRASHED", "CANCELLED")
@@ -53,7 +51,7 @@ async def cancel_runs(calls: Calls, selection: Selection, message: str, *, patie
     for part in _parts(selection):
         await _forget_old_processes(calls, part)
         while True:
-            count += await _ask(calls, part, AT_ONCE_ASKED, state)
+            count += await _ask(calls, part, ASKED_AT_ONCE, state)
             if not await calls.count(part, "PENDING"):
                 break
             if anyio.current_time() >= until:
@@ -104,15 +102,15 @@ async def start_again(
         delay: seconds until they may start; some more where the last process of one may still be ending.
         wanted: which of them are still to be started; it may change meanwhile. None: all.
     """
-    ended = [row.ended for row in rows if row.ended and row.started]
-    free = max(ended) + LEAST_DELAY if ended else EARLIEST
+    free = [row.ended + LEAST_DELAY for row in rows if row.ended and row.started]
+    begins = max([datetime.now(UTC) + timedelta(seconds=delay), *free])
     state = {
         "type": "SCHEDULED",
         "name": AGAIN,
         "message": AGAIN_MESSAGE,
-        "state_details": {"scheduled_time": max(datetime.now(UTC) + timedelta(seconds=delay), free).isoformat()},
+        "state_details": {"scheduled_time": begins.isoformat()},
     }
-    for chunk in chunks(sorted(row.id for row in rows), AT_ONCE):
+    for chunk in chunks(sorted(row.id for row in rows), BULK_STATE):
         part = [id_ for id_ in chunk if wanted is None or id_ in wanted]
         query = {"id": {"any_": list(part)}, "state": {"type": {"any_": list(RESTARTABLE)}}}
         for row in await _set_states(calls, query, state):
@@ -123,7 +121,7 @@ async def start_again(
 def _parts(selection: Selection) -> list[Selection]:
     if selection.tag:
         return [selection]
-    return [Selection(ids=tuple(part)) for part in chunks(selection.ids, AT_ONCE)]
+    return [Selection(ids=tuple(part)) for part in chunks(selection.ids, BULK_STATE)]
 
 
 async def _set_states(calls: Calls, query: Mapping[str, Any], state: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -133,7 +131,7 @@ async def _set_states(calls: Calls, query: Mapping[str, Any], state: Mapping[str
     except ServerError as error:
         if status_of(error) not in NO_ROUTE:
             raise
-    rows = await calls.request("POST", "/flow_runs/filter", {"flow_runs": dict(query), "limit": AT_ONCE})
+    rows = await calls.request("POST", "/flow_runs/filter", {"flow_runs": dict(query), "limit": BULK_STATE})
     return [await _set_state(calls, row["id"], state) for row in rows]
 
 

@@ -31,7 +31,7 @@ SECONDS: Mapping[str, bool] = {  # whether None is allowed, for no limit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """All settings of a submission; times in seconds. `submission.flow_submitter` says what each does."""
+    """All settings of a submission; times in seconds. `orchestrator.submission.flow_submitter` says what each does."""
 
     max_in_flight: int | None = None
     retries: int = 0

@@ -53,16 +53,26 @@ class RunOutcome:
         """`run (id)`: the name that people see, and what tells it from another run of that name."""
         return self.id if self.name == self.id else f"{self.name} ({self.id[:8]})"
 
+    @property
+    def shown_parameters(self) -> str:
+        """`table=1, token='***'`."""
+        return ", ".join(f"{name}={masked(name, value)!r}" for name, value in self.parameters.items())
+
+    @property
+    def shown_message(self) -> str:
+        """On one line, and without secrets."""
+        return masked_text(" ".join(self.message.split()))
+
     def ending(self, longest: int | None = None) -> str:
         """`Failed after 2 attempts: message`, on one line and without secrets; of the message so many characters."""
         attempts = f" after {self.attempts} attempts" if self.attempts > 1 else ""
-        message = masked_text(" ".join(self.message.split()))[:longest]
+        message = self.shown_message[:longest]
         return f"{self.state_name}{attempts}{f': {message}' if message else ''}"
 
     def describe(self, flow_name: str) -> str:
         """`flow/run (id): state after 2 attempts: message [parameters]`, on one line."""
-        given = ", ".join(f"{name}={masked(name, value)!r}" for name, value in self.parameters.items())
-        shown = f" [{given[:SHOWN_PARAMETERS]}]" if given else ""
+        given = self.shown_parameters[:SHOWN_PARAMETERS]
+        shown = f" [{given}]" if given else ""
         return f"{flow_name}/{self.label}: {self.ending()}{shown}"
 
 

@@ -18,7 +18,6 @@ from prefect.artifacts import (
 from orchestrator.fanout.log import logger
 from orchestrator.fanout.outcomes import RunOutcome, failures_first, summary
 from orchestrator.fanout.watch import Watch
-from orchestrator.masking import masked, masked_text
 
 FIRST_SECONDS, LONGEST_SECONDS, GROWTH = 5.0, 60.0, 2.0  # between two lines: each costs two requests
 LINES = 50  # runs whose ends get a line each; of more than that only as many failures do
@@ -151,12 +150,10 @@ def _table(outcomes: Sequence[RunOutcome]) -> list[dict[str, Any]]:
         {
             "run": f"[{outcome.name}](../../runs/flow-run/{outcome.id})",
             "state": outcome.state_name,
-            "parameters": _short(
-                ", ".join(f"{name}={masked(name, value)!r}" for name, value in outcome.parameters.items())
-            ),
+            "parameters": _short(outcome.shown_parameters),
             "seconds": "" if outcome.duration is None else f"{outcome.duration:.1f}",
             "attempts": outcome.attempts,
-            "message": _short(masked_text(" ".join(outcome.message.split()))),
+            "message": _short(outcome.shown_message),
         }
         for outcome in rows
     ]

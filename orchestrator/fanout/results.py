@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import MissingResult, UnfinishedRun
 
-from orchestrator.fanout.calls import chunks
+from orchestrator.fanout.calls import Calls, chunks, open_calls
+from orchestrator.server import our_errors
 
 AT_ONCE = 50  # full runs at a time
 
@@ -35,14 +36,20 @@ class StateNames(dict[str, str]):
 async def read_values(run_ids: Sequence[str]) -> dict[str, Any]:
     """The return values of those of the runs that completed and persisted one."""
     values: dict[str, Any] = {}
-    async with get_client() as client:
+    async with open_calls() as calls:
         for part in chunks(run_ids, AT_ONCE):
-            ids = FlowRunFilterId(any_=[UUID(run_id) for run_id in part])
-            runs = {str(run.id): run for run in await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids))}
+            runs = {str(run.id): run for run in await calls.patiently(partial(_read, calls, part))}
             for run_id in part:
                 if run_id in runs:
                     values |= await _value(runs[run_id])
     return values
+
+
+async def _read(calls: Calls, run_ids: Sequence[str]) -> list[FlowRun]:
+    """As Prefect's own objects, which know how to read a result."""
+    ids = FlowRunFilterId(any_=[UUID(run_id) for run_id in run_ids])
+    with our_errors(calls.api_url):
+        return await calls.server.client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids))
 
 
 async def _value(run: FlowRun) -> dict[str, Any]:

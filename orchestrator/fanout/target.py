@@ -38,7 +38,6 @@ class Target:
     defaults: Mapping[str, Any]  # the deployment's own parameters
     work_pool: str | None
     work_queue: str | None
-    concurrency_limit: int | None
 
     @property
     def path(self) -> str:
@@ -196,7 +195,6 @@ def missing(path: str, what: str, remedy: str = "") -> ServerError:
 
 
 def _target(row: Mapping[str, Any], flow_name: str) -> Target:
-    limit = row.get("global_concurrency_limit") or {}
     return Target(
         id=str(UUID(row["id"])),
         flow_id=row["flow_id"],
@@ -207,7 +205,6 @@ def _target(row: Mapping[str, Any], flow_name: str) -> Target:
         defaults=row["parameters"] or {},
         work_pool=row["work_pool_name"],
         work_queue=row["work_queue_name"],
-        concurrency_limit=limit.get("limit"),
     )
 
 

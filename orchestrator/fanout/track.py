@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.fanout.calls import NOT_STARTED
 from orchestrator.fanout.outcomes import ENDED, RunOutcome
 
-NOT_STARTED = ("SCHEDULED", "PENDING")
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 

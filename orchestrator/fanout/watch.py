@@ -229,8 +229,12 @@ class Watch:
             if not self.is_settled:
                 with self._in_round():
                     await self._round(calls)
+            await self._sleep(self._pause(min(seconds, self.poll_interval)))
             seconds = min(seconds * GROWTH, self.poll_interval)
-            await self._sleep(max(SAFETY_SECONDS, self.poll_interval) if self.is_live and self.pending else seconds)
+
+    def _pause(self, seconds: float) -> float:
+        """Until the next poll; `seconds` where there are no events, or only a read that confirms them is missing."""
+        return max(SAFETY_SECONDS, self.poll_interval) if self.is_live and self.pending else seconds
 
     async def _sleep(self, seconds: float) -> None:
         """Until the next poll is due: in so many seconds, or earlier where something is to be looked at."""
@@ -321,7 +325,7 @@ class Watch:
             self._read(row)
 
     async def _look_for_missing_among(self, calls: Calls, ids: Collection[str]) -> None:
-        """The same where the number of all does not tell, since not all are ours."""
+        """As `_look_for_missing`, where the number of all does not tell, since not all are ours."""
         for part in chunks(sorted(ids), AT_ONCE):
             found = (await calls.count_states(Selection(ids=tuple(part)))).total()
             if found < len(part):
@@ -355,11 +359,13 @@ class Watch:
         """
         missing = self._unconfirmed - await self._read_by_ids(calls, self._unconfirmed)
         gone, self._missing = missing & self._missing, missing
+        if not missing:  # they were deleted after a read had confirmed their ends
+            return number
         for id_ in gone:
             self._is_gone(self.tracks[id_])
         if missing - gone:
             self.poll_soon()
-        return len(gone) if missing else number
+        return len(gone)
 
     def _is_gone(self, track: Track) -> None:
         track.is_confirmed = True
@@ -381,7 +387,7 @@ class Watch:
         try:
             rows = await calls.read_by_ids(ids)
             names = ", ".join(row.name for row in list(rows.values())[:NAMED_FAILURES])
-            logger().warning("Starting %d runs again that have failed: %s", len(rows), names)
+            logger().warning("Starting %d runs again that have not completed: %s", len(rows), names)
             await start_again(calls, rows.values(), delay, wanted=self._restarts)
         finally:
             self._restarting -= ids
@@ -400,9 +406,9 @@ class Watch:
         await self._read_by_ids(calls, [track.id for track in suspects])
         for track in suspects:
             if track.id in self.pending and (reason := why_overdue(track, self._options)):
-                self._end(track, reason)
+                self._time_is_up(track, reason)
 
-    def _end(self, track: Track, reason: str) -> None:
+    def _time_is_up(self, track: Track, reason: str) -> None:
         name = track.name or track.id[:8]
         if self._options.on_timeout == "cancel":
             logger().warning("Run %s: %s; it is cancelled", name, reason)

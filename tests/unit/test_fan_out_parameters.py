@@ -36,7 +36,6 @@ def target(properties: Mapping[str, Any] | None = None, required: tuple[str, ...
         "defaults": {},
         "work_pool": None,
         "work_queue": None,
-        "concurrency_limit": None,
     }
     return Target(**{**values, **fields})
 

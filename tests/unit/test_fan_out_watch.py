@@ -95,7 +95,7 @@ def known(*ends: tuple[str, tuple[str, str], float]) -> KnownEnds:
 
 
 def row(id_: str, state: tuple[str, str], ended: datetime) -> RunRow:
-    none: dict[str, Any] = dict.fromkeys(["started", "key", "deployment_id"])
+    none: dict[str, Any] = dict.fromkeys(["started", "deployment_id"])
     told = {"name": id_, "message": "", "attempts": 1, "tags": (), "flow_id": "1"}
     return RunRow(id=id_, state_type=state[0], state_name=state[1], changed=ended, ended=ended, **told, **none)
 

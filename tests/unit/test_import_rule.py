@@ -215,7 +215,7 @@ OURS: dict[str, set[str]] = {
         "server",
         "masking",
     },
-    "fanout.track": {"fanout.outcomes"},
+    "fanout.track": {"fanout.calls", "fanout.outcomes"},
     "fanout.limits": {"fanout.options", "fanout.track"},
     "fanout.known_ends": {"fanout.calls", "fanout.outcomes"},
     "fanout.watch": {
@@ -231,8 +231,8 @@ OURS: dict[str, set[str]] = {
         "fanout.track",
     },
     "fanout.hints": {"fanout.calls", "fanout.log", "fanout.target"},
-    "fanout.progress": {"fanout.log", "fanout.outcomes", "fanout.watch", "masking"},
-    "fanout.results": {"fanout.calls"},
+    "fanout.progress": {"fanout.log", "fanout.outcomes", "fanout.watch"},
+    "fanout.results": {"fanout.calls", "server"},
     "fanout.columns": set(),
     "fanout.shutdown": {
         "fanout.calls",
@@ -245,7 +245,7 @@ OURS: dict[str, set[str]] = {
         "fanout.watch",
         "interruption",
     },
-    "fanout.submission": {
+    "fanout.flow_submission": {
         "fanout.calls",
         "fanout.changes",
         "fanout.columns",
@@ -274,7 +274,7 @@ OURS: dict[str, set[str]] = {
         "fanout.outcomes",
         "fanout.parent",
         "fanout.progress",
-        "fanout.submission",
+        "fanout.flow_submission",
         "fanout.target",
         "fanout.track",
         "fanout.watch",

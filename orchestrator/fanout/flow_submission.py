@@ -1,7 +1,7 @@
 """The runs of one deployment that somebody submits: what was created, what is known, and who waits.
 
 It holds the parts together: `creation` makes runs, `watch` follows them, `shutdown` ends them. Both of the first are at
-work in the background only while a call needs them. `orchestrator.submission` is what people import.
+work in the background while a call needs them, or while a block is open. People import `orchestrator.submission`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 
 from orchestrator.errors import RunsTimedOut
-from orchestrator.fanout.calls import PATIENCE, Calls, open_calls
+from orchestrator.fanout.calls import Calls, open_calls
 from orchestrator.fanout.changes import Background, Changes, beside
 from orchestrator.fanout.columns import rows_of
 from orchestrator.fanout.creation import Batch, Feeder, Item, refused
@@ -61,8 +61,7 @@ class FlowSubmission:
         self._in_order: list[str] = []  # of ending
         self._lines = EndLines(deployment_path, lambda: len(self.run_ids))
         self._watch = Watch(self._options, self._ended, self._take_note)
-        in_flight = lambda: len(self._watch.pending)  # noqa: E731
-        self._feeder = Feeder(self._created, self._ended, in_flight, self._follow_up, self._is_to_stop)
+        self._feeder = Feeder(self._created, self._ended, self._in_flight, self._follow_up, self._is_to_stop)
         self._feeding = Background(self._feed, self._created)
         self._watching = Background(self._observe, self._ended)
         self._shutdown = Shutdown(
@@ -149,6 +148,9 @@ class FlowSubmission:
             await self._act_on_failures()
         return self._taken(items)
 
+    def _in_flight(self) -> int:
+        return len(self._watch.pending)
+
     def _is_to_stop(self) -> bool:
         """Whether a run has failed, and that is a reason to end."""
         return self._options.on_failure != "collect" and bool(self._watch.failed)
@@ -188,7 +190,7 @@ class FlowSubmission:
     def _are_done(self, items: Sequence[Item]) -> bool:
         if self._options.max_in_flight is not None:
             self._watching.raise_failure()
-        return items[-1].is_done and all(item.is_done for item in items) if items else True
+        return all(item.is_done for item in reversed(items))  # the last one is done last
 
     def _taken(self, items: Sequence[Item]) -> list[str]:
         assert self._batch is not None
@@ -199,7 +201,7 @@ class FlowSubmission:
     async def _feed(self) -> None:
         """In the background, while somebody submits."""
         parent = current_parent()
-        async with open_calls(PATIENCE if parent else 0.0) as calls:
+        async with open_calls(at_first=None if parent else 0.0) as calls:  # a script's author is told at once
             if self._batch is None:
                 self._batch = await self._prepared(calls, parent)
                 self._created.tell()
@@ -227,11 +229,10 @@ class FlowSubmission:
         """A run exists: follow it. One that an earlier attempt of the parent has created may have ended."""
         if item.run_id not in self._watch.tracks:
             self.run_ids.append(item.run_id)
-        before = item.row.attempts - 1 if item.row else 0  # in an earlier attempt of the parent
         track = Track(
             id=item.run_id,
             parameters=item.parameters,
-            restarts_left=max(0, self._options.retries - max(0, before)),
+            restarts_left=max(0, self._options.retries - item.restarts_used),
             ends_with_parent=item.row is not None and item.row.state_type == "CANCELLING",
         )
         self._watch.add(track, item.row)

@@ -25,7 +25,7 @@ from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 
 from orchestrator.errors import OrchestratorError, RunFailed, RunsTimedOut
-from orchestrator.fanout.calls import Calls, Selection, open_calls
+from orchestrator.fanout.calls import NOT_STARTED, Calls, Selection, open_calls
 from orchestrator.fanout.changes import Background, Changes, beside
 from orchestrator.fanout.ending import cancel_runs
 from orchestrator.fanout.flow_submission import FlowSubmission
@@ -80,7 +80,8 @@ def flow_submitter(
         on_timeout: `cancel` a run whose time is up, or `leave` it and count it as `TimedOut`. The same for `wait`.
         on_failure: `collect` the failures; `raise` at the first one, the others go on; or `cancel` them and raise.
         on_exit: what becomes of runs that have not ended when an `async with` block is left by an exception.
-        cancel_grace: how long runs may take to end when they are cancelled, before they are named.
+        cancel_grace: how long runs may take to end when they are cancelled, before they are named; 15 s at most where a
+            block is left, or `wait` has timed out.
         crash_grace: how long a crashed run may take to come back, by a retry of its infrastructure.
         link: show the runs in the parent's graph. Linked runs that wait cost the server work: `auto` links while no
             more than 50 are in flight. All runs carry the batch's tag anyway.
@@ -238,10 +239,18 @@ async def cancel_children(flow: Flow[..., Any], flow_run: FlowRun, state: State[
     reason, count = f"Its parent {flow_run.name} is {state.name}.", 0
     async with open_calls() as calls:
         for pause in HOOK_PAUSES:  # the server may still be creating what the parent had asked for when it was killed
+            if await _runs_again(calls, flow_run):
+                break
             count += await cancel_runs(calls, Selection(tag=parent_tag(flow_run.id)), reason)
             await anyio.sleep(pause)
     if count:
         logging.getLogger(__name__).info("Asked %d children of %s to end", count, flow_run.name)
+
+
+async def _runs_again(calls: Calls, flow_run: FlowRun) -> bool:
+    """Whether somebody has retried a run that was cancelled or has crashed: its children are the next attempt's."""
+    row = (await calls.read_by_ids([str(flow_run.id)])).get(str(flow_run.id))
+    return row is not None and (row.state_type in NOT_STARTED or row.attempts > flow_run.run_count)
 
 
 def _calling_function() -> str:

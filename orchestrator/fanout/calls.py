@@ -26,6 +26,7 @@ from orchestrator.server import PAGE, PrefectServer, Rows, open_server
 
 BULK_CREATE, BULK_STATE = 100, 50  # the server's own limits for one call
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between tries
+LONGEST_WISH = 60.0  # seconds that a busy server may ask us to wait
 PATIENCE = 300.0  # seconds that somebody who writes waits for a server that has answered before
 NOT_STARTED = ("SCHEDULED", "PENDING")
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED")  # what can be asked to end
@@ -118,7 +119,7 @@ class Calls:
                     raise
                 if pause < LONGEST_PAUSE:  # after that, it has been said
                     logger().warning("Trying again in %.1f s: %s", pause, error)
-                await anyio.sleep(max(pause, getattr(error, "retry_after", 0.0)))
+                await anyio.sleep(max(pause, min(getattr(error, "retry_after", 0.0), LONGEST_WISH)))
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
                 self._patience = self._later  # a server that has answered comes back

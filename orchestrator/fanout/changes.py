@@ -22,6 +22,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._event: anyio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def tell(self) -> None:
         if self._event is not None:
@@ -30,7 +31,9 @@ class Changes:
 
     async def wait(self) -> None:
         """Until the next change."""
-        self._event = self._event or anyio.Event()
+        loop = asyncio.get_running_loop()
+        if self._event is None or self._loop is not loop:  # a script may call asyncio.run more than once
+            self._event, self._loop = anyio.Event(), loop
         await self._event.wait()
 
 
@@ -43,11 +46,12 @@ class Background:
 
     Args:
         work: begun anew each time somebody is the first.
-        changes: told when the work fails.
+        changes: what callers wait for; told when the work fails.
+        others: told, too: somebody who waits for these must hear of it.
     """
 
-    def __init__(self, work: Work, changes: Changes) -> None:
-        self._work, self._changes = work, changes
+    def __init__(self, work: Work, changes: Changes, *others: Changes) -> None:
+        self._work, self._changes, self._others = work, changes, others
         self._task: asyncio.Task[None] | None = None
         self._callers = 0
 
@@ -85,7 +89,11 @@ class Background:
         words still need this one."""
         if self._task is None or self._task.cancelled():
             self._task = asyncio.create_task(self._run())
-            self._task.add_done_callback(lambda _: self._changes.tell())
+            self._task.add_done_callback(lambda _: self._tell())
+
+    def _tell(self) -> None:
+        for changes in (self._changes, *self._others):
+            changes.tell()
 
     async def _run(self) -> None:
         await self._work()

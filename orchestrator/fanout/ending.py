@@ -53,6 +53,7 @@ async def cancel_runs(calls: Calls, selection: Selection, message: str, *, patie
         while True:
             count += await _ask(calls, part, ASKED_AT_ONCE, state)
             if not await calls.count(part, "PENDING"):
+                count += await _ask(calls, part, ASKED_AT_ONCE, state)  # what was Pending at first may run by now
                 break
             if anyio.current_time() >= until:
                 count += await _ask(calls, part, UNDER_WAY, state)

@@ -63,11 +63,12 @@ class FlowSubmission:
         self._watch = Watch(self._options, self._ended, self._take_note)
         self._feeder = Feeder(self._created, self._ended, self._in_flight, self._follow_up, self._is_to_stop)
         self._feeding = Background(self._feed, self._created)
-        self._watching = Background(self._observe, self._ended)
+        self._watching = Background(self._observe, self._ended, self._created)  # submits may wait for a place
         self._shutdown = Shutdown(
             deployment_path, self._options, self._watch, self._watching, self._feeder, self._summarise
         )
         self._block = AsyncExitStack()
+        self._is_in_block = False
         self._progress: Progress | None = None
 
     # ----- what is known -------------------------------------------------------------------------------
@@ -282,7 +283,7 @@ class FlowSubmission:
             RunFailed: a run has failed, and the submission was told to raise or to cancel on that.
             ServerError: the server refuses to be asked.
         """
-        told, said = 0, dict[str, datetime | None]()
+        told, said = 0, set[tuple[str, datetime | None]]()
         async with self._watching.needed():
             while told < len(self._in_order) or not self._is_over():
                 if told == len(self._in_order):
@@ -290,8 +291,8 @@ class FlowSubmission:
                     continue
                 outcome = self._watch.tracks[self._in_order[told]].outcome
                 told += 1
-                if outcome is not None and said.get(outcome.id) != outcome.ended:  # None: it runs again
-                    said[outcome.id] = outcome.ended
+                if outcome is not None and (outcome.id, outcome.ended) not in said:  # None: it runs again
+                    said.add((outcome.id, outcome.ended))
                     yield outcome
             await self._act_on_failures()
 
@@ -338,7 +339,7 @@ class FlowSubmission:
             return ""
         left = len(self._watch.pending)
         if self._options.on_failure == "raise":
-            return f"{others} others go on."
+            return f"{others} others {self._going_on}."
         return f"{others - left} others were cancelled{f', {left} have not ended yet' if left else ''}."
 
     async def _give_up(self, seconds: float) -> None:
@@ -346,11 +347,16 @@ class FlowSubmission:
         names = await first_names(late)
         if self._options.on_timeout == "cancel":
             await self._shutdown.end_as_far_as_possible(f"It had not ended after {seconds:g} s, with its batch.")
-        fate = "they were asked to end" if self._options.on_timeout == "cancel" else "they go on"
+        fate = "they were asked to end" if self._options.on_timeout == "cancel" else f"they {self._going_on}"
         raise RunsTimedOut(
             f"{len(late)} of {len(self.run_ids)} flow runs had not ended after {seconds:g} s; {fate}: {names}.",
             location=self.deployment_path,
         )
+
+    @property
+    def _going_on(self) -> str:
+        is_block_to_end_them = self._is_in_block and self._options.on_exit == "cancel"
+        return "go on, unless this error leaves the block" if is_block_to_end_them else "go on"
 
     async def _summarise(self) -> None:
         outcomes = list(self._watch.outcomes)
@@ -399,6 +405,7 @@ class FlowSubmission:
             await self._feeding.until(lambda: self._batch is not None)
             await needed.enter_async_context(self._watching.needed())
             self._block = needed.pop_all()
+        self._is_in_block = True
         return self
 
     async def __aexit__(
@@ -414,4 +421,5 @@ class FlowSubmission:
                 await self._shutdown.leave(late)
             raise
         finally:
+            self._is_in_block = False
             await self._block.aclose()

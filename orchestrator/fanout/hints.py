@@ -16,11 +16,13 @@ from orchestrator.fanout.log import logger
 from orchestrator.fanout.target import Target
 
 LOOK_SECONDS = 1.0
+AT_FIRST = ""  # no state yet
 PARENTS = "parents that wait hold places, too"
 LONG_SECONDS = 30.0  # that runs are in such a state before something is said
 # State names that are no ends, in which runs may stay, and what people do about it where nothing else is seen.
 WAITING: Mapping[str, str] = {
     "Late": "not taken by any worker yet",
+    "Scheduled": "",  # as Late, on a server that marks none as late; nothing where no cause is seen
     "AwaitingConcurrencySlot": "the deployment's concurrency limit lets no more run",
     "Pending": "taken by a worker, and the process, container or flow has not started yet",
     "Paused": "somebody, or the flow itself, has paused; the Prefect UI resumes",
@@ -28,6 +30,7 @@ WAITING: Mapping[str, str] = {
     "AwaitingRetry": "waiting for the next attempt",
     "Cancelling": "asked to end, and not ended by a worker yet",
 }
+NOT_TAKEN = {"Late", "Scheduled"}  # what is said of one holds for both
 
 
 class Hints:
@@ -54,12 +57,16 @@ class Hints:
 
     async def run(self) -> None:
         """Look now whether anybody can take the runs, then at how they wait, until cancelled."""
-        if "Late" not in self._said and (cause := await self._cause("Scheduled")):
-            logger().warning("[%s] Runs will wait: %s", self._label, cause)
-            self._said.add("Late")
+        await self._foretell()
         while True:
             await anyio.sleep(LOOK_SECONDS)
             await self._look()
+
+    async def _foretell(self) -> None:
+        """Say at once what will keep runs from starting."""
+        if "Late" not in self._said and (cause := await self._cause(AT_FIRST)):
+            logger().warning("[%s] Runs will wait: %s", self._label, cause)
+            self._said |= NOT_TAKEN
 
     async def _look(self) -> None:
         now, counts = time.monotonic(), _by_name(self._counts())
@@ -67,10 +74,10 @@ class Hints:
         for name, since in self._since.items():
             # Late is late already: the server says so after 15 s.
             if name not in self._said and now - since >= (0.0 if name == "Late" else LONG_SECONDS):
-                self._said.add(name)
-                cause = await self._cause(name) or WAITING[name]
-                runs = "1 run is" if counts[name] == 1 else f"{counts[name]} runs are"
-                logger().warning("[%s] %s %s: %s", self._label, runs, name, cause)
+                self._said |= NOT_TAKEN if name in NOT_TAKEN else {name}
+                if cause := await self._cause(name) or WAITING[name]:
+                    runs = "1 run is" if counts[name] == 1 else f"{counts[name]} runs are"
+                    logger().warning("[%s] %s %s: %s", self._label, runs, name, cause)
 
     async def _cause(self, name: str) -> str:
         """What can be seen on the server that keeps runs in a state; empty where nothing is."""
@@ -85,16 +92,16 @@ class Hints:
     async def _causes(self, target: Target, name: str) -> list[str]:
         if name == "AwaitingConcurrencySlot":
             return await self._slots(target)
-        if name not in ("Late", "Scheduled"):
+        if name not in (AT_FIRST, *NOT_TAKEN):
             return []
         if target.work_pool is None:
             return [f"{target.path} has no work pool: only `serve` would run them"]
         pool = await self._calls.find("GET", _route(target.work_pool))
         causes = list(_of_pool(pool, target.work_pool))
-        if pool is None or name == "Scheduled":
+        if pool is None or name == AT_FIRST:
             return causes
         causes += await self._of_queue(target) + await self._full(pool, "work pool")
-        return causes or await self._of_workers(target.work_pool)
+        return causes if causes or name == "Scheduled" else await self._of_workers(target.work_pool)
 
     async def _slots(self, target: Target) -> list[str]:
         """Who has the places that a deployment's own limit gives: runs of others, too."""

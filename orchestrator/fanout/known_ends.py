@@ -28,7 +28,7 @@ class KnownEnds:
 
     def __init__(self) -> None:
         self._ends: dict[str, End] = {}  # by run id
-        self._accepted: States = Counter()  # what the server does not count, and tells all the same when it is read
+        self._accepted: tuple[States, States] = (Counter(), Counter())  # differences that reading all does not mend
 
     def note(self, row: RunRow) -> None:
         self._ends[row.id] = End(row.ended or row.changed, row.state_type, row.state_name)
@@ -41,15 +41,23 @@ class KnownEnds:
     def states(self) -> States:
         return Counter((end.state_type, end.state_name) for end in self._ends.values())
 
-    def contradict(self, counted: States) -> bool:
-        """Whether there are more than the server counts, and reading all again may show why: some of the runs were
-        started again, or deleted."""
-        excess = self.states - counted
-        return bool(excess) and excess != self._accepted
+    def contradict(self, before: States, after: States) -> bool:
+        """Whether reading all again may show why the server counts something else: some of the runs were started again
+        or deleted, or their ends were stored out of order.
 
-    def accept(self, counted: States) -> None:
-        """After all were read again: what is still more than the server counts is no reason to do it once more."""
-        self._accepted = self.states - counted
+        Args:
+            before: what it counted before the ends were read: all of that must be known.
+            after: what it counted after that: there must not be more.
+        """
+        differences = self._differences(before, after)
+        return any(differences) and differences != self._accepted
+
+    def accept(self, before: States, after: States) -> None:
+        """After all were read again: differences that are still there are no reason to do it once more."""
+        self._accepted = self._differences(before, after)
+
+    def _differences(self, before: States, after: States) -> tuple[States, States]:
+        return before - self.states, self.states - after
 
     def still_to_read(self) -> tuple[datetime | None, list[str]]:
         """After when ends may be unread, None for all, and the ids of those after it that were read. Ends are not

@@ -111,6 +111,7 @@ class Keys:
     def __init__(self, parent: Parent | None, site: str, *, item_key: ItemKey | None, are_new: bool) -> None:
         self._parent, self._site, self._item_key = parent, site, item_key
         self._are_new = are_new or (parent is None and item_key is None)
+        self._own: set[str] = set()
 
     @property
     def may_exist(self) -> bool:
@@ -151,7 +152,9 @@ class Keys:
 
     def _own_key(self, deployment_id: str, key: str) -> str:
         digest = _digest(self._site if self._parent else "", deployment_id, key, self._place)
-        if self._parent is not None and self._ordinal(digest) > 1:
+        is_taken = digest in self._own if self._parent is None else self._ordinal(digest) > 1
+        self._own.add(digest)
+        if is_taken:
             raise ConfigurationError(
                 f"Two items have the key {key!r}: the second one would be taken for the first.",
                 location="flow_submitter(idempotency=...)",

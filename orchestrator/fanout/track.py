@@ -63,6 +63,11 @@ class Track:
         """It has not ended, or runs again."""
         self.ended, self.outcome, self.is_confirmed, self.crashed_at = None, None, False, math.inf
 
+    def begin_again(self) -> None:
+        """It is started again: its time counts anew."""
+        self.since, self.running_since, self.is_overdue, self.reason = time.monotonic(), None, False, ""
+        self.reopen()
+
     def runs_again(self) -> bool:
         """Whether a run that has ended is started again by what we were told, each time counted. What somebody has
         cancelled is not."""

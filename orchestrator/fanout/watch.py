@@ -21,6 +21,7 @@ from functools import partial
 
 import anyio
 
+from orchestrator.errors import OrchestratorError
 from orchestrator.fanout.calls import Calls, RunRow, Selection, chunks
 from orchestrator.fanout.changes import Changes, beside
 from orchestrator.fanout.ending import cancel_runs, start_again
@@ -103,6 +104,7 @@ class Watch:
         """Start runs again that have ended badly: the next round does it."""
         for id_ in ids:
             self._restarts.add(id_)
+            self.tracks[id_].begin_again()
             self._reopen(self.tracks[id_])
         self.poll_soon()
 
@@ -198,6 +200,7 @@ class Watch:
         for track in map(self.tracks.__getitem__, ids):
             track.give_up(reason)
             self._restarts.discard(track.id)
+            self._conclude(track)  # it may have ended, and waited to be started again
 
     @property
     def is_restarting(self) -> bool:
@@ -273,15 +276,15 @@ class Watch:
 
     async def _look_at_batch(self, calls: Calls, batch: Selection) -> States:
         told, heard = {id_ for id_ in self._unconfirmed if self.tracks[id_].outcome}, self._heard_ends()
+        # Before the count: what is created while we ask need not be in it.
+        expected = sum(not track.is_stray for track in self.tracks.values()) - self._shortfall
         counts = await calls.count_states(batch)
         if not self._has_heard_all(heard, ended_in(counts)):
             await self._read_what_differs(calls, batch, ended_in(counts), told)
         if self.may_have_others:
-            await self._look_for_missing_among(calls, self.pending)
-        else:
-            expected = sum(not track.is_stray for track in self.tracks.values()) - self._shortfall
-            if counts.total() < expected:
-                self._shortfall += await self._look_for_missing(calls, expected - counts.total())
+            await self._look_for_missing_among(calls, self._unconfirmed)
+        elif counts.total() < expected:
+            self._shortfall += await self._look_for_missing(calls, expected - counts.total())
         return counts
 
     async def _read_what_differs(self, calls: Calls, batch: Selection, ended: States, told: Collection[str]) -> None:
@@ -295,9 +298,12 @@ class Watch:
         """
         if ended != self._ends.states:
             await self._read_ended(calls, batch)
-        if self._ends.contradict(ended):
+        later = ended
+        if self._ends.states - ended:  # ends come while we ask
+            later = ended_in(await calls.count_states(batch))
+        if self._ends.contradict(ended, later):
             await self._read_ended(calls, batch, again=True)
-        self._ends.accept(ended)
+        self._ends.accept(ended, later)
         if doubtful := self._unconfirmed.intersection(told):  # an event told an end that is none, or not yet to be read
             await self._read_by_ids(calls, doubtful)
 
@@ -326,10 +332,11 @@ class Watch:
 
     async def _look_for_missing_among(self, calls: Calls, ids: Collection[str]) -> None:
         """As `_look_for_missing`, where the number of all does not tell, since not all are ours."""
+        lacking = 0
         for part in chunks(sorted(ids), AT_ONCE):
-            found = (await calls.count_states(Selection(ids=tuple(part)))).total()
-            if found < len(part):
-                await self._look_for_missing(calls, len(part) - found)
+            lacking += len(part) - (await calls.count_states(Selection(ids=tuple(part)))).total()
+        if lacking:
+            await self._look_for_missing(calls, lacking)
 
     async def _read_by_ids(self, calls: Calls, ids: Collection[str]) -> set[str]:
         """Read runs; returns the ids of those that the server knows."""
@@ -389,9 +396,12 @@ class Watch:
             names = ", ".join(row.name for row in list(rows.values())[:NAMED_FAILURES])
             logger().warning("Starting %d runs again that have not completed: %s", len(rows), names)
             await start_again(calls, rows.values(), delay, wanted=self._restarts)
-        finally:
-            self._restarting -= ids
             self._restarts -= ids
+        except OrchestratorError:
+            self._restarts -= ids
+            raise
+        finally:  # who is cancelled here leaves the rest to the next round
+            self._restarting -= ids
             self._changes.tell()
         for id_ in ids:
             self.tracks[id_].since, self.tracks[id_].running_since = time.monotonic(), None
@@ -401,8 +411,8 @@ class Watch:
 
     async def _look_at_overdue(self, calls: Calls) -> None:
         """Runs that have waited or run for too long: cancel them, or leave them and say so."""
-        pending = map(self.tracks.__getitem__, self.pending)
-        suspects = [track for track in pending if may_be_overdue(track, self._options)]
+        others = self.pending - self._restarts - self._restarting
+        suspects = [track for track in map(self.tracks.__getitem__, others) if may_be_overdue(track, self._options)]
         await self._read_by_ids(calls, [track.id for track in suspects])
         for track in suspects:
             if track.id in self.pending and (reason := why_overdue(track, self._options)):
@@ -427,5 +437,8 @@ class Watch:
         while True:
             while not self._to_end:
                 await self._wake_ender.wait()
-            reason, ids = self._to_end.popitem()
+            reason, ids = next((reason, frozenset(ids)) for reason, ids in self._to_end.items())
             await cancel_runs(calls, Selection(ids=tuple(sorted(ids))), reason)
+            self._to_end[reason] -= ids  # only now: who is cancelled here leaves them to the next one
+            if not self._to_end[reason]:
+                del self._to_end[reason]

@@ -104,15 +104,20 @@ def counts(*states: tuple[str, str]) -> States:
     return Counter(states)
 
 
-def test_ends_that_the_server_does_not_count_are_read_again_once() -> None:
-    ends = known(("a", FAILED, 9), ("b", COMPLETED, 5))
-    assert not ends.contradict(counts(FAILED, COMPLETED, COMPLETED))  # more than is known: that is no contradiction
+NONE, ALL = Counter[tuple[str, str]](), counts(FAILED, COMPLETED, COMPLETED, COMPLETED)
 
-    counted = counts(COMPLETED, COMPLETED)
-    assert ends.contradict(counted)
-    ends.accept(counted)
-    assert not ends.contradict(counted)
-    assert ends.contradict(counts())
+
+def test_ends_that_come_while_we_ask_contradict_nothing() -> None:
+    assert not known(("a", FAILED, 9), ("b", COMPLETED, 5)).contradict(counts(FAILED), ALL)
+
+
+@pytest.mark.parametrize(("before", "after"), [(NONE, counts(COMPLETED, COMPLETED)), (counts(FAILED, FAILED), ALL)])
+def test_ends_that_are_counted_otherwise_than_they_are_known_are_read_again_once(before: States, after: States) -> None:
+    ends = known(("a", FAILED, 9), ("b", COMPLETED, 5))
+    assert ends.contradict(before, after)
+    ends.accept(before, after)
+    assert not ends.contradict(before, after)
+    assert ends.contradict(before, counts())
 
 
 def test_an_end_is_forgotten_or_replaced_when_the_run_ends_again() -> None:

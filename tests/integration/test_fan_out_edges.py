@@ -20,7 +20,7 @@ from .answers import Answer, Asked, lied_to
 from .api import Api
 from .conftest import PrefectServer
 from .proxy import Fault, Request
-from .runs import end, is_live, new_deployment, proxied, read, state_of, until, until_in
+from .runs import end, is_live, new_deployment, proxied, read, state_of, through_proxy, until, until_in
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -226,10 +226,17 @@ async def test_who_waits_for_a_place_hears_that_nobody_watches(prefect_server: P
 def test_a_script_may_run_several_loops(prefect_server: PrefectServer) -> None:
     path = asyncio.run(new_deployment())
     etl = flow_submitter(path)
+
+    async def end_one(run_id: str) -> None:
+        await until(lambda: etl._watch.counts.total() == len(etl.run_ids))
+        await end(run_id, Completed())
+
+    async def wait_and_end(run_id: str) -> None:
+        async with through_proxy(prefect_server):
+            await asyncio.gather(etl.wait(), end_one(run_id))
+
     for table in range(3):
-        run_id = asyncio.run(etl.submit(table=table))
-        asyncio.run(end(run_id, Completed()))
-        asyncio.run(etl.wait())
+        asyncio.run(wait_and_end(asyncio.run(etl.submit(table=table))))
     assert list(etl.results.values()) == ["Completed"] * 3
 
 
@@ -240,11 +247,15 @@ async def test_two_items_of_one_key_are_refused_outside_of_a_flow_too(deployment
     assert etl.run_ids == []
 
 
-async def test_an_asked_for_end_survives_the_watch_that_was_asked_for_it(deployment: str) -> None:
+async def test_a_run_whose_time_was_up_is_ended_though_its_watch_was_broken_off(
+    prefect_server: PrefectServer, deployment: str
+) -> None:
     etl = flow_submitter(deployment, start_timeout=0.0)
     run_id = await etl.submit()
-    watch = etl._watch
-    watch._time_is_up(watch.tracks[run_id], "It had not started")
-    assert watch._to_end  # nobody watches yet
-    await etl.wait()
-    assert await state_of(run_id) == "Cancelled"
+    async with proxied(prefect_server) as proxy:
+        proxy.judge = lambda request: "503" if request.path.endswith("/bulk_set_state") else None
+        waiting = asyncio.create_task(etl.wait())
+        await until(lambda: any(request.path.endswith("/bulk_set_state") for request in proxy.seen))
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert await etl.wait() == {run_id: "Cancelled"}

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from .proxy import TRIES, body_after, fields_of, listening
+
 OURS = ("host", "connection", "content-length", "accept-encoding")  # of a request's headers: not passed on
 
 
@@ -21,7 +23,6 @@ OURS = ("host", "connection", "content-length", "accept-encoding")  # of a reque
 class Asked:
     """One request, and how to have the server answer it."""
 
-    method: str
     path: str
     body: Any
     say: Callable[[Any], Awaitable[Answer]]  # with another body
@@ -57,7 +58,6 @@ async def truth(asked: Asked) -> Answer:
 class Liar:
     """Answers each request as `tell` says."""
 
-    api_url: str
     tell: Teller = truth
     seen: list[Asked] = field(default_factory=list)
 
@@ -78,41 +78,31 @@ class Liar:
 
 
 @asynccontextmanager
-async def liar_before(api_url: str) -> AsyncIterator[Liar]:
-    """A proxy to a server on this machine, for the time of the block. It passes no websockets on."""
-    origin = api_url.removesuffix("/api")
-    async with httpx.AsyncClient(base_url=origin, timeout=60) as client:
-        listener = await asyncio.start_server(lambda *streams: liar.serve(client, *streams), "127.0.0.1", 0)
-        liar = Liar(api_url=f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/api")
-        try:
-            yield liar
-        finally:
-            listener.close()
-
-
-@asynccontextmanager
 async def lied_to(api_url: str) -> AsyncIterator[Liar]:
-    """What Prefect's clients ask in the block goes through such a proxy."""
-    async with liar_before(api_url) as liar:
-        with temporary_settings({PREFECT_API_URL: liar.api_url}):
+    """What Prefect's clients ask in the block goes through such a proxy to a server. It passes no websockets on."""
+    liar, origin = Liar(), api_url.removesuffix("/api")
+    async with (
+        httpx.AsyncClient(base_url=origin, timeout=60) as client,
+        listening(lambda *streams: liar.serve(client, *streams)) as url,
+    ):
+        with temporary_settings({PREFECT_API_URL: url}):
             yield liar
 
 
 async def _read(client: httpx.AsyncClient, reader: asyncio.StreamReader) -> Asked:
-    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    method, target, _ = lines[0].split(" ", 2)
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
-    content = await reader.readexactly(int(headers.get("content-length", 0)))
+    head = await reader.readuntil(b"\r\n\r\n")
+    method, target, _ = head.decode("latin-1").split(" ", 2)
+    kept = {name: value for name, value in fields_of(head).items() if name not in OURS}
+    content = await body_after(head, reader)
 
     async def say(body: Any) -> Answer:
-        while True:
-            kept = {name: value for name, value in headers.items() if name not in OURS}
+        for _ in range(TRIES):
             answer = await client.request(method, target, json=body, headers=kept)
             if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:  # SQLite is locked by the server's own services
-                return Answer(answer.status_code, answer.json() if answer.content else None)
+                break
+        return Answer(answer.status_code, answer.json() if answer.content else None)
 
-    body = json.loads(content) if content else None
-    return Asked(method=method, path=urlsplit(target).path, body=body, say=say)
+    return Asked(path=urlsplit(target).path, body=json.loads(content) if content else None, say=say)
 
 
 def _written(answer: Answer) -> bytes:

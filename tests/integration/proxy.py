@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -23,7 +23,8 @@ Fault = Literal[
     "delay",
     "drop",  # no answer, and no end of the connection: only the client's patience ends
 ]
-FAULTS: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault not in ("500", "drop"))  # those that pass
+ALL_FAULTS: tuple[Fault, ...] = get_args(Fault)
+FAULTS = tuple(fault for fault in ALL_FAULTS if fault not in ("500", "drop"))  # those that pass
 REFUSALS = {
     "503": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 0\r\nConnection: close\r\n\r\n",
     "503 without a time": b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -32,7 +33,8 @@ REFUSALS = {
     "500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
 }
 DELAY_SECONDS = 0.3
-TRIES = 20
+TRIES = 20  # of a request that a busy database refuses
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Proxy:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                body = await _body(head, reader)
+                body = await body_after(head, reader)
                 whole, request = head + body, _request(head, body)
                 self.seen.append(request)
                 fault = self.judge(request)
@@ -167,23 +169,32 @@ async def _done(request: bytes, reader: asyncio.StreamReader, writer: asyncio.St
         writer.write(request)
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
-        answer = head + await _body(head, reader)
+        answer = head + await body_after(head, reader)
         if not head.split(b" ", 2)[1].startswith(b"5"):
             break
     return answer
 
 
 @asynccontextmanager
+async def listening(serve: Serve) -> AsyncIterator[str]:
+    """Connections to a free port are served in the block; yields the address of an API there."""
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/api"
+    finally:
+        listener.close()
+
+
+@asynccontextmanager
 async def proxy_to(api_url: str) -> AsyncIterator[Proxy]:
     """A proxy to a server on this machine, for the time of the block."""
     server_port = urlsplit(api_url).port or 0
-    listener = await asyncio.start_server(lambda *streams: proxy.serve(server_port, *streams), "127.0.0.1", 0)
-    proxy = Proxy(api_url=f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/api")
-    try:
-        yield proxy
-    finally:
-        listener.close()
-        proxy.close_streams()
+    async with listening(lambda *streams: proxy.serve(server_port, *streams)) as url:
+        proxy = Proxy(api_url=url)
+        try:
+            yield proxy
+        finally:
+            proxy.close_streams()
 
 
 def after_writes(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda request: True) -> Judge:
@@ -279,10 +290,10 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+async def body_after(head: bytes, reader: asyncio.StreamReader) -> bytes:
     """What comes after this head, as it came."""
-    fields = _fields(head)
-    if "chunked" not in fields.get("transfer-encoding", ""):
+    fields = fields_of(head)
+    if "chunked" not in fields.get("transfer-encoding", "").lower():
         return await reader.readexactly(int(fields.get("content-length", "0")))
     body, length = b"", 1
     while length:  # the last chunk is an empty one
@@ -294,9 +305,11 @@ async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
 
 def _request(head: bytes, body: bytes) -> Request:
     method, target, _ = head.decode("latin-1").split(" ", 2)
-    return Request(method, urlsplit(target).path, "websocket" in _fields(head).get("upgrade", ""), body)
+    opens_stream = "websocket" in fields_of(head).get("upgrade", "").lower()
+    return Request(method, urlsplit(target).path, opens_stream, body)
 
 
-def _fields(head: bytes) -> dict[str, str]:
-    lines = head.decode("latin-1").lower().split("\r\n")[1:]
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+def fields_of(head: bytes) -> dict[str, str]:
+    """By their names in small letters."""
+    lines = head.decode("latin-1").split("\r\n")[1:]
+    return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}

@@ -15,7 +15,18 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from tests.integration.proxy import FAULTS, Fault, Proxy, Request, after_writes, always, at_random, first, proxy_to
+from tests.integration.proxy import (
+    FAULTS,
+    Fault,
+    Proxy,
+    Request,
+    after_writes,
+    always,
+    at_random,
+    first,
+    listening,
+    proxy_to,
+)
 
 BODY, ANSWER = b"x" * 1000, b"y" * 1000
 POST = Request("POST", "/api/flows/")
@@ -36,11 +47,8 @@ async def upstream() -> AsyncIterator[tuple[str, list[int]]]:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api", bodies
-    finally:
-        server.close()
+    async with listening(serve) as url:
+        yield url, bodies
 
 
 SEEN: dict[Fault, tuple[object, list[int]]] = {
@@ -94,8 +102,7 @@ async def test_answers_in_chunks_are_heard_to_their_end(fault: Fault | None) -> 
             writer.write(part)
             await writer.drain()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server, proxy_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as proxy:
+    async with listening(answer) as url, proxy_to(url) as proxy:
         proxy.judge = lambda request: fault
         async with httpx.AsyncClient() as client:
             if fault is None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.integration.proxy import FAULTS as FAULTS_THAT_PASS
-from tests.integration.proxy import Fault, Proxy, Request, at_random, at_request, either, first
+from tests.integration.proxy import ALL_FAULTS, Fault, Proxy, Request, at_random, at_request, either, first
 from tests.soak.server import Crash, Server
 
 from .children import Children
@@ -21,7 +20,6 @@ STREAM = "/api/events/out"
 CREATES = ("/create_flow_run", "/create_flow_run/bulk")
 READS = ("/flow_runs/filter", "/flow_runs/count", "/flow_runs/history")
 OF_THE_PROCESS = ("/api/logs", "/api/events/in", "/api/csrf-token", "/api/admin", "/api/health", "/api/flows")
-ALL_FAULTS: tuple[Fault, ...] = (*FAULTS_THAT_PASS, "500", "drop")
 BATCH = 100  # the most that a request can create
 IMPATIENT = {"PREFECT_API_REQUEST_TIMEOUT": "8"}  # else one answer that never comes takes a minute
 ALWAYS = 10**9

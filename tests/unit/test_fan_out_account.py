@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.soak.fan_out.account import Books, Found, faults, found
+from tests.soak.fan_out.account import Books, Found, faults_in, found_in
 
 ENDS = {0: "Completed", 1: "TimedOut", 2: "Cancelled", 3: None}
 TYPES = {"Completed": "COMPLETED", "TimedOut": "FAILED", "Cancelled": "CANCELLED"}
@@ -68,24 +68,24 @@ SPOILED: dict[str, Callable[[Books], Books]] = {
 
 
 def test_books_that_are_right() -> None:
-    assert faults(right(), ENDS) == []
-    assert found(right(), ENDS) == Found(items=4, runs=4, ended=4, told=4, faults=())
+    assert faults_in(right(), ENDS) == []
+    assert found_in(right(), ENDS) == Found(items=4, runs=4, ended=4, told=4, faults=())
 
 
 def test_what_is_found_is_counted() -> None:
     running = {**row("run-9", 1, "Completed"), "state_type": "RUNNING"}
     books = without(with_run(right(), running), "results")
-    assert found(books, ENDS) == Found(items=4, runs=5, ended=4, told=3, faults=tuple(faults(books, ENDS)))
+    assert found_in(books, ENDS) == Found(items=4, runs=5, ended=4, told=3, faults=tuple(faults_in(books, ENDS)))
 
 
 @pytest.mark.parametrize("words", SPOILED)
 def test_every_fault_is_told(words: str) -> None:
-    assert words in faults(SPOILED[words](right()), ENDS)
+    assert words in faults_in(SPOILED[words](right()), ENDS)
 
 
 @pytest.mark.parametrize(("id_", "most"), [("run-0", 1), ("run-1", 3), ("run-2", 4)])
 def test_runs_end_as_often_as_they_are_started_again(id_: str, most: int) -> None:
     books = replace(right(), retries=1, attempts=2, ends={"run-0": 1, "run-1": 2, "run-2": 1, "run-3": 1})
-    assert faults(books, ENDS) == []
-    assert faults(replace(books, ends={**books.ends, id_: most}), ENDS) == []
-    assert len(faults(replace(books, ends={**books.ends, id_: most + 1}), ENDS)) == 1
+    assert faults_in(books, ENDS) == []
+    assert faults_in(replace(books, ends={**books.ends, id_: most}), ENDS) == []
+    assert len(faults_in(replace(books, ends={**books.ends, id_: most + 1}), ENDS)) == 1

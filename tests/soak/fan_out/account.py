@@ -37,25 +37,25 @@ class Found:
     faults: tuple[str, ...]
 
 
-def found(books: Books, ends: Mapping[int, str | None]) -> Found:
-    """What the books say; `ends` as for `faults`."""
+def found_in(books: Books, ends: Mapping[int, str | None]) -> Found:
+    """What the books say; `ends` as for `faults_in`."""
     return Found(
         items=len(ends),
         runs=len(books.runs),
         ended=sum(run["state_type"] in ENDED for run in books.runs),
         told=len(books.said["results"]),
-        faults=tuple(faults(books, ends)),
+        faults=tuple(faults_in(books, ends)),
     )
 
 
-def books(api: Api, deployment_id: str, said: Row, retries: int, attempts: int) -> Books:
+def read_books(api: Api, deployment_id: str, said: Row, retries: int, attempts: int) -> Books:
     """Read everything."""
     runs = _pages(api, deployments={"id": {"any_": [deployment_id]}})
     tagged = _pages(api, flow_runs={"tags": {"all_": [said["batch"]]}})
     return Books(runs, tagged, {run["id"]: _ends(api, run["id"]) for run in runs}, said, retries, attempts)
 
 
-def faults(books: Books, ends: Mapping[int, str | None]) -> list[str]:
+def faults_in(books: Books, ends: Mapping[int, str | None]) -> list[str]:
     """Everything that is not as it should be.
 
     Args:

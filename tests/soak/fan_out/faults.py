@@ -46,18 +46,18 @@ class Scene:
         return len(self.children.ends)
 
     @property
-    def creates(self) -> int:
+    def creates_expected(self) -> int:
         """How many requests create the runs."""
         return self.items if self.way == "one by one" else -(-self.items // BATCH)
 
     @property
-    def created(self) -> int:
+    def creates_seen(self) -> int:
         """How many requests that create runs there were."""
-        return sum(map(_creates, self.proxy.seen))
+        return sum(map(_is_create, self.proxy.seen))
 
     def some_create(self) -> int:
         """The number of a request that creates runs, counted from 1."""
-        return self.random.randint(1, self.creates)
+        return self.random.randint(1, self.creates_expected)
 
     def some_end(self) -> int:
         """A number of runs that have ended, neither none nor all."""
@@ -92,16 +92,16 @@ async def requests_fail(scene: Scene) -> str:
 
 async def server_is_killed_submitting(scene: Scene) -> str:
     """`kill -9` of the server, before or while it works on a create; it is started again."""
-    seconds = CREATE_SECONDS * min(BATCH, scene.items / scene.creates)
+    seconds = CREATE_SECONDS * min(BATCH, scene.items / scene.creates_expected)
     moment, flight = scene.some_create(), scene.random.choice([None, scene.random.uniform(0, seconds)])
     crash = Crash(scene.server, flight)
-    scene.proxy.judge = at_request(moment, crash.strike, when=_creates)
+    scene.proxy.judge = at_request(moment, crash.strike, when=_is_create)
     scene.let_all_end()
     await scene.parent.start()
     await scene.unless_over(crash.happened.wait())
     await scene.server.ready()
     await scene.parent.finished()
-    return f"at create {moment} of {scene.created}, {crash.words}"
+    return f"at create {moment} of {scene.creates_seen}, {crash.words}"
 
 
 async def server_is_killed_waiting(scene: Scene) -> str:
@@ -129,12 +129,12 @@ async def parent_is_killed_submitting(scene: Scene) -> str:
         killed.set()
         return last
 
-    scene.proxy.judge = at_request(moment, strike, when=_creates)
+    scene.proxy.judge = at_request(moment, strike, when=_is_create)
     await scene.parent.start()
     await scene.unless_over(killed.wait())
     await scene.parent.finished()
     scene.let_all_end()
-    words = f"at create {moment} of {scene.creates}, {'lost' if last else 'passed on'}, {await _go_on(scene)}"
+    words = f"at create {moment} of {scene.creates_expected}, {'lost' if last else 'passed on'}, {await _go_on(scene)}"
     await scene.parent.finished()
     return words
 
@@ -222,7 +222,7 @@ def _of_submission(scene: Scene) -> Callable[[Request], bool]:
     return matches
 
 
-def _creates(request: Request) -> bool:
+def _is_create(request: Request) -> bool:
     return request.path.endswith(CREATES)
 
 

@@ -19,8 +19,7 @@ from tests.integration.conftest import ROOT
 from tests.integration.proxy import proxy_to
 from tests.soak.server import Server, running_server
 
-from . import account
-from .account import Found
+from .account import Found, found_in, read_books
 from .children import Children, all_well, ends_of
 from .faults import FAULTS, WORKER_KILLED, Scene
 from .parent import new_parent
@@ -129,8 +128,9 @@ class FanOut:
         if parent.state != "COMPLETED":
             never = f"the parent never completes: exit codes {parent.codes}"
             return Found(items=scene.items, runs=0, ended=0, told=0, faults=(never,))
-        books = account.books(self.server.api, children.deployment_id, parent.report, scene.retries, len(parent.codes))
-        return account.found(books, {table: state.get("name") for table, state in children.ends.items()})
+        attempts = len(parent.codes)
+        books = read_books(self.server.api, children.deployment_id, parent.report, scene.retries, attempts)
+        return found_in(books, {table: state.get("name") for table, state in children.ends.items()})
 
 
 @asynccontextmanager

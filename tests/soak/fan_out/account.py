@@ -79,12 +79,12 @@ def _wrong_runs(books: Books, ends: Mapping[int, str | None]) -> Iterator[str]:
 
 def _ends_allowed(state_type: str, retries: int, attempts: int) -> range:
     """How often a run may have ended. Another attempt of the parent runs again what was cancelled, which may have been
-    ended with it, and gives the failed ones their retries anew."""
+    ended with it; it gives the failed ones no more retries than the first has left."""
     if state_type == "COMPLETED":
         return range(1, 2)
     if state_type == "CANCELLED":
         return range(1, (1 + retries) * attempts + 1)
-    return range(1 + retries, 1 + retries * attempts + 1)
+    return range(1 + retries, 2 + retries)
 
 
 def _wrong_batch(books: Books) -> Iterator[str]:

@@ -88,7 +88,7 @@ def test_all_faults_of_options_are_told_at_once() -> None:
 # --- columns ---------------------------------------------------------------------------------------------
 
 
-def test_columns_becomerows_of() -> None:
+def test_columns_become_rows() -> None:
     rows = rows_of({"table": range(2), "day": ["mon", "tue"], "size": (1, 2), "mode": "full"})
 
     assert rows == [

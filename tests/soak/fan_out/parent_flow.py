@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any
 
+import anyio
 from prefect import flow
 
 from orchestrator import flow_submitter
@@ -62,8 +61,4 @@ async def fan_out(path: str, items: int, way: str, retries: int, report: str) ->
         "results": results,
         "tables": {id_: outcome.parameters["table"] for id_, outcome in etl.outcomes.items()},
     }
-    _write(Path(report), said)
-
-
-def _write(path: Path, said: dict[str, Any]) -> None:
-    path.write_text(json.dumps(said))
+    await anyio.Path(report).write_text(json.dumps(said))

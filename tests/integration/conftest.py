@@ -54,15 +54,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     home, port = tmp_path_factory.mktemp("prefect"), free_port()
     api_url = f"http://127.0.0.1:{port}/api"
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
-        "PREFECT_HOME": str(home),
+        **clean_environment(home),
         "PREFECT_API_URL": api_url,
         # Marking the idle runs of other tests as late competes for SQLite's lock, and Prefect's event loop can then
         # stop for 60 s: its garbage collection waits for a cursor whose connection waits for that lock.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "1",  # not 10, until a task asks again
-        "DO_NOT_TRACK": "1",
     }
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (
@@ -108,6 +105,16 @@ def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFacto
     ready = lambda: has_online_worker(prefect_server.api_url)  # noqa: E731
     with prefect_process(command, environment, folder / "worker.log", ready=ready):
         yield result
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Our own without what is set for Prefect, for processes of Prefect that have a home of their own."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 @contextmanager

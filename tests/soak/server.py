@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from tests.integration.api import Api
-from tests.integration.conftest import START_SECONDS, free_port, stop
+from tests.integration.conftest import START_SECONDS, clean_environment, free_port, stop
 from tests.integration.proxy import Fault
 
 
@@ -38,13 +38,7 @@ class Server:
     @property
     def environment(self) -> dict[str, str]:
         """Of processes that belong to it."""
-        return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
-            "PREFECT_HOME": str(self.home),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_UI_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-        }
+        return {**clean_environment(self.home), "PREFECT_SERVER_UI_ENABLED": "false"}
 
     def start(self) -> None:
         """Start its process; it is not ready yet."""

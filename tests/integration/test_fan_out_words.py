@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from uuid import UUID, uuid4
 
-import anyio
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -123,19 +122,19 @@ def test_a_sync_flow_runs_a_loop_of_its_own(prefect_server: PrefectServer, api: 
 async def warned(
     path: str, counts: Counter[tuple[str, str]], caplog: pytest.LogCaptureFixture, said: set[str]
 ) -> list[str]:
-    """What is said of runs of a deployment within two looks, from now on."""
+    """What is said of runs of a deployment at once, and at two looks after that."""
     caplog.clear()
     async with open_calls(0.0) as calls:
-        target = await find_target(calls, path, None)
-        with anyio.move_on_after(1.0):
-            await Hints(calls, [target], lambda: counts, said).run()
+        told = Hints(calls, [await find_target(calls, path, None)], lambda: counts, said)
+        await told._foretell()
+        for _ in range(2):
+            await told._look()
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "LONG_SECONDS", 0.0)
-    monkeypatch.setattr(hints, "LOOK_SECONDS", 0.1)
 
 
 @pytest.mark.usefixtures("quick")

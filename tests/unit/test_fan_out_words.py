@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +21,25 @@ from orchestrator.fanout.track import Track
 from orchestrator.fanout.watch import Watch
 
 LOG = "orchestrator.submission"
+PAUSES = 5
+
+
+class EnoughPauses(Exception):
+    """What would go on for ever is over."""
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was paused; no time passes, and the last pause raises."""
+    seconds: list[float] = []
+
+    async def pause(delay: float) -> None:
+        seconds.append(delay)
+        if len(seconds) == PAUSES:
+            raise EnoughPauses
+
+    monkeypatch.setattr(anyio, "sleep", pause)
+    return seconds
 
 
 def outcome(state: str = "Failed", **values: Any) -> RunOutcome:
@@ -77,23 +96,23 @@ def told_by(watch: Watch, *, with_artifact: bool = False) -> Progress:
     return Progress("load/night", watch, with_artifact=with_artifact, waiting=lambda: 0)
 
 
-async def follow(watch: Watch, told: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(progress, "LONGEST_SECONDS", 0.01)
-    with anyio.move_on_after(0.2):
+async def follow(told: Progress, pauses: list[float]) -> None:
+    """Let it look between pauses."""
+    pauses.clear()
+    with suppress(EnoughPauses):
         await told.run()
 
 
 async def test_nothing_is_said_before_anything_has_happened(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, pauses: list[float]
 ) -> None:
     caplog.set_level(logging.INFO, logger=LOG)
     watch = watch_of("SCHEDULED", "SCHEDULED")
-    await follow(watch, told_by(watch), monkeypatch)
+    await follow(told_by(watch), pauses)
     assert caplog.messages == []
 
     watch.tracks["0"].state_type = "RUNNING"
-    await follow(watch, told_by(watch), monkeypatch)
+    await follow(told_by(watch), pauses)
     assert caplog.messages == ["[load/night] 0/2 ended, 1 running"]
 
 
@@ -109,7 +128,7 @@ def test_the_rest_is_estimated_only_while_it_shrinks() -> None:
 
 
 async def test_artifacts_that_cannot_be_written_are_told_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     async def away(*args: object, **kwargs: object) -> None:
         raise OSError("the server is away")
@@ -119,9 +138,9 @@ async def test_artifacts_that_cannot_be_written_are_told_once(
     caplog.set_level(logging.INFO, logger=LOG)
     watch = watch_of("RUNNING", "RUNNING", "RUNNING")
     told = told_by(watch, with_artifact=True)
-    await follow(watch, told, monkeypatch)
+    await follow(told, pauses)
     ends(watch, "0")
-    await follow(watch, told, monkeypatch)
+    await follow(told, pauses)
     await told.finish([])
 
     assert [message for message in caplog.messages if " ended, " not in message] == [
@@ -148,9 +167,9 @@ async def test_the_table_names_the_batch_and_begins_with_failures(monkeypatch: p
 # --- the stream ------------------------------------------------------------------------------------------
 
 
-async def test_a_stream_that_ends_at_once_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = 0
-
+async def test_a_stream_that_ends_at_once_is_tried_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
     class Silent:
         def __aiter__(self) -> Silent:
             return self
@@ -160,13 +179,13 @@ async def test_a_stream_that_ends_at_once_is_tried_less_and_less_often(monkeypat
 
     @asynccontextmanager
     async def subscriber(**options: object) -> AsyncIterator[Silent]:
-        nonlocal opened
-        opened += 1
         yield Silent()
 
     monkeypatch.setattr(stream, "get_events_subscriber", subscriber)
-    monkeypatch.setattr(stream, "FIRST_PAUSE", 0.05)
-    with anyio.move_on_after(1.0):
-        await stream.follow(Selection(tag="batch:load-1"), lambda event: None, lambda is_live: None)
+    monkeypatch.setattr(stream, "LONGEST_PAUSE", 8 * stream.FIRST_PAUSE)
+    live: list[bool] = []
+    with pytest.raises(EnoughPauses):
+        await stream.follow(Selection(tag="batch:load-1"), lambda event: None, live.append)
 
-    assert 2 <= opened <= 5  # after 0.05, 0.15, 0.35 and 0.75 s
+    assert pauses == [stream.FIRST_PAUSE * times for times in (1, 2, 4, 8, 8)]
+    assert live == [True, False] * PAUSES

@@ -6,13 +6,14 @@ machine is touched.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from .gitops import OTHER_POOL, POOL, TEMPLATE, Repository
 ROOT = Path(__file__).parents[2]
 WORKER_POOL = "test-pool"
 START_SECONDS = 120  # far more than it takes: a slow machine is no failure
+TEST_SECONDS = 60  # the same, of the tests that use `no_hanging`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,19 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
 def api(prefect_server: PrefectServer) -> Api:
     """The server's raw API."""
     return Api(prefect_server.api_url)
+
+
+@pytest.fixture
+async def no_hanging() -> AsyncIterator[None]:
+    """A fixture is a task of its own, so its own timeout would not reach the test's."""
+    end = asyncio.get_running_loop().call_later(TEST_SECONDS, cancel_all_tasks)
+    yield
+    end.cancel()
+
+
+def cancel_all_tasks() -> None:
+    for task in asyncio.all_tasks():
+        task.cancel(f"The test took longer than {TEST_SECONDS} s.")
 
 
 @pytest.fixture

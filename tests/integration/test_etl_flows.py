@@ -39,6 +39,7 @@ from orchestrator.submission import trigger_subflow, wait_for_flow_runs
 
 from .api import Api
 from .conftest import ROOT, PrefectServer, Worker
+from .runs import until
 
 TABLE = "process-table-etl"
 DECLARED = {
@@ -132,9 +133,7 @@ async def test_a_table_waits_for_its_source_to_be_filled(
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/source.db")
     monkeypatch.setenv("TARGET_DATABASE_URL", f"sqlite:///{tmp_path}/target.db")
     processing = asyncio.create_task(asyncio.to_thread(process_table_etl, 1))
-    async with asyncio.timeout(60):
-        while not any("table_01" in line and "0 of 2100 rows" in line for line in caplog.messages):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    await until(lambda: any("table_01" in line and "0 of 2100 rows" in line for line in caplog.messages))
     with warehouse.connect(warehouse.source_url()) as source:
         warehouse.fill_source(source)
 

@@ -8,14 +8,12 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import anyio
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
@@ -24,7 +22,6 @@ from prefect.context import FlowRunContext, get_run_context
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow_async
 from prefect.flow_runs import suspend_flow_run
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
 from orchestrator.errors import ConfigurationError, OrchestratorError, ServerError
@@ -37,8 +34,10 @@ from orchestrator.submission import FlowSubmission, flow_submitter, trigger_mult
 from .answers import Answer, Asked, Liar, lied_to
 from .api import Api, unique
 from .conftest import ROOT, PrefectServer
-from .proxy import Fault, Proxy, Request, first, proxy_to
+from .proxy import Fault, Proxy, Request, first
+from .runs import proxied, until
 
+pytestmark = pytest.mark.usefixtures("no_hanging")
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -116,15 +115,6 @@ def server(api: Api) -> Server:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.fanout.calls.FIRST_PAUSE", 0.01)
     monkeypatch.setattr(creation, "PAUSES", (0.01,) * 5)
-
-
-@asynccontextmanager
-async def proxied(prefect_server: PrefectServer) -> AsyncIterator[Proxy]:
-    """All that is asked in the block goes through a proxy, which notes it. Inside of a flow, since the flow itself
-    sends events by a websocket."""
-    async with proxy_to(prefect_server.api_url) as proxy:
-        with temporary_settings({PREFECT_API_URL: proxy.api_url}):
-            yield proxy
 
 
 def creates(proxy: Proxy | Liar) -> Counter[str]:
@@ -989,16 +979,10 @@ async def test_a_window_is_never_exceeded_and_all_are_created(
     assert {run["id"] for run in server.runs(deployment)} == set(run_ids)
 
 
-async def has_created(etl: FlowSubmission, count: int) -> None:
-    with anyio.fail_after(60):
-        while len(etl.run_ids) < count:  # noqa: ASYNC110 - the condition lies on the server
-            await anyio.sleep(0.01)
-
-
 async def test_cancelling_creates_nothing_of_what_waits_for_a_place(deployment: str, server: Server) -> None:
     etl = flow_submitter(deployment, max_in_flight=2)
     submitting = asyncio.create_task(etl.submit_many([{"table": table} for table in range(5)]))
-    await has_created(etl, 2)
+    await until(lambda: len(etl.run_ids) == 2)
     await etl.cancel()
 
     with pytest.raises(OrchestratorError, match=r"3 of 5 runs were not created, 2 were: .* was cancelled"):
@@ -1037,8 +1021,7 @@ async def test_a_block_that_is_left_while_runs_are_created_leaves_none_behind(
         with pytest.raises(ValueError, match="something else"):
             async with flow_submitter(deployment) as etl:
                 submitting = asyncio.create_task(etl.submit_many([{"table": table} for table in range(50)]))
-                while not creates(proxy):  # noqa: ASYNC110 - the condition lies in the proxy
-                    await asyncio.sleep(0.001)
+                await until(lambda: creates(proxy), pause=0.001)
                 raise ValueError("something else")
         await submitting
     states = Counter(run["state_type"] for run in server.runs(deployment))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -41,55 +41,27 @@ from orchestrator.submission import (
 
 from .answers import Answer, Asked, lied_to
 from .api import Api
-from .conftest import PrefectServer
+from .conftest import TEST_SECONDS, PrefectServer
 from .proxy import Fault, Judge
-from .test_submission import through_proxy
+from .runs import (
+    SCHEMA,
+    end,
+    is_live,
+    new_deployment,
+    read,
+    state_of,
+    through_proxy,
+    until,
+    until_in,
+)
 
-SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
+pytestmark = pytest.mark.usefixtures("no_hanging")
 ALWAYS = 10**9
-LIMIT_SECONDS = 60  # only keeps a broken test from hanging
 
 
 @pytest.fixture
 async def deployment(prefect_server: PrefectServer) -> str:
-    """A deployment of its own for each test, which no worker serves."""
-    name = f"waiting-{uuid4().hex[:8]}"
-    async with get_client() as client:
-        flow_id = await client.create_flow_from_name(name)
-        await client.create_deployment(flow_id, name="idle", parameter_openapi_schema=SCHEMA)
-    return f"{name}/idle"
-
-
-@pytest.fixture(autouse=True)
-async def no_hanging() -> AsyncIterator[None]:
-    """A fixture is a task of its own, so its own timeout would not reach the test's."""
-    end = asyncio.get_running_loop().call_later(LIMIT_SECONDS, cancel_all_tasks)
-    yield
-    end.cancel()
-
-
-def cancel_all_tasks() -> None:
-    for task in asyncio.all_tasks():
-        task.cancel(f"The test took longer than {LIMIT_SECONDS} s.")
-
-
-async def end(run_id: str, state: State, *, force: bool = True) -> None:
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run_id), state, force=force)
-
-
-async def read(run_id: str) -> FlowRun:
-    async with get_client() as client:
-        return await client.read_flow_run(UUID(run_id))
-
-
-async def state_of(run_id: str) -> str:
-    return (await read(run_id)).state_name or ""
-
-
-async def until_in(run_id: str, *names: str) -> None:
-    while await state_of(run_id) not in names:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.05)
+    return await new_deployment()
 
 
 async def three(etl: FlowSubmission) -> list[str]:
@@ -148,8 +120,7 @@ async def test_an_end_is_known_although_no_poll_is_due(deployment: str) -> None:
     etl = flow_submitter(deployment)
     ids = await three(etl)
     waiting = asyncio.create_task(etl.wait(poll_interval=3600))
-    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.01)
+    await until(lambda: is_live(etl))
     for run_id in ids:
         await end(run_id, Completed())
     assert list((await waiting).values()) == ["Completed"] * 3
@@ -207,11 +178,9 @@ async def test_a_run_deleted_right_after_its_end_has_ended(deployment: str, api:
     etl = flow_submitter(deployment)
     first, *_ = await three(etl)
     waiting = asyncio.create_task(etl.wait(poll_interval=3600))
-    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.01)
+    await until(lambda: is_live(etl))
     await end(first, Completed())
-    while first not in etl.results:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.01)
+    await until(lambda: first in etl.results)
     api.call("DELETE", f"/flow_runs/{first}")
     for run_id in etl.run_ids[1:]:
         await end(run_id, Completed())
@@ -233,8 +202,7 @@ async def test_a_run_retried_by_a_person_between_two_polls_is_told_as_it_ended(
     await end(first, Failed())
     async with through_proxy(prefect_server) as proxy:
         waiting = asyncio.create_task(etl.wait(poll_interval=0.2))
-        while first not in etl.results:  # noqa: ASYNC110 - the condition lies on the server
-            await asyncio.sleep(0.01)
+        await until(lambda: first in etl.results)
         proxy.judge = without_stream("/flow_runs/history", "503")  # no poll before all have ended
         await end(first, Completed())  # as if it had been retried, and there is no stream to tell
         for run_id in (second, third):
@@ -268,11 +236,10 @@ async def test_a_deleted_run_is_missed_among_runs_that_are_not_followed(deployme
 
 
 async def test_a_crashed_run_may_come_back(deployment: str) -> None:
-    etl = flow_submitter(deployment, crash_grace=LIMIT_SECONDS)
+    etl = flow_submitter(deployment, crash_grace=TEST_SECONDS)
     run_id = await etl.submit()
     waiting = asyncio.create_task(etl.wait())
-    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.01)
+    await until(lambda: is_live(etl))
     await end(run_id, Crashed())
     await end(run_id, AwaitingRetry(scheduled_time=datetime.now(UTC)))
     await end(run_id, Completed())
@@ -437,8 +404,7 @@ async def test_a_block_that_ends_by_itself_tells_the_failure(deployment: str) ->
         async with flow_submitter(deployment, on_failure="raise", on_exit="leave") as etl:
             ids = await three(etl)
             await end(ids[1], Failed(message="no rows"))
-            while not etl.failed:  # noqa: ASYNC110 - the condition lies on the server
-                await asyncio.sleep(0.01)
+            await until(lambda: etl.failed)
     assert [await state_of(run_id) for run_id in ids] == ["Scheduled", "Failed", "Scheduled"]
 
 
@@ -454,9 +420,8 @@ async def test_the_cause_is_told_although_many_others_were_cancelled(deployment:
 async def test_a_failure_ends_a_submission_that_waits_for_places(deployment: str, api: Api) -> None:
     etl = flow_submitter(deployment, on_failure="cancel", max_in_flight=1)
     submitting = asyncio.create_task(three(etl))
-    while not etl.run_ids:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.01)
-    await end(etl.run_ids[0], Failed(message="no rows"))
+    (first,) = await until(lambda: etl.run_ids)
+    await end(first, Failed(message="no rows"))
 
     with pytest.raises(RunFailed, match="no rows"):
         await submitting
@@ -476,9 +441,8 @@ async def test_a_sequence_ends_with_the_first_that_fails(deployment: str, api: A
         trigger_multiple_subflows(deployment, [{"table": 1}, {"table": 2}, {"table": 3}], sequential=True)
     )
     for state in (Completed(), Failed(message="no rows")):
-        while not (rows := await scheduled_of(flow_name)):  # noqa: ASYNC110 - the condition lies on the server
-            await asyncio.sleep(0.05)
-        await end(str(rows[0].id), state)
+        (run,) = await until(lambda: scheduled_of(flow_name))
+        await end(str(run.id), state)
     with pytest.raises(RunFailed, match="no rows"):
         await running
     assert api.post("/flow_runs/count", flows={"name": {"any_": [flow_name]}}) == 2
@@ -566,8 +530,7 @@ async def test_a_run_that_was_left_counts_as_timed_out_when_it_runs_after_all(de
     for run_id in (other, etl.run_ids[2]):
         await end(run_id, Running())
     waiting = asyncio.create_task(etl.wait())
-    while late not in etl.results:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.01)
+    await until(lambda: late in etl.results)
     await end(late, Running())
     for run_id in (other, etl.run_ids[2]):
         await end(run_id, Completed())
@@ -715,8 +678,7 @@ async def test_a_block_that_is_cancelled_cancels_its_runs(deployment: str) -> No
             await etl.wait()
 
     task = asyncio.create_task(parent())
-    while len(ids) < 3:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.01)
+    await until(lambda: ids)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -793,8 +755,7 @@ async def test_a_pending_run_is_asked_to_end_when_it_runs(deployment: str) -> No
     run_id = await etl.submit()
     await end(run_id, Pending())
     cancelling = asyncio.create_task(etl.cancel("enough"))
-    while not etl._watch.is_live:  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.05)
+    await until(lambda: is_live(etl))
     assert await state_of(run_id) == "Pending"
     await end(run_id, Running())
     await until_in(run_id, "Cancelling")
@@ -833,8 +794,7 @@ async def warnings_of(etl: FlowSubmission, caplog: pytest.LogCaptureFixture, wan
     """Wait until a warning with these words has come; returns all warnings."""
     waiting = asyncio.create_task(etl.wait(poll_interval=0.2))
     try:
-        while not any(wanted in message for message in caplog.messages):  # noqa: ASYNC110 - the condition lies on the server
-            await asyncio.sleep(0.05)
+        await until(lambda: any(wanted in message for message in caplog.messages))
     finally:
         waiting.cancel()
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -896,8 +856,8 @@ async def test_last_words_outlive_a_loop_that_cancels_all_its_tasks(deployment: 
 
     mine, others = asyncio.current_task(), asyncio.all_tasks()
     task = asyncio.create_task(parent())
-    while not ids or await state_of(ids[0]) != "Running":  # noqa: ASYNC110 - the condition lies on the server
-        await asyncio.sleep(0.05)
+    await until(lambda: ids)
+    await until_in(ids[0], "Running")
     for each in asyncio.all_tasks() - others - {mine}:
         each.cancel()
     await until_in(ids[0], "Cancelling")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Running, Scheduled
 
@@ -23,6 +22,7 @@ from orchestrator.submission import flow_submitter
 
 from .api import Api
 from .conftest import PrefectServer
+from .runs import end
 
 
 @pytest.fixture
@@ -38,11 +38,6 @@ def city(prefect_server: PrefectServer, api: Api) -> str:
 async def found(path: str) -> Target:
     async with open_calls(0.0) as calls:
         return await find_target(calls, path, None)
-
-
-async def end(run_id: str, state: State) -> None:
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run_id), state, force=True)
 
 
 # --- paths and queues ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -37,6 +37,7 @@ from .api import Api
 from .conftest import ROOT, WORKER_POOL, Worker
 from .fan_out_parents import leaving_parent
 from .in_process import taking_runs
+from .runs import until
 
 PARALLEL, LEAVING = "pattern-parallel/patterns", "leaving-parent/patterns"
 IN_PROCESS_POOL = "in-process-pool"
@@ -157,13 +158,6 @@ def most_at_once(runs: list[Run], start: str) -> int:
     """How many of the spans from a run's `start` to its end overlap."""
     steps = [(at(run, start), 1) for run in runs] + [(at(run, "end_time"), -1) for run in runs]
     return max(accumulate(step for _, step in sorted(steps)))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition; the limit only keeps a broken test from hanging."""
-    async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110 - the condition lies on the server
-            await asyncio.sleep(0.1)
 
 
 async def test_sequential_gives_each_run_what_the_one_before_returned(api: Api, in_process: None) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
 from prefect.context import get_run_context
 from prefect.deployments import run_deployment
 from prefect.states import Completed, Failed, Running
@@ -19,6 +18,7 @@ from orchestrator.server import open_server
 
 from .api import Api, unique
 from .conftest import PrefectServer, free_port
+from .runs import end, until
 
 
 @pytest.fixture
@@ -39,11 +39,6 @@ async def start(path: str) -> str:
         return await runs.start_run(server, await runs.find_deployment(server, path), {})
 
 
-async def end(run_id: Any, state: Any) -> None:
-    async with get_client() as client:
-        await client.set_flow_run_state(run_id, state, force=True)
-
-
 async def followed(run_id: Any, said: list[str] | None = None) -> RunReport:
     async with open_server() as server, asyncio.timeout(60):
         heard = (said if said is not None else []).append
@@ -52,7 +47,7 @@ async def followed(run_id: Any, said: list[str] | None = None) -> RunReport:
 
 async def child_of_this_run(path: str, state: Any = None) -> Any:
     run = await run_deployment(path, timeout=0, as_subflow=True)
-    await end(run.id, state or Completed())
+    await end(str(run.id), state or Completed())
     return run
 
 
@@ -64,9 +59,7 @@ async def test_a_run_is_followed_through_its_states_to_its_end(path: str) -> Non
     following = asyncio.create_task(followed(run_id, said))
     for state, words in ((Running(), "Running"), (Completed(name="NoChanges", message="Fine."), "NoChanges")):
         await end(run_id, state)
-        async with asyncio.timeout(60):
-            while not said or said[-1] != words:  # noqa: ASYNC110 - the condition lies on the server
-                await asyncio.sleep(0.01)
+        await until(lambda words=words: said[-1:] == [words])
 
     report = await following
     assert said[-2:] == ["Running", "NoChanges"]
@@ -109,9 +102,7 @@ async def test_the_children_are_counted_while_the_run_goes_on(path: str) -> None
         await child_of_this_run(path, Completed())
         await child_of_this_run(path, Failed())
         following = asyncio.create_task(followed(get_run_context().flow_run.id, said))
-        async with asyncio.timeout(60):
-            while not said:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: said)
         following.cancel()
 
     await top()

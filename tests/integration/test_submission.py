@@ -7,13 +7,12 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import get_run_context
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import (
@@ -41,10 +40,10 @@ from orchestrator.submission import (
 )
 
 from .conftest import PrefectServer, free_port
-from .proxy import Fault, Proxy, Request, always, either, first, proxy_to
+from .proxy import Fault, Request, either, first, proxy_to
+from .runs import end, new_deployment, read, through_proxy, until
 
 QUICK = 0.05  # seconds between polls: what is tested does not depend on it
-SCHEMA = {"type": "object", "properties": {"table": {"type": "integer"}}}
 NO_ENDS = (
     Late(),
     AwaitingConcurrencySlot(),
@@ -59,33 +58,7 @@ NO_ENDS = (
 
 @pytest.fixture
 async def deployment(prefect_server: PrefectServer) -> str:
-    """A deployment of its own for each test, which no worker serves."""
-    name = f"fan-out-{uuid4().hex[:8]}"
-    async with get_client() as client:
-        flow_id = await client.create_flow_from_name(name)
-        await client.create_deployment(
-            flow_id, name="idle", parameter_openapi_schema=SCHEMA, enforce_parameter_schema=True
-        )
-    return f"{name}/idle"
-
-
-async def end(run_id: str, state: State) -> None:
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run_id), state, force=True)
-
-
-async def read(run_id: str) -> FlowRun:
-    async with get_client() as client:
-        return await client.read_flow_run(UUID(run_id))
-
-
-@asynccontextmanager
-async def through_proxy(server: PrefectServer) -> AsyncIterator[Proxy]:
-    """What is asked in the block goes through a proxy that has no event stream."""
-    async with proxy_to(server.api_url) as proxy:
-        proxy.judge = always("hang up", when=lambda request: request.path.endswith("/events/out"))
-        with temporary_settings({PREFECT_API_URL: proxy.api_url}):
-            yield proxy
+    return await new_deployment()
 
 
 @asynccontextmanager
@@ -97,13 +70,6 @@ async def polled(server: PrefectServer) -> AsyncIterator[Callable[[], int]]:
 
 def is_poll(request: Request) -> bool:
     return request.path == "/api/flow_runs/history"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition; the limit only keeps a broken test from hanging."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the condition lies on the server
-            await asyncio.sleep(0.01)
 
 
 # --- submitting ------------------------------------------------------------------------------------------
@@ -417,10 +383,8 @@ async def test_lines_about_runs_are_in_the_parents_own_log(deployment: str) -> N
         return get_run_context().flow_run.id
 
     run_filter = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[await parent()]))
-    async with get_client() as client, asyncio.timeout(60):
-        while not (found := await logged(client, run_filter, "Summary → 1/1 succeeded, 0 failed")):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)  # logs are sent in batches
-    assert found
+    async with get_client() as client:  # logs are sent in batches
+        await until(lambda: logged(client, run_filter, "Summary → 1/1 succeeded, 0 failed"))
 
 
 async def logged(client: PrefectClient, log_filter: LogFilter, message: str) -> bool:

@@ -180,12 +180,19 @@ def _fault(path: str, doubt: Doubt) -> ValidationError:
     code, message, remedy = _DOUBTS[doubt.kind]
     return ValidationError(
         code=code,
-        message=f"{message.format(doubt.name)}: importing the file fails.",
+        message=f"{_told(message.format(doubt.name), doubt.cause)}: importing the file fails.",
         file_path=path,
         line_number=doubt.line_number,
         remediation=remedy.format(doubt.name),
         skips=True,
     )
+
+
+def _told(message: str, cause: tuple[str, int] | None) -> str:
+    if cause is None:
+        return message
+    path, line_number = cause
+    return f"In {path}:{line_number}, which is called here, {message[0].lower()}{message[1:]}"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import ast
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from orchestrator.bindings import names_anywhere_in
@@ -21,6 +21,7 @@ from orchestrator.flow_values import (
     Class,
     Constant,
     Doubt,
+    DoubtKind,
     FoundFlow,
     Imported,
     ModulePlace,
@@ -97,6 +98,44 @@ def _flow_from(values: tuple[Any, ...]) -> SourceFlow:
     return SourceFlow._make((*others, tuple(parameters)))
 
 
+class _Call(NamedTuple):
+    """A call that is being followed."""
+
+    path: str
+    line_number: int
+    is_sure: bool  # the function that it stands in has not perhaps returned before
+
+
+@dataclass(slots=True)
+class _Run:
+    """The interpretation of one module, which says the same of it whoever asks for the module.
+
+    Attributes:
+        place: of the module; keeps what fails while the module is imported, wherever that is written.
+        calls_left: that may be followed for it.
+        calls: that are being followed, the innermost last.
+        undecided: how many alternatives are open around what is being interpreted.
+    """
+
+    place: ModulePlace
+    calls_left: int = MOST_CALLS
+    calls: list[_Call] = field(default_factory=list)
+    undecided: int = 0
+
+    def may_skip(self, scope: Scope) -> bool:
+        """Whether an import of the module perhaps never comes to where a called function has got to.
+
+        At the top level of a module both sides of a switch count; a function decides by its arguments.
+        """
+        doubtful = self.undecided or scope.returned or not all(call.is_sure for call in self.calls)
+        return bool(self.calls and doubtful)
+
+    def line_that_led_to(self, path: str, line_number: int) -> int:
+        """The line of the module from which a line of some file was reached."""
+        calls = (call.line_number for call in reversed(self.calls) if call.path == self.place.path)
+        return line_number if path == self.place.path else next(calls)
+
+
 class FlowReader:
     """Reads the flows of a repository's files. Modules that several of them import are interpreted once.
 
@@ -114,7 +153,8 @@ class FlowReader:
         self._running: set[tuple[str, str]] = set()
         self._met_circle = False
         self._following: list[tuple[str, str, Imported]] = []
-        self._calls_left, self._depth = MOST_CALLS, 0
+        self._runs: list[_Run] = []
+        self._depth = 0
 
     def flows_of(self, path: str) -> tuple[SourceFlow, ...]:
         """The flows that a file binds, in the order of their lines. See `read`."""
@@ -136,7 +176,7 @@ class FlowReader:
         found: dict[str, FoundFlow] = {}
         _collect(scope.names, "", found)
         flows = sorted((_described(name, flow) for name, flow in found.items()), key=lambda flow: flow.line_number)
-        doubts = _justified(scope.place.doubts, tree, self._sources[path].content)
+        doubts = self._justified(scope.place.doubts, path, tree)
         if key not in self._consulted:  # nobody imports it: a thousand trees would fill the memory
             self._scopes.pop(key, None)
             scope.place.forget()
@@ -147,23 +187,54 @@ class FlowReader:
 
     def _run(self, tree: ast.Module, place: ModulePlace) -> Scope:
         """Interpret a module, with calls of its own to spend."""
-        spare, self._calls_left = self._calls_left, MOST_CALLS
         key = (place.path, place.entry_folder)
         scope = self._scopes.setdefault(key, Scope(place))
         self._running.add(key)
-        _run_module(tree.body, scope)
-        self._running.discard(key)
-        self._calls_left = spare
+        self._runs.append(_Run(place))
+        try:
+            _run_module(tree.body, scope)
+        finally:
+            self._runs.pop()
+            self._running.discard(key)
         return scope
+
+    def _justified(self, doubts: Sequence[Doubt], path: str, tree: ast.Module) -> tuple[Doubt, ...]:
+        """The doubts that hold when whole modules are looked at: the interpreter does not follow every binding."""
+        files = {each.cause[0] if each.cause else path for each in doubts if each.kind == "undefined"}
+        names = {file: self._names_in(file, tree if file == path else self._tree_of(file)) for file in files}
+        return _first_of_each([each for each in doubts if not _is_bound(each, names, path)])
+
+    def _names_in(self, path: str, tree: ast.Module) -> frozenset[str] | None:
+        return names_anywhere_in(tree, self._sources[path].content)
 
     # What an interpreter asks for: see flow_values.Modules.
 
     @contextmanager
-    def call(self) -> Iterator[bool]:
-        self._calls_left -= 1
+    def call(self, caller: Scope, line_number: int) -> Iterator[bool]:
+        run = self._runs[-1]
+        run.calls_left -= 1
+        run.calls.append(_Call(caller.place.path, line_number, is_sure=not caller.returned))
         self._depth += 1
-        yield self._calls_left >= 0 and self._depth <= DEEPEST_CALLS
-        self._depth -= 1
+        try:
+            yield run.calls_left >= 0 and self._depth <= DEEPEST_CALLS
+        finally:
+            self._depth -= 1
+            run.calls.pop()
+
+    @contextmanager
+    def perhaps(self) -> Iterator[None]:
+        run = self._runs[-1]
+        run.undecided += 1
+        try:
+            yield
+        finally:
+            run.undecided -= 1
+
+    def doubt(self, kind: DoubtKind, name: str, line_number: int, scope: Scope) -> None:
+        run, path = self._runs[-1], scope.place.path
+        if not run.may_skip(scope):
+            cause = None if path == run.place.path else (path, line_number)
+            run.place.doubts.append(Doubt(kind, name, run.line_that_led_to(path, line_number), cause))
 
     def value_of(self, imported: Imported, module: ModulePlace) -> Value:
         if not imported.level and imported.dotted.partition(".")[0] in _FOREIGN:
@@ -236,10 +307,13 @@ class FlowReader:
         self._consulted.add(key)
         self._met_circle |= key in self._running
         if key not in self._scopes:
-            if path not in self._trees:
-                self._trees[path] = self._sources[path].parse()
-            self._run(self._trees[path], ModulePlace(self, path, entry_folder))
+            self._run(self._tree_of(path), ModulePlace(self, path, entry_folder))
         return self._scopes[key]
+
+    def _tree_of(self, path: str) -> ast.Module:
+        if path not in self._trees:
+            self._trees[path] = self._sources[path].parse()
+        return self._trees[path]
 
 
 _FOREIGN = sys.stdlib_module_names | {"prefect"}
@@ -258,13 +332,16 @@ def _run_module(body: Sequence[ast.stmt], scope: Scope) -> None:
             return
 
 
-def _justified(doubts: Sequence[Doubt], tree: ast.Module, content: bytes) -> tuple[Doubt, ...]:
-    """The doubts that hold when the whole module is looked at: the interpreter does not follow every binding."""
-    if not doubts:
-        return ()
-    names = names_anywhere_in(tree, content)
-    unbound = [each for each in doubts if each.kind != "undefined" or (names is not None and each.name not in names)]
-    first = {(each.kind, each.name): each for each in sorted(unbound, key=lambda each: -each.line_number)}
+def _is_bound(doubt: Doubt, names_of: Mapping[str, frozenset[str] | None], path: str) -> bool:
+    """Whether the name of a doubt in a file may be bound after all; None stands for names that cannot be known."""
+    if doubt.kind != "undefined":
+        return False
+    names = names_of[doubt.cause[0] if doubt.cause else path]
+    return names is None or doubt.name in names
+
+
+def _first_of_each(doubts: Sequence[Doubt]) -> tuple[Doubt, ...]:
+    first = {(each.kind, each.name, each.cause): each for each in sorted(doubts, key=lambda each: -each.line_number)}
     return tuple(sorted(first.values(), key=lambda each: (each.line_number, each.name)))
 
 

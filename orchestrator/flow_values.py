@@ -38,9 +38,20 @@ class Modules(Protocol):
         """What `from imported import *` binds; nothing where it leads out of the repository."""
         ...
 
-    def call(self) -> AbstractContextManager[bool]:
-        """Around the call of a function: whether one more may be followed."""
+    def call(self, caller: Scope, line_number: int) -> AbstractContextManager[bool]:
+        """Around the call of a function, in a line of the caller: whether one more may be followed."""
         ...
+
+    def perhaps(self) -> AbstractContextManager[None]:
+        """Around what a run may leave out: one of several alternatives."""
+        ...
+
+    def doubt(self, kind: DoubtKind, name: str, line_number: int, scope: Scope) -> None:
+        """Note what fails in a line of a scope, for the module whose import comes there."""
+        ...
+
+
+DoubtKind: TypeAlias = Literal["undefined", "no-function", "not-in-prefect", "raises"]
 
 
 class Doubt(NamedTuple):
@@ -51,12 +62,14 @@ class Doubt(NamedTuple):
             something that is no function; a name is taken from Prefect that it has not; the file ends with a `raise`
             above its flows.
         name: that name; the argument's source text; the statement's.
-        line_number: 1-based.
+        line_number: 1-based; where the module calls what fails, if that is a function of another file.
+        cause: file and line of what fails in that function.
     """
 
-    kind: Literal["undefined", "no-function", "not-in-prefect", "raises"]
+    kind: DoubtKind
     name: str
     line_number: int
+    cause: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

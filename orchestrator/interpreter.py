@@ -20,7 +20,6 @@ from orchestrator.flow_values import (
     UNKNOWN,
     Class,
     Constant,
-    Doubt,
     FoundFlow,
     Function,
     Imported,
@@ -88,7 +87,7 @@ def _import_from(statement: ast.ImportFrom, scope: Scope) -> None:
         else:
             scope.names[alias.asname or alias.name] = Imported(prefix + alias.name, statement.level)
             if statement.module in _WITH_FLOW and not statement.level and _is_misspelt_flow(alias.name):
-                scope.place.doubts.append(Doubt("not-in-prefect", alias.name, alias.lineno))
+                scope.place.modules.doubt("not-in-prefect", alias.name, alias.lineno, scope)
 
 
 def _is_misspelt_flow(name: str) -> bool:
@@ -188,7 +187,7 @@ def _doubt(called: ast.expr, scope: Scope) -> None:
     while isinstance(root, ast.Call | ast.Attribute):
         root = root.func if isinstance(root, ast.Call) else root.value
     if isinstance(root, ast.Name) and not scope.has(root.id):
-        scope.place.doubts.append(Doubt("undefined", root.id, root.lineno))
+        scope.place.modules.doubt("undefined", root.id, root.lineno, scope)
 
 
 def _decorated(value: Value, decorator: Value, statement: ast.stmt, scope: Scope) -> Value:
@@ -311,7 +310,9 @@ def _choose(scope: Scope, *bodies: Sequence[ast.stmt]) -> bool:
     outcomes = []
     for body in bodies:
         outcome = scope.branch()
-        if not run(body, outcome):
+        with scope.place.modules.perhaps():
+            ends = run(body, outcome)
+        if not ends:
             outcomes.append(outcome.names)
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome):
         scope.names[name] = _settle([outcome[name] for outcome in outcomes if name in outcome], scope)
@@ -499,7 +500,8 @@ def _either(operands: Sequence[ast.expr], scope: Scope, *, stops_at: bool) -> Va
 
 def _chosen(holds: bool | None, body: ast.expr, orelse: ast.expr, scope: Scope) -> Value:
     if holds is None:
-        return _settle([evaluate(body, scope), evaluate(orelse, scope)], scope)
+        with scope.place.modules.perhaps():
+            return _settle([evaluate(body, scope), evaluate(orelse, scope)], scope)
     return evaluate(body if holds else orelse, scope)
 
 
@@ -583,7 +585,7 @@ def _apply(
             given = {**callee.options, **options}
             return _apply(known(callee.callee, scope), (*callee.arguments, *arguments), given, scope, written)
         case Function():
-            return _call_function(callee, arguments, options)
+            return _call_function(callee, arguments, options, scope, written)
         case Wrapping() if arguments:
             return _wrapped(arguments[0], known(callee.function, scope))
         case Imported(dotted="functools.partial", level=0) if arguments:
@@ -611,7 +613,7 @@ def _call_maker(
     if not has_function:
         return Maker(given)
     if isinstance(function, Constant):
-        scope.place.doubts.append(Doubt("no-function", repr(plain(function.value)), written.lineno))
+        scope.place.modules.doubt("no-function", repr(plain(function.value)), written.lineno, scope)
         return UNKNOWN
     return _make_flow(given, known(function, scope), written)
 
@@ -653,9 +655,11 @@ def _default_name(node: ast.AST) -> str:
     return "unknown-lambda"
 
 
-def _call_function(function: Function, arguments: Sequence[Value], options: Options) -> Value:
+def _call_function(
+    function: Function, arguments: Sequence[Value], options: Options, caller: Scope, written: ast.stmt | ast.expr
+) -> Value:
     """What a function of the repository returns: a flow or a decorator, if anything that counts here."""
-    with function.scope.place.modules.call() as may_follow:
+    with caller.place.modules.call(caller, written.lineno) as may_follow:
         if not may_follow or isinstance(function.node, ast.AsyncFunctionDef):
             return UNKNOWN
         inner = function.scope.inner(_bound(function, arguments, options))

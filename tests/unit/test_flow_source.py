@@ -305,6 +305,43 @@ class TestWhatFailsOnImport:
     def test_what_may_be_right_is_not_doubted(self, tmp_path: Path, source: str) -> None:
         assert doubts_of(tmp_path, source) == ()
 
+    @pytest.mark.parametrize(
+        ("source", "doubts"),
+        [
+            ("x = make('x')", [("undefined", "flwo", 3, ("lib.py", 2))]),
+            ("x = make('x')\ny = make('y')", [("undefined", "flwo", 3, ("lib.py", 2))]),
+            ("def mine(): return make('x')\nx = mine()", [("undefined", "flwo", 3, ("lib.py", 2))]),
+            ("@job\ndef a(): ...", []),
+            ("@job('daily')\ndef a(): ...", []),
+            ("@job2('daily')\ndef a(): ...", []),
+            ("@job3('daily')\ndef a(): ...", []),
+            ("@always('daily')\ndef a(): ...", [("no-function", "'daily'", 3, ("lib.py", 10))]),
+            ("try:\n    x = make('x')\nexcept NameError:\n    x = None", []),
+        ],
+    )
+    def test_a_function_of_another_file_fails_for_who_calls_it(
+        self, tmp_path: Path, source: str, doubts: list[tuple[str, str, int, tuple[str, int]]]
+    ) -> None:
+        library = [
+            "from prefect import flow",
+            "def make(name): return flwo(name=name)(len)",
+            "def job(given):",
+            "    if callable(given): return flow(given)",
+            "    return flow(name=given)",
+            "def job2(given):",
+            "    if not callable(given): return flow(name=given)",
+            "    return flow(given)",
+            "def job3(given): return flow(given) if callable(given) else flow(name=given)",
+            "def always(given): return flow(given)",
+        ]
+        write_files(tmp_path, {"lib.py": "\n".join(library)})
+        found = doubts_of(tmp_path, f"from lib import always, job, job2, job3, make\n{source}")
+        assert [tuple(each) for each in found] == doubts
+
+    def test_what_a_function_may_not_do_is_not_doubted(self, tmp_path: Path) -> None:
+        factory = "def job(given):\n    if callable(given):\n        return flow(given)\n    return flow(name=given)\n"
+        assert doubts_of(tmp_path, f"{factory}@job('daily')\ndef a(): ...") == ()
+
 
 def doubts_of(root: Path, source: str) -> tuple[Doubt, ...]:
     write_files(root, {"flows/it.py": f"from prefect import flow\n{source}\n"})

@@ -212,6 +212,16 @@ class TestBrokenFiles:
         assert marked(tmp_path, fault) == part
         assert set(fault.flows) == {"flows/etl.py:other", "flows/a.py:a"}
 
+    def test_what_fails_in_a_function_of_another_file(self, tmp_path: Path) -> None:
+        files = {
+            "lib.py": "def make(name): return flow(name=name)(len)\n",
+            "flows/etl.py": f"{HEAD}from lib import make\nmade = make('made')\n\n@flow\ndef other(): ...\n",
+            "flows/b.py": f"{HEAD}from lib import make\n\n@flow\ndef b(): ...\n",
+        }
+        (fault,) = faults_of(tmp_path, files, "FLW012")
+        assert fault.message.startswith("In lib.py:1, which is called here, the name flow is not defined: ")
+        assert (fault.location, fault.flows) == ("flows/etl.py:4", ("flows/etl.py:other",))
+
     def test_flw015(self, tmp_path: Path) -> None:
         files = {
             "flows/etl.py": f"{HEAD}raise OSError\n\n@flow\ndef other(): ...\n",

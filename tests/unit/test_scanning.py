@@ -108,6 +108,27 @@ class TestCache:
         write_files(repository, {"flows/lib/__init__.py": ""})
         assert names(scanned(repository, tmp_path / "scan.cache"))[0] == "near-0"
 
+    def test_a_module_that_fails_for_a_new_caller_fails_with_a_cache_too(
+        self, repository: Path, tmp_path: Path, exact_clock: None
+    ) -> None:
+        write_files(repository, {"lib/__init__.py": "", "lib/deco.py": "def make(n): return flow(name=n)(len)\n"})
+        scanned(repository, tmp_path / "scan.cache")
+        caller = "from prefect import flow\nfrom .deco import make\nmade = make('made')\n"
+        write_files(repository, {"lib/__init__.py": caller})
+        again = scanned(repository, tmp_path / "scan.cache")
+        assert again == scanned(repository, None)
+        assert [problem.location for problem in again.problems] == ["lib/__init__.py:3"]
+
+    def test_a_module_does_not_fail_where_nobody_calls_it_any_more(
+        self, repository: Path, tmp_path: Path, exact_clock: None
+    ) -> None:
+        caller = "from prefect import flow\nfrom .deco import make\nmade = make('made')\n"
+        write_files(repository, {"lib/__init__.py": caller, "lib/deco.py": "def make(n): return flow(name=n)(len)\n"})
+        assert scanned(repository, tmp_path / "scan.cache").problems
+        write_files(repository, {"lib/__init__.py": ""})
+        assert scanned(repository, tmp_path / "scan.cache") == scanned(repository, None)
+        assert not scanned(repository, tmp_path / "scan.cache").problems
+
     @pytest.mark.parametrize(
         "damage",
         [b"", b"{}", b"garbage\n{}", b"\xff\xfe\x00", b"[" * 100_000],

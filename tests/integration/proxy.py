@@ -198,15 +198,16 @@ async def proxy_to(api_url: str) -> AsyncIterator[Proxy]:
 
 
 def after_writes(count: int, fault: Fault, *, when: Callable[[Request], bool] = lambda request: True) -> Judge:
-    """Let so many writes that match through, then fail every request: the connection is gone for good."""
-    left = count
+    """Let so many writes that match through, then fail every request: the connection is gone for good. A write that a
+    busy server has refused, and that comes again, counts once."""
+    passed: list[Request] = []
 
     def judge(request: Request) -> Fault | None:
-        nonlocal left
-        if left > 0:
-            left -= request.writes and when(request)
-            return None
-        return fault
+        if len(passed) >= count:
+            return fault
+        if request.writes and when(request) and request not in passed:
+            passed.append(request)
+        return None
 
     return judge
 

@@ -836,7 +836,7 @@ async def test_a_paused_pool_is_told_at_once(pooled: str, caplog: pytest.LogCapt
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (Paused(timeout_seconds=600), "1 run is Paused: somebody, or the flow itself, has paused"),
+        (Paused(timeout_seconds=86400), "1 run is Paused: somebody, or the flow itself, has paused"),
         (AwaitingRetry(scheduled_time=datetime.now(UTC)), "1 run is AwaitingRetry: waiting for the next attempt"),
         (Scheduled(name="AwaitingConcurrencySlot"), "the deployment's concurrency limit lets no more run"),
     ],

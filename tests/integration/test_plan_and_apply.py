@@ -812,7 +812,7 @@ async def test_an_apply_tells_what_it_did_though_the_server_is_gone_at_its_end(
         recorded: list[str] = []
 
         def judge(request: Request) -> Fault | None:
-            creates = [each for each in proxy.writes if each.path == "/api/deployments/"]
+            creates = {each.body for each in proxy.writes if each.path == "/api/deployments/"}
             if recorded or len(creates) > writes or (lost_at == "the record" and is_the_record(request)):
                 return "hang up"
             if is_the_record(request):

@@ -48,9 +48,9 @@ NO_ENDS = (
     Late(),
     AwaitingConcurrencySlot(),
     AwaitingRetry(),
-    Suspended(timeout_seconds=600),
+    Suspended(timeout_seconds=86400),
     Pending(),
-    Paused(timeout_seconds=600),
+    Paused(timeout_seconds=86400),
     Running(),
     Cancelling(),  # after one with a process: the others would be Cancelled at once
 )

@@ -28,6 +28,7 @@ from tests.unit.builders import deployment
 from .api import Api, unique
 from .conftest import ROOT
 from .proxy import first, proxy_to
+from .runs import until
 
 
 @pytest.fixture
@@ -53,14 +54,6 @@ async def held(api: Api, owner: Owner, name: str = "alice@laptop", **more: Any) 
 def variable(api: Api, owner: Owner) -> dict[str, Any] | None:
     answer = api.client.get(f"{api.url}/variables/name/{lock_name(owner)}")
     return answer.json() if answer.is_success else None
-
-
-async def until(condition: Any) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        await anyio.sleep(0.05)
-    raise AssertionError("it did not come to pass within 30 seconds")
 
 
 async def test_it_shows_who_has_it_and_is_gone_afterwards(api: Api, owner: Owner) -> None:

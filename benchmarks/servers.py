@@ -62,8 +62,8 @@ class Server:
         return httpx.Client(base_url=self.api_url, timeout=120, limits=limits)
 
 
-def create_deployment(on: Server, path: str, **fields: Any) -> str:
-    """A deployment for a pool of type process with Prefect's own template, both new; the deployment's id."""
+def create_deployment(on: Server, path: str, **fields: Any) -> None:
+    """A deployment for a pool of type process with Prefect's own template, both new."""
     flow, _, name = path.partition("/")
     template = anyio.run(get_default_base_job_template_for_infrastructure_type, "process")
     pool = {"name": POOL, "type": "process", "base_job_template": template}
@@ -71,7 +71,7 @@ def create_deployment(on: Server, path: str, **fields: Any) -> str:
         send(client, "POST", "/work_pools/", pool)
         flow_id = send(client, "POST", "/flows/", {"name": flow})["id"]
         body = {"name": name, "flow_id": flow_id, "work_pool_name": POOL, "enforce_parameter_schema": True, **fields}
-        return str(send(client, "POST", "/deployments/", body)["id"])
+        send(client, "POST", "/deployments/", body)
 
 
 def tree_cpu_seconds(process: psutil.Process) -> float:
@@ -96,12 +96,9 @@ def server(folder: Path, database: str) -> Iterator[Server]:
         with prefect_server(folder, {}, ()) as started:
             yield started
         return
-    with postgres() as (url, process), prefect_server(folder, database_settings(url), (process,)) as started:
+    connection = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+    with postgres() as (url, process), prefect_server(folder, {connection: url}, (process,)) as started:
         yield started
-
-
-def database_settings(url: str) -> dict[str, str]:
-    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
 
 
 @contextmanager

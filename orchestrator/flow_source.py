@@ -36,7 +36,8 @@ from orchestrator.repository import folder_of
 from orchestrator.sources import SourceFiles
 
 MOST_CALLS = 5000  # of functions that are followed for one module; no module of people's needs as many
-DEEPEST_CALLS = 12  # of functions by functions; the interpreter is far from the end of its stack then
+DEEPEST_CALLS = 12  # of functions by functions, for one module
+DEEPEST_NESTED_CALLS = 36  # with modules that are first read amid a call; the stack is far from its end then
 LONGEST_TRAIL = 30  # imports that lead to imports
 
 
@@ -216,7 +217,7 @@ class FlowReader:
         run.calls.append(_Call(caller.place.path, line_number, is_sure=not caller.returned))
         self._depth += 1
         try:
-            yield run.calls_left >= 0 and self._depth <= DEEPEST_CALLS
+            yield run.calls_left >= 0 and len(run.calls) <= DEEPEST_CALLS and self._depth <= DEEPEST_NESTED_CALLS
         finally:
             self._depth -= 1
             run.calls.pop()

@@ -246,6 +246,14 @@ class TestOtherModules:
         assert (flow.name, flow.description, len(flow.parameters)) == ("crunch", "Crunch.", 2)
         assert flow.name_is_static and flow.signature_is_static
 
+    def test_a_module_says_the_same_to_who_asks_deep_in_calls(self, tmp_path: Path) -> None:
+        steps = [f"def step{number}(): return step{number + 1}()" for number in range(1, 10)]
+        library = ["from prefect import flow", *steps, "def step10(): return flow(name='deep')(len)", "made = step1()"]
+        write_files(tmp_path, {"mylib/deep.py": "\n".join(library)})
+        source = [*steps, "def step10(): return made", "mine = step1()"]
+        flow = one(tmp_path, "\n".join(["from mylib.deep import made", *source]))
+        assert (flow.function_name, flow.name) == ("mine", "deep")
+
     def test_modules_that_import_one_another(self, tmp_path: Path) -> None:
         write_files(
             tmp_path,

@@ -16,6 +16,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -239,7 +240,7 @@ async def cancel_children(flow: Flow[..., Any], flow_run: FlowRun, state: State[
     reason, count = f"Its parent {flow_run.name} is {state.name}.", 0
     async with open_calls() as calls:
         for pause in HOOK_PAUSES:  # the server may still be creating what the parent had asked for when it was killed
-            if await _runs_again(calls, flow_run):
+            if await _runs_again(calls, flow_run, since=state.timestamp):
                 break
             count += await cancel_runs(calls, Selection(tag=parent_tag(flow_run.id)), reason)
             await anyio.sleep(pause)
@@ -247,10 +248,13 @@ async def cancel_children(flow: Flow[..., Any], flow_run: FlowRun, state: State[
         logging.getLogger(__name__).info("Asked %d children of %s to end", count, flow_run.name)
 
 
-async def _runs_again(calls: Calls, flow_run: FlowRun) -> bool:
-    """Whether somebody has retried a run that was cancelled or has crashed: its children are the next attempt's."""
+async def _runs_again(calls: Calls, flow_run: FlowRun, *, since: datetime) -> bool:
+    """Whether somebody has retried a run since it was cancelled or has crashed: its children are the next attempt's.
+    The counts of `flow_run` may be those from before its start."""
     row = (await calls.read_by_ids([str(flow_run.id)])).get(str(flow_run.id))
-    return row is not None and (row.state_type in NOT_STARTED or row.attempts > flow_run.run_count)
+    if row is None:
+        return False
+    return row.state_type in NOT_STARTED or (row.state_type == "RUNNING" and row.changed > since)
 
 
 def _calling_function() -> str:

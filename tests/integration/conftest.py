@@ -30,7 +30,7 @@ from .gitops import OTHER_POOL, POOL, TEMPLATE, Repository
 ROOT = Path(__file__).parents[2]
 WORKER_POOL = "test-pool"
 START_SECONDS = 120  # far more than it takes: a slow machine is no failure
-TEST_SECONDS = 60  # the same, of the tests that use `no_hanging`
+TEST_SECONDS = 240  # the same, of the tests that use `no_hanging`
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,20 +150,20 @@ async def test_gathered_submits_are_created_by_the_hundred(
 async def test_a_lone_submit_goes_as_prefect_itself_does(
     prefect_server: PrefectServer, deployment: str, server: Server
 ) -> None:
-    paths: list[str] = []
+    ours = ("/api/deployments", "/api/flow_runs", "/api/task_runs")
 
     @flow
-    async def parent() -> tuple[UUID, str]:
-        etl = flow_submitter(deployment)
+    async def parent() -> tuple[UUID, str, list[str]]:
+        etl, names = flow_submitter(deployment), ["filter"]
         await etl.submit(table=1)
-        async with proxied(prefect_server) as proxy:
-            run_id = await etl.submit(table=2)
-        paths.extend(request.path for request in proxy.seen)
-        return get_run_context().flow_run.id, run_id
+        while "filter" in names:  # a connection broke on a busy machine, and the run was looked for
+            async with proxied(prefect_server) as proxy:
+                run_id = await etl.submit(table=2)
+            names = [request.path.rpartition("/")[2] for request in proxy.seen if request.path.startswith(ours)]
+        return get_run_context().flow_run.id, run_id, names
 
-    parent_id, run_id = await parent()
-    ours = [path for path in paths if path.startswith(("/api/deployments", "/api/flow_runs", "/api/task_runs"))]
-    assert [path.rpartition("/")[2] for path in ours] == ["idle", "", "create_flow_run"]
+    parent_id, run_id, names = await parent()
+    assert names == ["idle", "", "create_flow_run"]
     assert run_id in server.children_in_graph(parent_id)
     assert {run["idempotency_key"] is None for run in server.runs(deployment)} == {False}
 

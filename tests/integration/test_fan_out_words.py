@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from uuid import uuid4
@@ -10,8 +11,9 @@ from uuid import uuid4
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.context import get_run_context
 from prefect.runtime import flow_run
-from prefect.states import Running, Scheduled
+from prefect.states import Completed, Failed, Running, Scheduled
 
 from orchestrator.errors import ConfigurationError, ServerError
 from orchestrator.fanout import hints
@@ -22,7 +24,7 @@ from orchestrator.submission import flow_submitter
 
 from .api import Api
 from .conftest import PrefectServer
-from .runs import end
+from .runs import end, new_deployment, until
 
 
 @pytest.fixture
@@ -158,6 +160,20 @@ async def test_a_worker_that_is_online_with_places_free_may_be_at_its_limit(
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_full_pool_is_told_by_a_server_that_marks_no_run_as_late(
+    city: str, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.post(f"/work_pools/{city}-pool/workers/heartbeat", name="one", heartbeat_interval_seconds=30)
+    scheduled = Counter({("SCHEDULED", "Scheduled"): 1})
+    assert await warned(f"{city}/night", scheduled, caplog, set()) == []  # a worker may take it at any moment
+
+    api.patch(f"/work_pools/{city}-pool", concurrency_limit=1)
+    await end(await flow_submitter(f"{city}/night").submit(), Running())
+    (line,) = await warned(f"{city}/night", scheduled, caplog, set())
+    assert f"1 run is Scheduled: work pool '{city}-pool': 1 of 1 places are taken" in line
+
+
+@pytest.mark.usefixtures("quick")
 async def test_who_holds_a_deployments_slots_is_counted(city: str, api: Api, caplog: pytest.LogCaptureFixture) -> None:
     path = f"{city}/limited"
     api.deploy(path, concurrency_limit=1)
@@ -168,3 +184,30 @@ async def test_who_holds_a_deployments_slots_is_counted(city: str, api: Api, cap
     slot = Counter({("SCHEDULED", "AwaitingConcurrencySlot"): 1})
     lines = await warned(path, slot, caplog, set())
     assert f"1 run is AwaitingConcurrencySlot: {path} lets 1 run at a time, and 1 is under way" in lines[-1]
+
+
+# --- artifacts -------------------------------------------------------------------------------------------
+
+
+async def test_a_parent_has_its_progress_and_its_summary_as_artifacts(
+    prefect_server: PrefectServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.fanout.progress.FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("orchestrator.fanout.progress.LONGEST_SECONDS", 0.05)
+    path = await new_deployment()
+
+    @flow
+    async def parent() -> str:
+        async with flow_submitter(path) as etl:
+            good, bad = await etl.map(table=range(2))
+            await end(good, Completed())
+            await until(lambda: etl._progress and etl._progress._artifact)
+            await end(bad, Failed(message="no such table"))
+        return str(get_run_context().flow_run.id)
+
+    of_parent = {"flow_run_id": {"any_": [await parent()]}}
+    artifacts = {row["type"]: row for row in api.post("/artifacts/filter", artifacts=of_parent)}
+    assert artifacts["progress"]["data"] == 100
+    assert f"**{path}**: 1/2 succeeded, 1 failed" in artifacts["table"]["description"]
+    rows = json.loads(artifacts["table"]["data"])
+    assert [(row["state"], row["message"]) for row in rows] == [("Failed", "no such table"), ("Completed", "")]

@@ -66,7 +66,6 @@ class Track:
     def begin_again(self) -> None:
         """It is started again: its time counts anew."""
         self.since, self.running_since, self.is_overdue, self.reason = time.monotonic(), None, False, ""
-        self.reopen()
 
     def runs_again(self) -> bool:
         """Whether a run that has ended is started again by what we were told, each time counted. What somebody has

@@ -404,7 +404,7 @@ class Watch:
             self._restarting -= ids
             self._changes.tell()
         for id_ in ids:
-            self.tracks[id_].since, self.tracks[id_].running_since = time.monotonic(), None
+            self.tracks[id_].since = time.monotonic()  # it may have begun since, and been heard of
         await self._read_by_ids(calls, ids)
 
     # ----- time that is up -----------------------------------------------------------------------------

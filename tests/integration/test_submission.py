@@ -384,7 +384,7 @@ async def test_lines_about_runs_are_in_the_parents_own_log(deployment: str) -> N
 
     run_filter = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[await parent()]))
     async with get_client() as client:  # logs are sent in batches
-        await until(lambda: logged(client, run_filter, "Summary → 1/1 succeeded, 0 failed"))
+        assert await until(lambda: logged(client, run_filter, "Summary → 1/1 succeeded, 0 failed"))
 
 
 async def logged(client: PrefectClient, log_filter: LogFilter, message: str) -> bool:

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import to_jsonable_python
 
 from orchestrator.errors import ConfigurationError
 from orchestrator.fanout.columns import rows_of
@@ -224,7 +225,7 @@ def test_an_item_that_is_none_is_told(items: list[Any], words: str) -> None:
     ],
 )
 def test_what_the_server_takes_is_no_fault(about: Target, item: dict[str, Any]) -> None:
-    require_fit(about, [item])
+    assert require_fit(about, [item]) == [to_jsonable_python(item)]
 
 
 def test_of_many_items_each_is_named_until_there_are_ten() -> None:

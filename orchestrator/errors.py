@@ -6,6 +6,10 @@
     ├── ServerError                1: the Prefect server refused or broke a request
     │   ├── ServerUnreachable      1: it did not answer at all
     │   └── ServerBusy             1: it answered that it cannot do it now; the same request may work later
+    ├── ImageError                 1: an image could not be built, pushed, pulled or removed
+    │   └── EngineUnavailable      1: no Docker engine answers here, or it does not let us in
+    ├── RegistryError              1: an image registry refused a request or failed while serving it
+    │   └── RegistryUnreachable    1: it did not answer at all
     ├── LocalProcessError          1: a server or worker of ours could not be started or stopped
     │   └── PortTaken              1: something that is no Prefect server holds the address
     ├── RunFailed                  1: a flow run that we started or waited for did not complete
@@ -90,6 +94,26 @@ class ServerBusy(ServerError):
     def __init__(self, message: str, *, location: str = "", remedy: str = "", retry_after: float = 0.0) -> None:
         super().__init__(message, location=location, remedy=remedy)
         self.retry_after = retry_after
+
+
+class ImageError(OrchestratorError):
+    """An image could not be built, pushed, pulled or removed. `output`: the last lines of what the build said."""
+
+    def __init__(self, message: str, *, location: str = "", remedy: str = "", output: Sequence[str] = ()) -> None:
+        super().__init__(message, location=location, remedy=remedy)
+        self.output = tuple(output)
+
+
+class EngineUnavailable(ImageError):
+    """No Docker engine answers, or this user may not use it."""
+
+
+class RegistryError(OrchestratorError):
+    """An image registry refused a request, or failed while serving it."""
+
+
+class RegistryUnreachable(RegistryError):
+    """Nothing answers at the registry's address."""
 
 
 class LocalProcessError(OrchestratorError):

@@ -249,6 +249,51 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSpec:
+    """An image of ours: its name, and what it is built from. Equal ones are one image.
+
+    Paths are relative to the repository's root, with forward slashes.
+    """
+
+    repository: str  # its name without a tag: registry.example.com/team/shop-etl
+    dockerfile: str
+    dockerfile_text: str | None = None  # of one that is no file of the repository
+    context: str = ""  # the folder that COPY starts from; "" for the root
+    target: str = ""  # the stage to build; "" for the last one
+    platform: str = ""  # os/architecture; "" for the engine's own
+    arguments: tuple[tuple[str, str], ...] = ()  # --build-arg, sorted by name
+    secret_arguments: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # the same; only their names count
+    takes_whole_context: bool = False  # it needs files that no COPY of its Dockerfile names
+    is_pushed: bool = False  # to the registry that its name starts with; else it stays in the engine
+    credentials: str = ""  # the block with the registry's user, as a placeholder; "" for Docker's own configuration
+    aliases: tuple[str, ...] = field(default=(), compare=False)  # further tags that people asked for
+    source: str = field(default="", compare=False)  # file:line that asks for it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContextEntry:
+    """A file, folder or link of a build context, as it is sent to the engine."""
+
+    path: str  # relative to the context
+    kind: Literal["file", "folder", "link"]
+    is_executable: bool = False
+    size: int = 0  # bytes, of a file
+    content: str = ""  # of a file the hex sha256 of what it holds, of a link its target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildInputs:
+    """All that an image is built from, read from the disk, and the digest over it."""
+
+    spec: ImageSpec
+    digest: str  # hex sha256
+    dockerfile_text: str
+    entries: tuple[ContextEntry, ...] = ()  # sorted by path
+    bases: tuple[tuple[str, str], ...] = ()  # base images and what they were resolved to; "" where that is not known
+    missing: tuple[ValidationError, ...] = ()  # what a COPY names and nobody has
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeploymentConfig:
     """A deployment, desired or live: only what the server echoes back, so that equality is `==`.
 

@@ -22,8 +22,8 @@ ORCHESTRATOR := $(BIN)/python -m orchestrator
 COMMON := --env $(ENVIRONMENT) $(ON_SERVER) $(ARGS)
 
 .PHONY: help install bootstrap down run-distributed discover-flows validate-flows build-deployments \
-        deploy-python deploy-all deploy-dev deploy-staging deploy-prod clean-deployments \
-        validate-deployments test-deployments check-ui test soak check bench docs format clean
+        deploy-python deploy-containers deploy-all deploy-dev deploy-staging deploy-prod clean-deployments \
+        validate-deployments test-deployments check-ui build-images push-images pull-images test soak check bench docs format clean
 
 help: ## List all targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-22s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ build-deployments: install ## Work out all deployments and show what would chang
 deploy-python: install ## Deploy all deployments of kind python
 	@$(ORCHESTRATOR) apply --yes --kind python $(COMMON)
 
+deploy-containers: install ## Deploy all deployments of kind docker
+	@$(ORCHESTRATOR) apply --yes --kind docker $(COMMON)
+
 deploy-all: install ## Deploy everything that differs
 	@$(ORCHESTRATOR) apply --yes $(COMMON)
 
@@ -89,6 +92,17 @@ test-deployments: install ## Plan against the server without writing
 
 check-ui: install ## Are the deployments on the server, in sync and ready?
 	@$(ORCHESTRATOR) status $(COMMON)
+
+# ----- images --------------------------------------------------------------------------------------------
+
+build-images: install ## Build the images of the environment that are missing
+	@$(ORCHESTRATOR) build $(COMMON)
+
+push-images: install ## Build those that are missing, and push them to the registry
+	@$(ORCHESTRATOR) push $(COMMON)
+
+pull-images: install ## Pull the environment's images into this machine's engine
+	@$(ORCHESTRATOR) pull $(COMMON)
 
 # ----- the project itself --------------------------------------------------------------------------------
 

@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+from rich.text import Text
 
-from orchestrator.model import ResultState
-from orchestrator.terminal import EXIT_DEGRADED, EXIT_INTERRUPTED, Terminal
+from orchestrator.late import late
+from orchestrator.model import ImageResult, ImageTerms, Plan, PlannedImage, ResultState
+from orchestrator.terminal import EXIT_DEGRADED, EXIT_INTERRUPTED, Doing, Terminal
+
+if TYPE_CHECKING:
+    from orchestrator import image_making, image_stages
+else:
+    image_making, image_stages = late("orchestrator.image_making"), late("orchestrator.image_stages")
 
 Result = TypeVar("Result")
+
+
+def prepared(terminal: Terminal, plan: Plan, api_url: str | None) -> tuple[Plan, tuple[ImageResult, ...]]:
+    """Make what a plan needs before it can be applied, and show how that goes.
+
+    Args:
+        terminal: shows what builds say.
+        plan: the plan.
+        api_url: the server; None: the one that Prefect's settings name.
+
+    Returns:
+        The plan with its images pinned, and what became of each image.
+    """
+    if not plan.has_changes:
+        return plan, ()
+    with terminal.working("images and build steps") as working:
+        return anyio.run(image_stages.prepare, plan, making(terminal, working, api_url))
+
+
+def making(terminal: Terminal, working: Doing, api_url: str | None, *, pushes: bool = True) -> image_stages.MakeImages:
+    """Makes images, and shows each line that a build says beside the image's name."""
+
+    def tell(name: str, line: str) -> None:
+        short = name.rpartition("/")[2]
+        terminal.tell(Text.assemble((f"{short} | ", "cyan"), (line, "dim")))
+        working.now(f"{short}: {line}")
+
+    async def make(images: Sequence[PlannedImage], root: Path, terms: ImageTerms) -> tuple[ImageResult, ...]:
+        return await image_making.make_images(images, root, terms, pushes=pushes, tell=tell, api_url=api_url)
+
+    return make
 
 
 def carried_out(terminal: Terminal, apply: Callable[..., Awaitable[Result]], *, doing: str = "applying") -> Result:

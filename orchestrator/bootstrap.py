@@ -290,7 +290,7 @@ async def _ensure_worker(
         state.stop(own)
     lost = await end_lost_runs(server, pool.name, state.is_ours)
     name = state.new_worker_name()
-    process = state.start_worker(pool=pool.name, name=name, api_url=api_url)
+    process = state.start_worker(pool=pool.name, type_=pool.type, name=name, api_url=api_url)
     await _until_online(server, pool, process, state)
     words = f"started {name} (pid {process.pid}, log {process.log})"
     return f"{words}; marked as crashed, their process is gone: {', '.join(lost)}" if lost else words, True, None

@@ -38,6 +38,9 @@ _COMMANDS = {
     "deploy_commands:plan": "Show what would change on the server, and write nothing.",
     "deploy_commands:apply": "Change what differs between the repository and the server.",
     "deploy_commands:status": "Compare the live server with the repository: in sync, ready, and what is wrong.",
+    "build_commands:build": "Build the images that are missing, and push none.",
+    "build_commands:push": "Build the images that are missing, and push them to the registry.",
+    "build_commands:pull": "Pull the environment's images into this machine's engine.",
     "revision_commands:history": "List what was applied: when, from which commit, by whom, and what changed.",
     "revision_commands:rollback": "Apply an older revision again; scheduled sync waits until the repository moves on.",
     "revision_commands:promote": "Take the commit and images of one environment into another one.",
@@ -50,6 +53,9 @@ _AFTER_INTERRUPTION = "`orchestrator history` tells whether anything was done; t
 _COLLECT_RARELY = (100_000, 50, 100)  # importing makes hundreds of thousands of objects, and none of them is garbage
 for _place, _help in _COMMANDS.items():
     app.command(f"orchestrator.{_place}", name=_place.partition(":")[2], help=_help)
+_images = App(name="images", help="Look after the images of this machine's engine.")
+_images.command("orchestrator.build_commands:prune", name="prune", help="Remove old images that nothing uses.")
+app.command(_images)
 
 
 def run_command(arguments: Sequence[str]) -> int:

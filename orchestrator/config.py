@@ -26,10 +26,15 @@ from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
 DEPLOYER_FLOW = "deploy-everything"
 PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}(?!\})")
-FLOW_PLACEHOLDERS = ("flow.name", "flow.path", "flow.module_path", "flow.function_name", "kind", "project")
+IMAGE = "{{ image }}"  # Prefect's placeholder for what the latest build step gives
+FLOW_PLACEHOLDERS = ("image", "flow.name", "flow.path", "flow.module_path", "flow.function_name", "kind", "project")
 
 Positive = Annotated[StrictInt, Field(gt=0)]
 NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+LOCAL_WORKERS = ("process", "docker")
+"""The types of pools for which `bootstrap` can start a worker here."""
 
 
 class QueueConfig(Section):
@@ -48,7 +53,7 @@ class WorkPoolConfig(Section):
     description: str | None = None
     concurrency_limit: Annotated[StrictInt, Field(ge=0)] | None = None
     queues: dict[str, QueueConfig] = Field(default_factory=dict)
-    local_worker: StrictBool = False  # bootstrap starts a process worker on this machine when none is online
+    local_worker: StrictBool = False  # bootstrap starts a worker on this machine when none is online
 
 
 class GlobalLimitConfig(Section):
@@ -68,6 +73,18 @@ _A_SIZE = matching(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|K|M|G|T)?", "a size", "Write a nu
 _A_SHARE = matching(r"\d+(\.\d+)?m?", "a number of CPUs", "Write cores or thousandths of one: 2, 0.5 or 500m.")
 _AN_ADDRESS = matching(
     r"https?://[^\s/]+(/\S*)?", "an address", "Write it with http:// or https://: http://host:4200/api."
+)
+
+
+_A_REGISTRY = matching(
+    r"[a-zA-Z0-9][\w.\-]*(:\d+)?(/[a-z0-9][a-z0-9._\-]*)*/?",
+    "a registry",
+    "Write its host, and the path below it if there is one, without https://: registry.example.com/team.",
+)
+_A_BLOCK = matching(
+    r"\{\{\s*prefect\.blocks\.[\w.\-]+\s*\}\}",
+    "a reference to a block",
+    "Write {{ prefect.blocks.docker-registry-credentials.NAME }}; values do not belong into a file.",
 )
 
 
@@ -180,6 +197,26 @@ class Policy(Section):
     keep_revisions: Annotated[StrictInt, Field(ge=2)] = 20  # recorded applies to go back to; older ones are deleted
 
 
+class ImageBuildConfig(Section):
+    """How the image of one Dockerfile is built. Paths are relative to the repository's root."""
+
+    context: str | None = None  # default: the folder in which all that the Dockerfile copies lies, the root first
+    target: NonEmpty | None = None
+    platform: NonEmpty | None = None
+    arguments: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(default_factory=dict)
+    whole_context: StrictBool = False  # files that no COPY names count as well: for base images with ONBUILD
+    repository: NonEmpty | None = None  # its name below docker_registry; default: project and Dockerfile
+
+
+class ImagesConfig(Section):
+    """How images are built."""
+
+    parallel: Positive = 2
+    timeout_minutes: Positive = 30
+    platform: NonEmpty | None = None  # of all of them; default: the engine's own
+    builds: dict[str, ImageBuildConfig] = Field(default_factory=dict)  # Dockerfile → how
+
+
 class DeployerConfig(Section):
     """The deployment of deploy-everything itself."""
 
@@ -207,7 +244,11 @@ class EnvironmentConfig(Section):
     work_pools: dict[Kind, WorkPoolConfig] = Field(default_factory=dict)
     default_parameters: dict[str, Any] = Field(default_factory=dict)
     resource_limits: ResourceLimits = ResourceLimits()
-    docker_registry: str | None = None
+    docker_registry: Annotated[str | None, _A_REGISTRY] = (
+        None  # what names of images start with: registry.example.com/team
+    )
+    docker_registry_credentials: Annotated[str | None, _A_BLOCK] = None
+    images: ImagesConfig = ImagesConfig()
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] | None = None
     concurrency_limits: dict[str, Positive] = Field(default_factory=dict)  # task tag → slots
     global_concurrency_limits: dict[str, GlobalLimit] = Field(default_factory=dict)  # name → slots
@@ -388,12 +429,12 @@ def _pools_in(data: Mapping[str, Any]) -> Iterator[tuple[Kind, WorkPoolConfig]]:
 
 
 def _local_workers(environment: EnvironmentConfig, documents: Sequence[YamlDocument]) -> Iterator[ValidationError]:
-    """Bootstrap can start workers for processes only."""
+    """Bootstrap can start workers for processes and for containers of this machine's engine."""
     for kind, pool in environment.work_pools.items():
-        if pool.local_worker and pool.type != "process":
+        if pool.local_worker and pool.type not in LOCAL_WORKERS:
             location = ("work_pools", kind, "type")
-            message = f"work_pools.{kind}.type: local_worker needs a pool of type process."
-            remedy = "Write `type: process`, or remove `local_worker`."
+            message = f"work_pools.{kind}.type: local_worker needs a pool of type {' or '.join(LOCAL_WORKERS)}."
+            remedy = "Write `type: process` or `type: docker`, or remove `local_worker`."
             yield fault("CFG003", message, written_in(location, documents), location, remedy)
 
 
@@ -498,7 +539,7 @@ def environment_values(environment: EnvironmentConfig) -> dict[str, Any]:
 def template_values(environment: EnvironmentConfig, flow: FlowMetadata, kind: Kind, project: str) -> dict[str, Any]:
     """What the placeholders of a template stand for when it makes a deployment of `flow`."""
     of_flow = {f"flow.{name}": getattr(flow, name) for name in ("name", "path", "module_path", "function_name")}
-    return {**environment_values(environment), **of_flow, "kind": kind, "project": project}
+    return {**environment_values(environment), **of_flow, "image": IMAGE, "kind": kind, "project": project}
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:

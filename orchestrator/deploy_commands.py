@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from orchestrator import fault_report, pipeline, plan_report, report
 from orchestrator.apply import untouched
-from orchestrator.applying import carried_out, exit_code
+from orchestrator.applying import carried_out, exit_code, prepared
 from orchestrator.confirmation import ask
 from orchestrator.late import late
 from orchestrator.model import DEFAULT_ENVIRONMENT, Plan
@@ -126,7 +127,9 @@ def apply(
         terms = terms_of(
             asked, "command line", selection=scope.selection, adopt=scope.adopt, is_reviewed=seen, **manner.terms
         )
-        result = carried_out(terminal, partial(live.apply_changes, found, api_url=api_url, terms=terms))
+        ready, images = prepared(terminal, found, api_url)
+        result = carried_out(terminal, partial(live.apply_changes, ready, api_url=api_url, terms=terms))
+        result = replace(result, images=images)
     else:
         result = untouched(found)
     if result.ends_hold:

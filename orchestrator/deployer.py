@@ -1,6 +1,6 @@
 """The deployer: one flow that keeps an environment's deployments, its own among them, as the repository says.
 
-    Discover flows ─► Validate ─► Plan ─► Apply
+    Discover flows ─► Validate ─► Plan ─► Images ─► Apply
 
 Each stage is a plain function of `pipeline` and `live`, lifted into a task here; the tasks get frozen values, never
 clients, and nothing of them is cached between runs. The plan and the result are artifacts, and the run is renamed
@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
 from prefect import flow, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -21,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
-from orchestrator import live, pipeline
+from orchestrator import image_stages, live, pipeline
 from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig
 from orchestrator.desired import Selection
 from orchestrator.errors import (
@@ -33,8 +36,19 @@ from orchestrator.errors import (
     ServerUnreachable,
 )
 from orchestrator.fault_report import error_line, problem_line
+from orchestrator.image_report import result_line
+from orchestrator.late import late
 from orchestrator.masking import shown_url
-from orchestrator.model import DEFAULT_ENVIRONMENT, DeploymentResult, Hold, Plan, Trigger
+from orchestrator.model import (
+    DEFAULT_ENVIRONMENT,
+    DeploymentResult,
+    Hold,
+    ImageResult,
+    ImageTerms,
+    Plan,
+    PlannedImage,
+    Trigger,
+)
 from orchestrator.pipeline import Asked
 from orchestrator.plan import check_deletes
 from orchestrator.plan_report import counts, headline, plan_markdown
@@ -44,6 +58,11 @@ from orchestrator.revision_report import hold_line
 from orchestrator.runs import rename_run
 from orchestrator.server import open_server
 from orchestrator.terms import Terms, terms_of
+
+if TYPE_CHECKING:
+    from orchestrator import image_making
+else:
+    image_making = late("orchestrator.image_making")
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +96,8 @@ async def deploy_everything(
         if hold := await _held_back(asked):
             return Completed(name="Held", message=hold_line(hold))
         check_deletes(plan, asked.settings.environment.policy)
-        return _applied(await _apply(plan, _terms(asked, selection)))
+        ready, images = await image_stages.prepare(plan, _make_images)
+        return _applied(await _apply(ready, _terms(asked, selection), images))
     except HeldError as error:  # it came while we waited for another apply to end
         return Completed(name="Held", message=error_line(error))
     except OrchestratorError as error:
@@ -128,8 +148,37 @@ def _terms(asked: Asked, selection: Selection) -> Terms:
     return terms_of(asked, trigger, run_name=name, selection=selection)
 
 
-async def _apply(plan: Plan, terms: Terms) -> DeploymentResult:
-    result = await apply_changes(plan, terms=terms)
+async def _make_images(images: Sequence[PlannedImage], root: Path, terms: ImageTerms) -> tuple[ImageResult, ...]:
+    """A task for each image, a few at a time; one that needs nothing is shown as reused."""
+    results: dict[int, ImageResult] = {}
+    limiter = anyio.CapacityLimiter(terms.parallel)
+
+    async def one(index: int, image: PlannedImage) -> None:
+        async with limiter:
+            state: State[Any] = await make_image(image.name, image, root, terms, return_state=True)  # type: ignore[misc]
+            made = await state.aresult(raise_on_failure=False)
+            if isinstance(made, Exception):  # a bug, or the task run was crashed: there is no result to tell
+                raise made
+            results[index] = made
+
+    async with anyio.create_task_group() as group:
+        for index, image in enumerate(images):
+            group.start_soon(one, index, image)
+    return tuple(results[index] for index in range(len(images)))
+
+
+@task(name="Image", task_run_name="{name}", cache_policy=NO_CACHE)
+async def make_image(name: str, image: PlannedImage, root: Path, terms: ImageTerms) -> State[Any]:
+    """Build and push one image, unless it is there; `name` names the task run."""
+    (result,) = await image_making.make_images([image], root, terms)
+    if result.status == "failed":
+        said = "\n".join((result_line(result), *result.output))
+        return Failed(message=said, data=result)
+    return Completed(name=result.status.title(), message=result.pinned, data=result)
+
+
+async def _apply(plan: Plan, terms: Terms, images: tuple[ImageResult, ...]) -> DeploymentResult:
+    result = replace(await apply_changes(plan, terms=terms), images=images)
     await acreate_markdown_artifact(
         key=_artifact_key("deployments", plan.environment),
         markdown=result_markdown(result),

@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestrator.config import (
     DEPLOYER_FLOW,
+    IMAGE,
     DeploymentOverride,
     DeploymentTemplate,
     EnvironmentConfig,
@@ -24,10 +25,14 @@ from orchestrator.config import (
     merge,
     template_values,
 )
+from orchestrator.deploy_steps import implied_step, steps_of
 from orchestrator.entrypoints import Resolver
+from orchestrator.image_specs import FlowImage, place_in_image
 from orchestrator.model import (
+    TAG_LENGTH,
     Declaration,
     DeploymentConfig,
+    DeployStep,
     Desired,
     Discovery,
     FlowMetadata,
@@ -42,6 +47,9 @@ from orchestrator.resource_limits import limit_variables
 DEPLOYER_ENTRYPOINT = "orchestrator.deployer.deploy_everything"  # a module path: it works from any folder
 SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 IN_IMAGE = "/opt/prefect"  # the folder in which `prefect deploy` expects the code of an image that it does not build
+NO_IMAGES: Mapping[str, FlowImage] = {}
+# A worker hands its own PREFECT_HOME down, a folder that a container does not have and may not make.
+_IN_CONTAINER: Mapping[str, Any] = {"image": IMAGE, "env": {"PREFECT_HOME": "/tmp/prefect"}}
 DEFAULT_QUEUE = "default"  # the server files a deployment without a queue under its pool's default queue
 
 
@@ -70,6 +78,7 @@ def desired_state(
     discovery: Discovery,
     declarations: Sequence[Declaration],
     schemas: Mapping[str, Mapping[str, Any]],
+    images: Mapping[str, FlowImage] = NO_IMAGES,
     folders: Sequence[str] = (".",),
     problems: Sequence[ValidationError] = (),
 ) -> Desired:
@@ -82,6 +91,7 @@ def desired_state(
         discovery: the flows of the repository.
         declarations: what the prefect.yaml files declare.
         schemas: parameter schemas by entrypoint (relative to the root, or the deployer's module path).
+        images: of the Dockerfiles that belong to flows, by the Dockerfile's path.
         folders: where undeclared flows get deployments by template; one in a file that only a declaration points to
             does not.
         problems: the faults found so far. Flows and declarations with one are left out, and so are their deployments.
@@ -90,7 +100,7 @@ def desired_state(
         The deployments in the order in which they are applied (the deployer's own last), and what was left out.
     """
     owner = Owner(project=project, environment=environment.name)
-    builder = _Builder(root, owner, environment, schemas)
+    builder = _Builder(root, owner, environment, schemas, images)
     flow_of = Resolver(discovery.flows)
     resolved = [(item, flow_of(item)) for item in declarations]
     mentioned = {flow.entrypoint for _, flow in resolved if flow}
@@ -127,15 +137,16 @@ def from_template(
     flow: FlowMetadata,
     kind: Kind,
     schemas: Mapping[str, Mapping[str, Any]],
+    images: Mapping[str, FlowImage] = NO_IMAGES,
 ) -> DeploymentConfig:
     """The deployment that `environment` makes of one flow, whether or not a prefect.yaml mentions the flow.
 
     Args:
-        root, project, environment, schemas: as for `desired_state`.
+        root, project, environment, schemas, images: as for `desired_state`.
         flow: the flow.
         kind: which template to use; an environment without one gives the defaults of a template.
     """
-    builder = _Builder(root, Owner(project=project, environment=environment.name), environment, schemas)
+    builder = _Builder(root, Owner(project=project, environment=environment.name), environment, schemas, images)
     return builder.of_kind(flow, kind, environment.templates.get(kind) or DeploymentTemplate())
 
 
@@ -163,9 +174,15 @@ class _Builder:
     """Makes deployments for one environment."""
 
     def __init__(
-        self, root: Path, owner: Owner, environment: EnvironmentConfig, schemas: Mapping[str, Mapping[str, Any]]
+        self,
+        root: Path,
+        owner: Owner,
+        environment: EnvironmentConfig,
+        schemas: Mapping[str, Mapping[str, Any]],
+        images: Mapping[str, FlowImage],
     ) -> None:
         self.root, self.owner, self.environment, self.schemas = root, owner, environment, schemas
+        self.images = images
 
     def declared(self, item: Declaration, flow: FlowMetadata) -> DeploymentConfig:
         """A deployment from a prefect.yaml."""
@@ -186,14 +203,24 @@ class _Builder:
             paused=bool(item.paused),
             tags=item.tags,
             description=item.description or flow.description,
-            version=item.version or flow.closure_digest[:12],
+            version=item.version or flow.closure_digest[:TAG_LENGTH],
+            follows_code=item.version is None,
             concurrency_limit=item.concurrency_limit,
             concurrency_options=item.concurrency_options,
             enforce_parameter_schema=item.enforce_parameter_schema is not False,
             parameter_schema=self.schemas.get(flow.entrypoint, {}),
             triggers=item.triggers,
+            steps=_for_flow(steps_of(item.build_steps, item.push_steps, item.folder, item.location), flow),
         )
+        image = self.images.get(flow.dockerfile_path or "")
+        if image is not None and self._needs_image(config, item):
+            config = _in_image(config, image, flow)
         return self._finished(config)
+
+    def _needs_image(self, config: DeploymentConfig, item: Declaration) -> bool:
+        """Whether a declaration says nothing of an image or of how its code comes to the worker, and so needs one."""
+        is_silent = not item.build_steps and item.pull_steps is None and not config.job_variables.get("image")
+        return config.deployment_type == "docker" and is_silent
 
     def by_template(self, flow: FlowMetadata) -> Iterator[DeploymentConfig]:
         """The deployments that the environment's templates give to a flow which nobody declares.
@@ -209,7 +236,9 @@ class _Builder:
 
     def of_kind(self, flow: FlowMetadata, kind: Kind, template: DeploymentTemplate) -> DeploymentConfig:
         """The deployment that one template gives to a flow."""
-        return self._finished(self._from_template(flow, kind, template))
+        config = self._from_template(flow, kind, template)
+        image = self.images.get(flow.dockerfile_path or "")
+        return self._finished(_in_image(config, image, flow) if kind == "docker" and image else config)
 
     def _from_template(self, flow: FlowMetadata, kind: Kind, template: DeploymentTemplate) -> DeploymentConfig:
         written = fill(template.model_dump(), template_values(self.environment, flow, kind, self.owner.project))
@@ -231,7 +260,8 @@ class _Builder:
             paused=bool(template.paused),
             tags=tuple(written["tags"]),
             description=written["description"] or flow.description,
-            version=written["version"] or flow.closure_digest[:12],
+            version=written["version"] or flow.closure_digest[:TAG_LENGTH],
+            follows_code=not written["version"],
             concurrency_limit=template.concurrency_limit,
             parameter_schema=self.schemas.get(flow.entrypoint, {}),
         )
@@ -256,7 +286,7 @@ class _Builder:
                 schedules=self._deployer_schedules(),
                 tags=("deployer",),
                 description=f"Keeps the deployments of the environment {name} as the repository says they should be.",
-                version=deployer_version()[:12],
+                version=deployer_version()[:TAG_LENGTH],
                 concurrency_limit=1,  # two syncs at a time would undo each other's work
                 concurrency_options={"collision_strategy": "ENQUEUE"},
                 parameter_schema=self.schemas.get(DEPLOYER_ENTRYPOINT, {}),
@@ -276,8 +306,10 @@ class _Builder:
         for pattern, override in self.environment.deployments.items():
             if fnmatchcase(config.deployment_path, pattern):
                 config = _overridden(config, override)
-        limits = self._limit_variables(config.work_pool)
-        return self._owned(replace(config, job_variables=merge(limits, config.job_variables)))
+        variables = merge(self._limit_variables(config.work_pool), config.job_variables)
+        if "volumes" in variables and self._pool_type(config.work_pool) == "docker":
+            variables = {**variables, "volumes": _absolute_volumes(variables["volumes"], self.root)}
+        return self._owned(replace(config, job_variables=variables))
 
     def _limit_variables(self, pool: str | None) -> dict[str, Any]:
         environment, limits = self.environment, self.environment.resource_limits
@@ -319,6 +351,37 @@ class _Builder:
         return ({SET_DIRECTORY: {"directory": str((self.root / folder).resolve())}},)
 
 
+def _in_image(config: DeploymentConfig, image: FlowImage, flow: FlowMetadata) -> DeploymentConfig:
+    """A deployment whose runs start from the image of its flow: nothing has to be pulled into that."""
+    place = place_in_image(image, flow.entrypoint)
+    folder: tuple[Mapping[str, Any], ...] = ({SET_DIRECTORY: {"directory": place.folder}},) if place.folder else ()
+    return replace(
+        config,
+        entrypoint=place.entrypoint,
+        pull_steps=folder,
+        job_variables=merge(_IN_CONTAINER, config.job_variables),
+        steps=_for_flow((implied_step(image.spec),), flow),
+    )
+
+
+def _for_flow(steps: tuple[DeployStep, ...], flow: FlowMetadata) -> tuple[DeployStep, ...]:
+    """Steps whose images know for which flow they are built."""
+    closures = ((flow.name, flow.closure_digest[:TAG_LENGTH]),)
+    return tuple(replace(step, image=replace(step.image, closures=closures)) if step.image else step for step in steps)
+
+
+def _absolute_volumes(volumes: Any, root: Path) -> Any:
+    """Volumes whose folder on this machine is written from the repository's root: the engine takes whole paths only."""
+    if not isinstance(volumes, list | tuple):
+        return volumes
+    return [_absolute_volume(volume, root) if isinstance(volume, str) else volume for volume in volumes]
+
+
+def _absolute_volume(volume: str, root: Path) -> str:
+    folder, colon, target = volume.partition(":")
+    return f"{(root / folder).resolve()}{colon}{target}" if folder.startswith("./") else volume
+
+
 def _path_of(item: Declaration, flow: FlowMetadata | None) -> str:
     """`flow/deployment`, as far as it is known: `*` where the flow cannot be read."""
     return f"{flow.name if flow else item.flow_name or '*'}/{item.name}"
@@ -348,6 +411,8 @@ def _overridden(config: DeploymentConfig, override: DeploymentOverride) -> Deplo
     for name in ("parameters", "job_variables"):
         if name in written:
             written[name] = merge(getattr(config, name), written[name])
+    if "version" in written:
+        written["follows_code"] = False
     if "schedules" in written:
         written["schedules"] = tuple(rule.to_schedule() for rule in override.schedules or ())
     return replace(config, **written)

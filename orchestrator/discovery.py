@@ -288,6 +288,8 @@ class _Makers:
 # What surrounds a flow
 # ---------------------------------------------------------------------------------------------------------
 
+SHARED_DOCKERFILE = "docker/flow.Dockerfile"  # of the flows that have none of their own and none above them
+
 
 class _Surroundings:
     """What a flow's place in the repository says about it."""
@@ -352,11 +354,13 @@ class _Surroundings:
         return self._distributions[key]
 
     def _dockerfile(self, path: str, flow_name: str) -> str | None:
-        """The nearest Dockerfile: of the flow's folder, of those above it, or under the flow's name in docker/."""
+        """The flow's own Dockerfile (beside its file, or under its name in docker/), else that of its folder or of the
+        nearest one above, else the one that all share."""
+        names = () if "/" in flow_name else (flow_name, flow_name.replace("-", "_"))
+        own = (f"{path.removesuffix('.py')}.Dockerfile", *(f"docker/{name}.Dockerfile" for name in names))
         above = self._dockerfile_above(folder_of(path))
-        names = () if above or "/" in flow_name else (flow_name, flow_name.replace("-", "_"))
-        by_name = (f"docker/{name}.Dockerfile" for name in names)
-        return above or next((candidate for candidate in by_name if candidate in self._sources), None)
+        candidates = (*own, *([above] if above else []), SHARED_DOCKERFILE)
+        return next((candidate for candidate in candidates if candidate in self._sources), None)
 
     def _dockerfile_above(self, folder: str) -> str | None:
         if folder not in self._dockerfile_of:

@@ -77,6 +77,15 @@ def commit_of(root: Path) -> str | None:
     return found.stdout.decode("ascii").strip() if found.returncode == 0 else None
 
 
+def remote_of(root: Path) -> str | None:
+    """The address of the remote repository `origin`, as it is written, secrets included; None where there is none."""
+    try:
+        found = _run(root, "remote", "get-url", "origin")
+    except ConfigurationError:
+        return None
+    return found.stdout.decode("utf-8", "replace").strip() or None if found.returncode == 0 else None
+
+
 def is_dirty(root: Path, files: Collection[str] | None = None) -> bool:
     """Whether a folder differs from its commit; False where there is no commit to differ from.
 

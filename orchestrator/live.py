@@ -18,6 +18,8 @@ from orchestrator.desired import Selection
 from orchestrator.errors import HeldError, ServerBusy, ServerError, ServerUnreachable
 from orchestrator.facts import misfits, read_facts
 from orchestrator.holds import held_back, read_hold, release_hold, set_hold
+from orchestrator.image_changes import as_deployed, image_findings, with_pinned
+from orchestrator.image_stages import with_decided_images
 from orchestrator.interruption import undisturbed
 from orchestrator.lock import environment_lock
 from orchestrator.model import (
@@ -106,11 +108,14 @@ async def plan_changes(
     chosen = selection or Selection()
     async with open_server(api_url) as server:
         wanted = narrowed(desired if recorded_as else await resolve(desired, server), chosen)
+        wanted, images = await with_decided_images(wanted, server)
         resources = wanted.resources if chosen.is_everything else _needed(wanted)
         number = await _last_number(server, desired.owner)  # first: who applies from now on changes it
+        there = await _read_live(server)
+        images = as_deployed(wanted, images, there)
         plan = make_plan(
-            wanted,
-            await _read_live(server),
+            with_pinned(wanted, images),
+            there,
             api_url=server.api_url,
             policy=policy,
             selection=chosen,
@@ -118,7 +123,7 @@ async def plan_changes(
             resources=plan_resources(resources, await read_resources(server, resources)),
         )
         told = f"otherwise in {recorded_as}" if recorded_as else "the repository changed"
-        plan = replace(plan, read_after=number, too_much=too_much(plan, policy))
+        plan = replace(plan, images=images, read_after=number, too_much=too_much(plan, policy))
         plan = await _explained(plan, resources, server, told)
         if recorded_as or not chosen.is_everything:
             return plan
@@ -147,7 +152,7 @@ async def _explained(plan: Plan, resources: Resources, server: PrefectServer, to
     plan = with_runs(plan, await touched_runs(server, touching(plan)))
     facts = await read_facts(server, plan.changes, resources)
     plan = with_findings(plan, {change.deployment: findings(change, facts, misfits) for change in plan.changes})
-    return with_predecessors_kept(plan)
+    return with_predecessors_kept(with_findings(plan, image_findings(plan)))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -439,8 +444,9 @@ async def read_status(desired: Desired, policy: Policy, digest: str, api_url: st
         api_url: the server.
     """
     async with open_server(api_url) as server:
-        wanted = await resolve(desired, server)
+        wanted, images = await with_decided_images(await resolve(desired, server), server)
         live = await _read_live(server)
+        wanted = with_pinned(wanted, as_deployed(wanted, images, live))
         resources = plan_resources(wanted.resources, await read_resources(server, wanted.resources))
         plan = make_plan(wanted, live, api_url=server.api_url, policy=policy, resources=resources)
         if plan.has_changes:

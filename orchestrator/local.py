@@ -133,13 +133,19 @@ class LocalState:
         command += ["--port", str(address.port or 80), "--analytics-off"]
         return self._start("server", server_key(api_url), api_url, command, {"PREFECT_API_URL": api_url})
 
-    def start_worker(self, *, pool: str, name: str, api_url: str) -> LocalProcess:
-        """Start `prefect worker start` on a process pool; returns at once, before the worker is online.
+    def start_worker(self, *, pool: str, type_: str, name: str, api_url: str) -> LocalProcess:
+        """Start `prefect worker start` on a pool; returns at once, before the worker is online.
+
+        Args:
+            pool: the work pool.
+            type_: of the pool: process, or docker for containers of this machine's engine.
+            name: of the worker.
+            api_url: the server.
 
         Raises:
             LocalProcessError: the process could not be started.
         """
-        command = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name]
+        command = ["prefect", "worker", "start", "--pool", pool, "--type", type_, "--name", name]
         # Prefect asks for new runs every 10 s; on one machine, people wait for that.
         settings = {"PREFECT_API_URL": api_url, "PREFECT_WORKER_QUERY_SECONDS": "2"}
         return self._start("worker", worker_key(pool, api_url), name, command, settings)

@@ -25,6 +25,9 @@ Severity = Literal["error", "warning"]
 
 DEFAULT_ENVIRONMENT = "development"
 
+TAG_LENGTH = 12
+"""Characters of an input digest in the tag of an image and in the version of a deployment."""
+
 LONGEST_EXCERPT = 2000
 """Characters of a line that a fault shows; what is longer is cut."""
 
@@ -233,6 +236,8 @@ class Declaration:
     concurrency_limit: int | None = None
     concurrency_options: Mapping[str, Any] = field(default_factory=dict)
     enforce_parameter_schema: bool | None = None
+    build_steps: tuple[Mapping[str, Any], ...] = ()
+    push_steps: tuple[Mapping[str, Any], ...] = ()
     pull_steps: tuple[Mapping[str, Any], ...] | None = None
     triggers: tuple[Mapping[str, Any], ...] = ()
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
@@ -267,7 +272,24 @@ class ImageSpec:
     is_pushed: bool = False  # to the registry that its name starts with; else it stays in the engine
     credentials: str = ""  # the block with the registry's user, as a placeholder; "" for Docker's own configuration
     aliases: tuple[str, ...] = field(default=(), compare=False)  # further tags that people asked for
+    closures: tuple[tuple[str, str], ...] = field(
+        default=(), compare=False
+    )  # flows that run in it, their code's digest
     source: str = field(default="", compare=False)  # file:line that asks for it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeployStep:
+    """A build or push step of a prefect.yaml, or the build that a template stands for.
+
+    Texts of the deployment speak of what it gives as `{{ id.output }}`, or of the latest step's as `{{ output }}`.
+    """
+
+    function: str
+    id: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # as they are written
+    folder: str = "."  # where it runs, relative to the root
+    image: ImageSpec | None = None  # we build and push it ourselves; None: Prefect runs the step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,6 +347,10 @@ class DeploymentConfig:
     parameter_schema: Mapping[str, Any] = field(default_factory=dict)
     triggers: tuple[Mapping[str, Any], ...] = ()  # automations that start it, in the words of prefect.yaml
     concealed: tuple[str, ...] = field(default=(), compare=False, repr=False)  # texts from blocks: never shown
+    steps: tuple[DeployStep, ...] = field(default=(), compare=False, repr=False)  # before it can be applied
+    follows_code: bool = field(default=False, compare=False)  # its version is the digest of what it runs
+    # Of each image of ours that it speaks of: repository:tag, and what stands for that in its texts.
+    images: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def deployment_path(self) -> str:
@@ -437,12 +463,23 @@ class LiveResources:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTerms:
+    """How the images of an environment are built."""
+
+    project: str = ""  # whose they are
+    parallel: int = 2  # builds at a time
+    timeout_seconds: float = 1800.0  # for one build
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Desired:
     """What an environment should have, and what was left out of it and why."""
 
     owner: Owner
     deployments: tuple[DeploymentConfig, ...] = ()
     resources: Resources = Resources()
+    root: str = ""  # the folder that it was worked out from: images are built of it
+    image_terms: ImageTerms = ImageTerms()
     skipped_paths: tuple[str, ...] = ()  # deployments left out because they, or their flow, have a fault: never pruned
     skipped_files: tuple[str, ...] = ()  # unreadable files: deployments that point into them are never pruned
     problems: tuple[ValidationError, ...] = ()
@@ -550,6 +587,69 @@ class ResourceChange:
         return self.is_lost or any(diff.cause in ("server", "both") for diff in self.fields)
 
 
+ImageAction = Literal["reuse", "push", "build", "unknown"]
+"""What an image needs: nothing, a push of what the engine has, a build, or nobody can say."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedImage:
+    """What was decided about an image, without building it."""
+
+    spec: ImageSpec
+    input_digest: str  # hex sha256 over all that it is built from; empty where that cannot be read
+    action: ImageAction
+    pinned: str = ""  # what deployments name: repository@sha256:…, or the id in this machine's engine; once known
+    knows_bases: bool = True  # each base image was resolved; else the input digest is another one when it is built
+    reason: str = ""
+    findings: tuple[Finding, ...] = ()  # an error keeps the deployments that need it from being written
+
+    @property
+    def tag(self) -> str:
+        return self.input_digest[:TAG_LENGTH]
+
+    @property
+    def name(self) -> str:
+        """`repository:tag`: the tag says what it is built from."""
+        return f"{self.spec.repository}:{self.tag or 'unknown'}"
+
+    @property
+    def reference(self) -> str:
+        """What a deployment names: the pinned image, as long as that is not known the tag."""
+        return self.pinned or self.name
+
+
+ImageStatus = Literal["built", "reused", "pushed", "pulled", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageResult:
+    """What became of an image."""
+
+    name: str  # repository:tag
+    spec: ImageSpec
+    input_digest: str
+    status: ImageStatus
+    pinned: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    remedy: str = ""
+    location: str = ""  # Dockerfile:line of the step that failed
+    output: tuple[str, ...] = ()  # the last lines of a build that failed
+
+    @property
+    def tag(self) -> str:
+        return self.input_digest[:TAG_LENGTH]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OldImage:
+    """An image that nothing needs: its tags are removed, and it goes with the last of them."""
+
+    tags: tuple[str, ...]
+    created: str  # ISO 8601
+    size: int  # bytes, layers that others share included
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hold:
     """Scheduled sync waits: somebody went back to an older revision."""
@@ -569,6 +669,9 @@ class Plan:
     api_url: str
     changes: tuple[Change, ...] = ()
     resources: tuple[ResourceChange, ...] = ()  # they are applied first: deployments need them
+    images: tuple[PlannedImage, ...] = ()  # that the deployments need
+    image_terms: ImageTerms = ImageTerms()
+    root: str = ""  # where images are built from
     problems: tuple[ValidationError, ...] = ()
     checksum: str = ""
     last_revision: int | None = None  # the revision against which causes were told
@@ -650,6 +753,7 @@ class DeploymentResult:
     is_interrupted: bool = False
     ends_hold: bool = False  # scheduled sync, which waited since a rollback, goes on
     is_half_set_back: bool = False  # an atomic apply has failed, and so has setting it back
+    images: tuple[ImageResult, ...] = ()  # that were needed for it
 
     @property
     def summary(self) -> dict[Action, int]:

@@ -33,6 +33,7 @@ from orchestrator.entrypoints import declared_files
 from orchestrator.errors import ConfigurationError, ServerMismatch
 from orchestrator.gitignore import Patterns
 from orchestrator.ignores import project_ignores
+from orchestrator.image_specs import flow_images
 from orchestrator.isolated_import import import_problems
 from orchestrator.local import STATE_FOLDER, is_loopback
 from orchestrator.masking import shown_url
@@ -41,6 +42,7 @@ from orchestrator.model import (
     Desired,
     Discovery,
     FlowMetadata,
+    ImageTerms,
     Owner,
     ValidationError,
     ValidationResult,
@@ -334,6 +336,7 @@ def work_out(
     warnings = not_silenced(
         (*met, *_against_neighbours(settings, repository)), project_ignores(settings.project, repository), repository
     )
+    dockerfiles = [flow.dockerfile_path for flow in discovery.flows if flow.dockerfile_path]
     found = desired_state(
         root=checkout or settings.root,
         project=settings.project.project,
@@ -341,10 +344,23 @@ def work_out(
         discovery=discovery,
         declarations=settings.declarations,
         schemas=schemas,
+        images=flow_images(repository, settings.environment, settings.project.project, dockerfiles),
         folders=settings.project.flows,
         problems=(*validation.errors, *validation.warnings, *warnings),
     )
-    return replace(found, resources=resources_of(settings.environment))
+    return replace(
+        found,
+        resources=resources_of(settings.environment),
+        root=str(settings.root),
+        image_terms=_image_terms(settings),
+    )
+
+
+def _image_terms(settings: Settings) -> ImageTerms:
+    written = settings.environment.images
+    return ImageTerms(
+        project=settings.project.project, parallel=written.parallel, timeout_seconds=written.timeout_minutes * 60.0
+    )
 
 
 def _against_neighbours(settings: Settings, repository: Repository) -> tuple[ValidationError, ...]:

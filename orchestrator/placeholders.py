@@ -74,6 +74,26 @@ def with_environment(text: str | None) -> str | None:
     return text
 
 
+def filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """A value with its placeholders replaced, as far as `values` has them.
+
+    Args:
+        value: text, or a list or mapping of values.
+        values: by the placeholder as it is written: `{{ $HOME }}`. One that is the whole text keeps its value's type.
+    """
+    if isinstance(value, str):
+        if value in values:
+            return values[value]
+        for whole, _ in names_in(value):
+            value = value.replace(whole, str(values[whole])) if whole in values else value
+        return value
+    if isinstance(value, Mapping):
+        return {key: filled(inner, values) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [filled(inner, values) for inner in value]
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Unfillable:
     """A placeholder that stays empty: where it stands, its text, and what was probably meant."""

@@ -36,8 +36,10 @@ from orchestrator.model import (
 )
 from orchestrator.reasons import deleted_since, reasons_of
 from orchestrator.resources import with_resource_causes
+from orchestrator.step_outputs import as_live, open_outputs, with_pins
 
 TAKEN_OVER = "taken over on request: it belonged to nobody"
+_OF_OURS = ("source", "concealed", "steps", "images", "follows_code")  # of no interest to a server
 COMING: tuple[Action, ...] = ("create", "adopt")
 NOT_PRUNED = "left as it is: this environment's policy does not prune"
 
@@ -75,7 +77,13 @@ def make_plan(
     unwanted = [_removal(item, desired, policy) for item in left_over if _is_unwanted(item, desired, selection)]
     changes = tuple(sorted([*wanted, *unwanted], key=_order))
     plan = Plan(
-        owner=desired.owner, api_url=api_url, changes=changes, resources=tuple(resources), problems=desired.problems
+        owner=desired.owner,
+        api_url=api_url,
+        changes=changes,
+        resources=tuple(resources),
+        image_terms=desired.image_terms,
+        root=desired.root,
+        problems=desired.problems,
     )
     return replace(plan, checksum=checksum(plan))
 
@@ -182,10 +190,14 @@ def _resource_essence(change: ResourceChange) -> list[Any]:
 
 
 def _plain(config: DeploymentConfig | None) -> dict[str, Any] | None:
-    """A deployment without what says where it comes from: a declaration may move within its file."""
+    """A deployment without what says where it comes from: a declaration may move within its file.
+
+    An image of ours is named by its tag, which says what it is built from, whether or not it has been built by now.
+    """
     if config is None:
         return None
-    return {name: value for name, value in asdict(config).items() if name not in ("source", "concealed")}
+    by_tag = with_pins(config, {name: name for name, _ in config.images})
+    return {name: value for name, value in asdict(replace(by_tag, steps=())).items() if name not in _OF_OURS}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -200,6 +212,7 @@ def _change(config: DeploymentConfig, live: LiveDeployment | None, owner: Owner,
         return Change(action="create", deployment=path, kind=kind, reasons=(reason,), desired=config)
     if live.owner != owner:
         return _foreign(config, live, adopt)
+    config = _settled(config, live)
     fields, kept = differences(config, live)
     return Change(
         action="update" if fields else "unchanged",
@@ -211,6 +224,17 @@ def _change(config: DeploymentConfig, live: LiveDeployment | None, owner: Owner,
         desired=config,
         live=live,
     )
+
+
+def _settled(config: DeploymentConfig, live: LiveDeployment) -> DeploymentConfig:
+    """A deployment that waits for the output of a step, where all the rest is as it should be: then so is the output.
+
+    Such a step runs only when something that needs it is written.
+    """
+    if not open_outputs(config):
+        return config
+    known = as_live(config, live.config)
+    return config if differences(known, live)[0] else known
 
 
 def _foreign(config: DeploymentConfig, live: LiveDeployment, adopt: Sequence[str]) -> Change:

@@ -18,6 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from orchestrator.fault_report import fault_json, problems_markdown
+from orchestrator.image_report import planned_json, planned_lines, planned_rows
 from orchestrator.markdown import details, folded, plain, table
 from orchestrator.masking import HIDDEN
 from orchestrator.model import Cause, Change, DeploymentConfig, FieldDiff, Finding, Plan, ResourceChange
@@ -228,6 +229,7 @@ def _plan_lines(plan: Plan, width: int) -> Iterator[tuple[Text, Text]]:
     for resource in plan.resources:
         if resource.action != "unchanged":
             yield from _resource_lines(resource, width)
+    yield from planned_lines(plan)
     listed = [change for change in plan.changes if change.action != "unchanged" or change.kept]
     shared = _shared(plan)
     for change in listed:
@@ -235,7 +237,7 @@ def _plan_lines(plan: Plan, width: int) -> Iterator[tuple[Text, Text]]:
     for finding, number in shared.items():
         _, body = finding_line(finding)
         yield Text(f"! {_number(number, 'deployment')}  ", style=SEVERITY_COLOURS[finding.severity]), body
-    yield from [(Text(), Text())] if listed or plan.resources else []
+    yield from [(Text(), Text())] if listed or plan.resources or plan.images else []
     yield from _total_lines(plan, width)
     for note in notes(plan):
         yield (
@@ -342,6 +344,8 @@ def plan_markdown(plan: Plan, *, with_links: bool = True, longest: int = LONGEST
     in_cell = folded if with_links else _whole
     resources = [_resource_row(change, in_cell) for change in plan.resources if change.action != "unchanged"]
     parts += [table(("Action", "Pool or limit", "Why"), resources)] if resources else []
+    images = [tuple(map(in_cell, row)) for row in planned_rows(plan)]
+    parts += _fitting_rows(("Image", "Name", "Why"), images, longest // 4)
     rows = [
         _row(change, with_links=with_links) for change in plan.changes if change.action != "unchanged" or change.kept
     ]
@@ -443,6 +447,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "last_revision": plan.last_revision,
         "summary": plan.summary,
         "resource_summary": plan.resource_summary,
+        "images": [planned_json(image) for image in plan.images],
         "resources": [_resource_json(change) for change in plan.resources],
         "changes": [_change_json(change) for change in plan.changes],
         "problems": [fault_json(problem) for problem in plan.problems],

@@ -265,12 +265,19 @@ def _declarations(root: Path, content: PrefectFile, document: YamlDocument) -> I
     for index, section in enumerate(content.deployments or []):
         if section.name is None:
             continue
+        build = (section.build if "build" in section.model_fields_set else content.build) or []
+        push = section.push or content.push or []
         pull = section.pull if section.pull is not None else content.pull
         if pull is None:
-            pull = _pull_of_image(section.build or content.build or [], (root / home).resolve().name)
+            pull = _pull_of_image(build, (root / home).resolve().name)
         places = {_declared_place(place, section): line for place, line in lines[index].items()}
         yield _declaration(
-            section, section.name, pull, document.path, places, _folder_of(root, home, section.entrypoint)
+            section,
+            section.name,
+            (build, push, pull),
+            document.path,
+            places,
+            _folder_of(root, home, section.entrypoint),
         )
 
 
@@ -305,11 +312,12 @@ def _folder_of(root: Path, home: Path, entrypoint: str | None) -> Path:
 def _declaration(
     section: DeploymentSection,
     name: str,
-    pull: list[Step] | None,
+    steps: tuple[list[Step], list[Step], list[Step] | None],
     path: str,
     lines: Mapping[Location, int],
     folder: Path,
 ) -> Declaration:
+    build, push, pull = steps
     pool = section.work_pool or PoolSection()
     limit = section.concurrency_limit or LimitSection()
     entrypoint = with_environment(section.entrypoint)
@@ -333,6 +341,8 @@ def _declaration(
         concurrency_limit=limit.limit,
         concurrency_options=limit.model_dump(exclude={"limit"}, exclude_none=True),
         enforce_parameter_schema=section.enforce_parameter_schema,
+        build_steps=tuple(build),
+        push_steps=tuple(push),
         pull_steps=None if pull is None else tuple(pull),
         triggers=tuple(section.triggers or ()),
         lines=lines,
@@ -365,15 +375,11 @@ def _rooted(folder: Path, entrypoint: str | None) -> str | None:
 
 def _unused(content: PrefectFile, document: YamlDocument) -> Iterator[ValidationError]:
     """Say what a file asks for and this version does not do, rather than dropping it in silence."""
-    for key in ("build", "push"):
-        if getattr(content, key):
-            yield _not_used(key, document, (key,))
     for index, section in enumerate(content.deployments or []):
         if section.is_blank:
             yield _blank(index, document)
-        for key in ("build", "push", "sla"):
-            if getattr(section, key):
-                yield _not_used(key, document, ("deployments", index, key))
+        if section.sla:
+            yield _no_service_levels(document, ("deployments", index, "sla"))
 
 
 def _blank(index: int, document: YamlDocument) -> ValidationError:
@@ -386,19 +392,10 @@ def _blank(index: int, document: YamlDocument) -> ValidationError:
     )
 
 
-_WITH_IMAGES = (" yet: it comes with images", "Run it with `prefect deploy` until then.")
-_WHY_NOT_USED = {
-    "build": _WITH_IMAGES,
-    "push": _WITH_IMAGES,
-    "sla": (": only Prefect Cloud has service levels", "Remove it, or use `prefect deploy` with Prefect Cloud."),
-}
-
-
-def _not_used(key: str, document: YamlDocument, place: tuple[str | int, ...]) -> ValidationError:
-    why, remedy = _WHY_NOT_USED[key]
-    return replace(
-        fault("CFG006", f"{key!r} is read, but not carried out{why}.", document, place, remedy), severity="warning"
-    )
+def _no_service_levels(document: YamlDocument, place: tuple[str | int, ...]) -> ValidationError:
+    message = "'sla' is read, but not carried out: only Prefect Cloud has service levels."
+    remedy = "Remove it, or use `prefect deploy` with Prefect Cloud."
+    return replace(fault("CFG006", message, document, place, remedy), severity="warning")
 
 
 _STEPS = ("build", "push", "pull")

@@ -7,22 +7,34 @@ was tried is what runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator import pipeline
 from orchestrator.config import merge
 from orchestrator.errors import ConfigurationError, RefusedError
 from orchestrator.git import checked_out, commit_of, is_dirty
-from orchestrator.model import DeploymentConfig, Desired, RecordedState, Revision
+from orchestrator.model import DeploymentConfig, Desired, RecordedState, Revision, ValidationError
 from orchestrator.recording import desired_digest
+from orchestrator.step_outputs import images_of
 
-DIGEST_MARK = "@sha256:"
+NOT_TRIED = "IMG006"
+_PINNED = re.compile(r"(.+@)?sha256:[0-9a-f]+")
 
-Images = Mapping[str, Mapping[str, str]]
-"""Flow → deployment → image with its digest."""
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """A pinned image, and the version of the deployment that runs from it."""
+
+    pinned: str
+    version: str
+
+
+Images = Mapping[str, Mapping[str, _Image]]
+"""Flow → deployment → its image."""
 
 
 def as_committed_since(recorded: RecordedState, root: Path) -> RecordedState:
@@ -116,15 +128,37 @@ def with_images(desired: Desired, tried: tuple[DeploymentConfig, ...]) -> Desire
         RefusedError: that environment runs a flow from several images, and no deployment of the same name settles it.
     """
     images = _images(tried)
-    return replace(desired, deployments=tuple(_with_image(config, images) for config in desired.deployments))
+    configs = [_with_image(config, images) for config in desired.deployments]
+    untried = [config for config in configs if images_of(config)]
+    return replace(
+        desired,
+        deployments=tuple(config for config in configs if config not in untried),
+        skipped_paths=(*desired.skipped_paths, *(config.deployment_path for config in untried)),
+        problems=(*desired.problems, *map(_untried, untried)),
+    )
+
+
+def _untried(config: DeploymentConfig) -> ValidationError:
+    """A deployment whose image the other environment does not run: to build it now would be to deploy what nobody
+    tried."""
+    file, _, line = config.source.rpartition(":")
+    return ValidationError(
+        code=NOT_TRIED,
+        message=f"{config.deployment_path} is left out: no deployment of its flow has run from an image there.",
+        file_path=file or None,
+        line_number=int(line) if line.isdigit() else None,
+        remediation="Deploy the flow from an image in the environment that is promoted, and promote then.",
+        skips=True,
+        declaration=config.source,
+    )
 
 
 def _images(tried: tuple[DeploymentConfig, ...]) -> Images:
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, _Image]] = {}
     for config in tried:
         image = config.job_variables.get("image")
-        if isinstance(image, str) and DIGEST_MARK in image:
-            found.setdefault(config.flow_name, {})[config.deployment_name] = image
+        if isinstance(image, str) and _PINNED.fullmatch(image):
+            found.setdefault(config.flow_name, {})[config.deployment_name] = _Image(image, config.version)
     return found
 
 
@@ -133,11 +167,14 @@ def _with_image(config: DeploymentConfig, images: Images) -> DeploymentConfig:
     if config.deployment_type != "docker" or not of_flow:
         return config
     image = of_flow.get(config.deployment_name) or _only(of_flow, config)
-    return replace(config, job_variables=merge(config.job_variables, {"image": image}))
+    version = image.version if config.follows_code and images_of(config) else config.version
+    variables = merge(config.job_variables, {"image": image.pinned})
+    return replace(config, job_variables=variables, version=version, steps=())
 
 
-def _only(of_flow: Mapping[str, str], config: DeploymentConfig) -> str:
-    first, *others = sorted(set(of_flow.values()))
+def _only(of_flow: Mapping[str, _Image], config: DeploymentConfig) -> _Image:
+    by_pin = {image.pinned: image for image in of_flow.values()}
+    first, *others = (by_pin[pinned] for pinned in sorted(by_pin))
     if others:
         raise RefusedError(
             f"The flow runs from {len(others) + 1} images there ({', '.join(sorted(of_flow))}), and none of these "

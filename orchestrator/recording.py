@@ -40,7 +40,8 @@ from orchestrator.resources import key_of, resources_from, specs_of
 LONGEST_NAME = 60  # characters of project and environment in a name on the server; its digest tells the rest
 _NOT_ASKED_FOR = ("environment", "deployment_type", "origin", "source", "concealed")  # says where it comes from
 _OF_THE_MACHINE = ("parameter_schema",)  # static only where the flow's packages are missing
-_SAID = tuple(field.name for field in fields(DeploymentConfig))
+_BEFORE_AN_APPLY = ("steps", "images", "follows_code")  # nothing is left of it to do
+_SAID = tuple(field.name for field in fields(DeploymentConfig) if field.name not in _BEFORE_AN_APPLY)
 _OF_SCHEDULES = tuple(field.name for field in fields(ScheduleConfig))
 _CHECKOUT = "{checkout}"
 NO_RESOURCES = Resources()

@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.fault_report import fault_json, problems_markdown
+from orchestrator.image_report import STATUS_COLOURS, result_line, results_json, results_markdown_rows
 from orchestrator.markdown import folded, plain, table
 from orchestrator.model import (
     BootstrapResult,
@@ -48,7 +49,9 @@ MANY = 3  # deployments with one problem, from which on it is told once for all 
 
 def result_text(result: DeploymentResult) -> RenderableType:
     """What an apply did, and what reading back showed; what is unchanged is counted."""
-    lines = [_result_line(item) for item in _changed(result)]
+    lines = [(Text(), Text(result_line(image), style=STATUS_COLOURS[image.status])) for image in result.images]
+    lines += [(Text("    "), Text(line, style="dim")) for image in result.images for line in image.output]
+    lines += [_result_line(item) for item in _changed(result)]
     lines += _finding_lines(result.findings)
     style = "bold red" if result.status in ("degraded", "interrupted") else "bold green"
     end = f"{headline(result.environment, result)}  {_verdict(result)}{_aside(result)}"
@@ -177,6 +180,8 @@ def result_markdown(result: DeploymentResult) -> str:
     findings = [finding_row(name, finding) for name, found in result.findings.items() for finding in found]
     parts = [f"## {headline(result.environment, result)}", f"**{result.status}**"]
     parts += [f"Revision {result.revision}."] if result.revision is not None else []
+    images = [tuple(map(folded, row)) for row in results_markdown_rows(result.images)]
+    parts += [table(("Image", "Name", "Pinned, or why not"), images)] if images else []
     parts += [table(("Action", "Deployment", "Result", "Error"), rows)] if rows else []
     parts += [table(FINDING_HEADINGS, findings)] if findings else []
     parts += [f"{result.summary['unchanged']} unchanged."] if result.summary["unchanged"] else []
@@ -197,6 +202,7 @@ def result_json(result: DeploymentResult) -> dict[str, Any]:
         "status": result.status,
         "summary": result.summary,
         "resource_summary": result.resource_summary,
+        "images": results_json(result.images),
         "resources": [dataclasses.asdict(item) for item in result.resources],
         "results": [dataclasses.asdict(item) for item in result.results],
         "findings": _findings_json(result.findings),

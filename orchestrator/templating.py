@@ -13,16 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_DEFAULT_DOCKER_BUILD_NAMESPACE
+from prefect.utilities.dockerutils import get_prefect_image_name
 from prefect.utilities.templating import resolve_block_document_references
 from pydantic import ValidationError as PydanticError
 
 from orchestrator.automations import WrongTrigger, normal_triggers
+from orchestrator.deploy_steps import BUILD_STEPS, WRITTEN_BY_PREFECT, output_of
+from orchestrator.errors import ConfigurationError
+from orchestrator.image_names import parse_image
 from orchestrator.masking import masked
-from orchestrator.model import DeploymentConfig, Desired, ScheduleConfig, ValidationError
-from orchestrator.placeholders import ENVIRONMENT, environment_value, names_in, texts_of
+from orchestrator.model import DeploymentConfig, DeployStep, Desired, ImageSpec, ScheduleConfig, ValidationError
+from orchestrator.placeholders import ENVIRONMENT, environment_value, filled, names_in, texts_of
 from orchestrator.prefect_yaml import DeclaredSchedule
 from orchestrator.server import PrefectServer, our_errors
 from orchestrator.yaml_source import Location
@@ -34,6 +40,7 @@ TWICE = "DPL002"
 _BLOCK, _VARIABLE, _CONTEXT = "prefect.blocks.", "prefect.variables.", "ctx."
 _TEXTS = ("deployment_name", "version", "description", "work_pool", "work_queue")
 _FILLED = (*_TEXTS, "tags", "parameters", "job_variables", "schedules", "triggers")
+_MAY_WAIT = ("version", "description", "tags", "parameters", "job_variables", "triggers", "build")  # for a step
 _SHORTEST_CONCEALED = 3  # characters: hiding what is shorter would hide letters everywhere
 
 
@@ -86,14 +93,21 @@ class _Draft:
             )
 
 
-async def resolve(desired: Desired, server: PrefectServer) -> Desired:
+def asks_server(desired: Desired) -> bool:
+    """Whether the server has to be asked for what some placeholder stands for."""
+    drafts = [_draft(config) for config in desired.deployments]
+    credentials = any(step.image and step.image.credentials for draft in drafts for step in draft.config.steps)
+    return credentials or bool(_wanted(drafts, _BLOCK) or _wanted(drafts, _VARIABLE))
+
+
+async def resolve(desired: Desired, server: PrefectServer | None) -> Desired:
     """Fill in the placeholders of all deployments, and bring their triggers into the form that is compared.
 
     Each block and each variable is read once for all of them; without placeholders nothing is asked of the server.
 
     Args:
         desired: what was worked out from the repository.
-        server: whose blocks and variables count.
+        server: whose blocks and variables count; None where `asks_server` says that there are none.
 
     Returns:
         The same, filled. `concealed` of a deployment holds what must not be shown of it. A deployment with a
@@ -106,13 +120,14 @@ async def resolve(desired: Desired, server: PrefectServer) -> Desired:
     open_ones = [draft for draft in drafts if draft.is_templated]
     for prefix, read in ((_BLOCK, _read_blocks), (_VARIABLE, _read_variables)):
         if wanted := _wanted(open_ones, prefix):
+            assert server is not None, "asks_server has said so"
             source = await read(wanted, server)
             for draft in open_ones:
                 _fill(draft, source)
     for draft in open_ones:
         _fill_from_environment(draft)
         _report_unfilled(draft)
-    finished = [(draft, _finished(draft)) for draft in drafts]
+    finished = [(draft, _finished(draft, Path(desired.root))) for draft in drafts]
     _report_twins(finished)
     return _without_faulty(desired, finished)
 
@@ -120,6 +135,7 @@ async def resolve(desired: Desired, server: PrefectServer) -> Desired:
 def _draft(config: DeploymentConfig) -> _Draft:
     fields = {name: getattr(config, name) for name in _FILLED}
     fields["schedules"] = [_schedule_fields(schedule) for schedule in config.schedules]
+    fields["build"] = [_image_fields(step.image) if step.image else None for step in config.steps]
     is_templated = any(texts_of([*fields.values(), config.pull_steps]))
     return _Draft(config=config, fields=fields, is_templated=is_templated)
 
@@ -138,6 +154,12 @@ def _schedule_fields(schedule: ScheduleConfig) -> dict[str, Any]:
         "replaces",
     )
     return {**{name: getattr(schedule, name) for name in names}, **schedule.placeholders}
+
+
+def _image_fields(image: ImageSpec) -> dict[str, Any]:
+    """What of an image may hold placeholders. Its credentials stay one: they are looked up when they are needed."""
+    names = ("repository", "dockerfile", "target", "platform", "aliases")
+    return {**{name: getattr(image, name) for name in names}, "arguments": dict(image.arguments)}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -226,7 +248,7 @@ def _fill(draft: _Draft, source: _Source) -> None:
                     if whole != text and isinstance(value, Mapping | list):
                         text_needed = _Reason(f"{whole} is no text, and stands inside of one", "Name a value in it.")
                         draft.report(place, text_needed)
-    draft.fields = _filled(draft.fields, source.values)
+    draft.fields = filled(draft.fields, source.values)
 
 
 def _fill_from_environment(draft: _Draft) -> None:
@@ -239,23 +261,8 @@ def _fill_from_environment(draft: _Draft) -> None:
                 values[whole] = value
                 if masked(name, value) != value:
                     draft.concealed.append(value)
-    draft.fields = _filled(draft.fields, values)
-    draft.config = replace(draft.config, pull_steps=tuple(_filled(pull_steps, values)))
-
-
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
-    """A value with its placeholders replaced, as far as `values` has them."""
-    if isinstance(value, str):
-        if value in values:
-            return values[value]
-        for whole, _ in names_in(value):
-            value = value.replace(whole, str(values[whole])) if whole in values else value
-        return value
-    if isinstance(value, Mapping):
-        return {key: _filled(inner, values) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_filled(inner, values) for inner in value]
-    return value
+    draft.fields = filled(draft.fields, values)
+    draft.config = replace(draft.config, pull_steps=tuple(filled(pull_steps, values)))
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -282,6 +289,8 @@ def _report_unfilled(draft: _Draft) -> None:
         for whole, name in names_in(text):
             if name.startswith(_CONTEXT) or (place[0] == "triggers" and "parameters" in place[2:3]):
                 continue
+            if place[0] in _MAY_WAIT and output_of(name, draft.config.steps) is not None:
+                continue
             if told and name.startswith((_BLOCK, _VARIABLE)):
                 continue
             shown = whole if whole in written else "a placeholder in the value of another"  # which may be secret
@@ -300,8 +309,8 @@ def _why_unfilled(shown: str, name: str) -> _Reason:
         )
     if "." in name:
         return _Reason(
-            f"{shown} can only be the output of a build or push step, and these are not run yet",
-            "Deploy it with `prefect deploy` until images come, or write the value itself.",
+            f"{shown} can only be the output of a build or push step, and none gives it here",
+            "Correct the step's id or the output's name, or write the value itself.",
         )
     return _Reason(f"nothing fills {shown}", "Write {{ $NAME }} for an environment variable, or the value itself.")
 
@@ -316,9 +325,10 @@ def _shown(place: Location) -> str:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _finished(draft: _Draft) -> DeploymentConfig:
+def _finished(draft: _Draft, root: Path) -> DeploymentConfig:
     """The deployment with what was filled in; where that is of no use, the draft has a fault more."""
     config = _with_fields(draft) if draft.is_templated and not draft.faults else draft.config
+    config = _with_images(draft, config, root) if config.steps and not draft.faults else config
     if draft.faults or not config.triggers:
         return config
     try:
@@ -346,6 +356,54 @@ def _with_fields(draft: _Draft) -> DeploymentConfig:
         schedules=tuple(schedules),
         concealed=tuple(sorted({*draft.config.concealed, *draft.concealed}, key=len, reverse=True)),
     )
+
+
+def _with_images(draft: _Draft, config: DeploymentConfig, root: Path) -> DeploymentConfig:
+    """The deployment with what its build steps say, as `prefect deploy` would take it."""
+    steps = []
+    for step, fields in zip(config.steps, draft.fields["build"], strict=True):
+        image = _image(step, fields, config.concealed, root) if fields else None
+        try:
+            parse_image(image.repository if image else "shop")
+        except ConfigurationError as error:
+            draft.report(("build",), _Reason(error.message.rstrip("."), error.remedy))
+        steps.append(replace(step, image=image))
+    return replace(config, steps=tuple(steps))
+
+
+def _image(step: DeployStep, fields: Mapping[str, Any], secrets: Sequence[str], root: Path) -> ImageSpec:
+    image = step.image
+    assert image is not None
+    arguments = [(name, str(value)) for name, value in fields["arguments"].items()]
+    concealed = [pair for pair in arguments if any(text in pair[1] for text in secrets) or masked(*pair) != pair[1]]
+    is_auto = fields["dockerfile"] == WRITTEN_BY_PREFECT
+    return replace(
+        image,
+        repository=_with_namespace(fields["repository"]) if step.function in BUILD_STEPS else fields["repository"],
+        dockerfile="Dockerfile" if is_auto else fields["dockerfile"],
+        dockerfile_text=_as_prefect_writes_it(root / step.folder) if is_auto else None,
+        target=fields["target"],
+        platform=fields["platform"],
+        aliases=tuple(str(alias) for alias in fields["aliases"]),
+        arguments=tuple(sorted(pair for pair in arguments if pair not in concealed)),
+        secret_arguments=tuple(sorted(concealed)),
+    )
+
+
+def _as_prefect_writes_it(folder: Path) -> str:
+    """The Dockerfile of `dockerfile: auto`, as `prefect_docker.deployments.steps.build_docker_image` has it."""
+    place = f"/opt/prefect/{folder.resolve().name}"
+    lines = [f"FROM {get_prefect_image_name()}"]
+    if (folder / "requirements.txt").exists():
+        lines.append(f"COPY requirements.txt {place}/requirements.txt")
+        lines.append(f"RUN uv pip install -r {place}/requirements.txt")
+    return "\n".join([*lines, f"COPY . {place}/", f"WORKDIR {place}/", ""])
+
+
+def _with_namespace(name: str) -> str:
+    """An image's name as Prefect's build step completes it."""
+    namespace = PREFECT_DEFAULT_DOCKER_BUILD_NAMESPACE.value()
+    return name if "/" in name or not namespace else f"{namespace}/{name}"
 
 
 def _tags(values: Iterable[Any]) -> Iterator[str]:

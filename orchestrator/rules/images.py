@@ -15,17 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from orchestrator.deploy_steps import BUILD_STEPS
 from orchestrator.dockerfile import INSTRUCTIONS, Dockerfile, Source, Stage, read_dockerfile
 from orchestrator.dockerignore import DockerIgnore, dockerignore_of, matching_names
 from orchestrator.errors import ConfigurationError
+from orchestrator.image_specs import possible_contexts
 from orchestrator.repository import Repository, line_of_fault
 from orchestrator.rules.rule import Facts, Finding, Rule, suggestion
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml
 
-BUILD_STEPS = (
-    "prefect_docker.deployments.steps.build_docker_image",
-    "prefect_docker.projects.steps.build_docker_image",
-)
 _READS_ONLY = re.compile(r"\s*(?:#.*|(?:git (?:rev-parse|describe|log|branch|show)|date|echo|printf|pwd)\b[^>|;&]*)?")
 LARGEST_FOLDER = 20_000  # entries looked at to know whether anything of a folder is left
 
@@ -74,10 +72,7 @@ def builds_of(facts: Facts) -> tuple[Build, ...]:
 
 
 def _build_of_flow(dockerfile: str) -> Build:
-    """The context is the root, or any folder from there down to the Dockerfile's own."""
-    parts = posixpath.dirname(dockerfile).split("/")
-    folders = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-    return Build(dockerfile=dockerfile, contexts=("", *(folder for folder in folders if folder)))
+    return Build(dockerfile=dockerfile, contexts=possible_contexts(dockerfile))
 
 
 def build_steps(facts: Facts) -> Iterator[BuildStep]:

@@ -1,0 +1,177 @@
+"""Build and push steps of a prefect.yaml that Prefect itself runs (`prefect.deployments.steps.core.run_steps`).
+
+They run when a deployment of theirs is to be written, once for all deployments that have the same steps, in the folder
+of their file, as `prefect deploy` called there would run them. Steps before an image's come before it is built, the
+others after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect.deployments.steps.core import StepExecutionError, run_steps
+
+from orchestrator.image_changes import with_desired
+from orchestrator.model import Change, DeployStep, Finding, ImageSpec, Plan, PlannedImage
+from orchestrator.placeholders import filled, names_in
+from orchestrator.plan import checksum
+from orchestrator.step_outputs import open_outputs, output_values, with_outputs
+
+logger = logging.getLogger(__name__)
+
+
+class StepRuns:
+    """The steps of the deployments that a plan writes.
+
+    Args:
+        plan: the plan; images in it may still have to be made.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._root = Path(plan.root)
+        self._groups: dict[str, _Group] = {}
+        for change in plan.changes:
+            if change.writes and not change.obstacles and change.desired and _has_own_steps(change.desired.steps):
+                self._groups.setdefault(_key(change.desired.steps), _Group(change.desired.steps))
+
+    async def before_images(self, images: Sequence[PlannedImage]) -> tuple[PlannedImage, ...]:
+        """Run what stands before the steps of images.
+
+        Returns:
+            The images with the tags that these steps gave them; one whose step cannot be reached has a finding.
+        """
+        for group in self._groups.values():
+            await group.run(self._root, until_image=True)
+        return tuple(self._with_tags(image) for image in images)
+
+    async def after_images(self, plan: Plan) -> Plan:
+        """Run the others, and fill in what all of them gave.
+
+        Args:
+            plan: with its images made.
+
+        Returns:
+            The plan; a change whose step failed, or does not give what it needs, has a finding.
+        """
+        references = {image.spec: image for image in plan.images}
+        for group in self._groups.values():
+            group.give(references)
+            await group.run(self._root, until_image=False)
+        now = replace(plan, changes=tuple(self._filled(change) for change in plan.changes))
+        return replace(now, checksum=checksum(now))
+
+    def _with_tags(self, image: PlannedImage) -> PlannedImage:
+        group = next((each for each in self._groups.values() if image.spec in each.images), None)
+        if group is None:
+            return image
+        if group.failure is not None:
+            return replace(image, findings=(*image.findings, group.failure))
+        aliases = filled(list(image.spec.aliases), group.values(image.spec.aliases))
+        return replace(image, spec=replace(image.spec, aliases=tuple(map(str, aliases))))
+
+    def _filled(self, change: Change) -> Change:
+        config = change.desired
+        group = self._groups.get(_key(config.steps)) if config is not None and change.writes else None
+        if group is None or config is None:
+            return change
+        if group.failure is not None:
+            return replace(change, findings=(*change.findings, group.failure))
+        names = open_outputs(config)
+        values = group.values(names)
+        missing = tuple(_not_given(name) for name in names if name not in values)
+        known = with_desired(change, with_outputs(config, values))
+        return replace(known, findings=(*known.findings, *missing))
+
+
+class _Group:
+    """Steps that several deployments share."""
+
+    def __init__(self, steps: tuple[DeployStep, ...]) -> None:
+        self._waiting = list(steps)
+        self._outputs: dict[str, Any] = {}
+        self.images = {step.image for step in steps if step.image}
+        self.failure: Finding | None = None
+
+    async def run(self, root: Path, *, until_image: bool) -> None:
+        while self._waiting and self.failure is None:
+            step = self._waiting[0]
+            if step.image is not None and until_image:
+                return
+            self._waiting.pop(0)
+            if step.image is None:
+                await self._run(step, root)
+
+    async def _run(self, step: DeployStep, root: Path) -> None:
+        logger.info("running the step %s", step.id or step.function)
+        try:
+            with contextlib.chdir(root / step.folder), contextlib.redirect_stdout(_LogLines()):
+                written = {step.function: dict(step.inputs)}
+                self._outputs = await run_steps([written], self._outputs, print_function=lambda *words, **_: None)
+        except StepExecutionError as error:
+            why = error.__cause__ or error
+            self.failure = Finding(
+                message=f"Its step {step.id or step.function} failed: {why}",
+                remedy=f"Run it by hand in {step.folder}, and correct what it says.",
+            )
+
+    def give(self, images: Mapping[ImageSpec, PlannedImage]) -> None:
+        """Take in what the steps of images gave: these are made by now."""
+        for step in self._waiting:
+            if step.image is not None and step.image in images:
+                given = output_values(images[step.image])
+                self._outputs |= {**given, **({step.id: given} if step.id else {})}
+
+    def values(self, texts: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+        """What the placeholders in some texts stand for, as they are written."""
+        found = {}
+        for whole, name in (pair for text in texts for pair in names_in(text)):
+            with contextlib.suppress(LookupError, TypeError):
+                found[whole] = _at(self._outputs, name)
+        return found
+
+
+def _at(outputs: Mapping[str, Any], name: str) -> Any:
+    value: Any = outputs
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def _has_own_steps(steps: Sequence[DeployStep]) -> bool:
+    return any(step.image is None for step in steps)
+
+
+def _key(steps: Sequence[DeployStep]) -> str:
+    return json.dumps([(step.function, step.id, step.folder, step.inputs) for step in steps], default=str)
+
+
+def _not_given(name: str) -> Finding:
+    return Finding(
+        message=f"No step has given {name}.",
+        remedy="Correct the step's id or the output's name; the log has what the step said.",
+    )
+
+
+class _LogLines(io.TextIOBase):
+    """What steps print goes to the log: standard output may be one JSON document."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = f"{self._rest}{text}".split("\n")
+        for line in lines:
+            logger.info("%s", line)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._rest:
+            logger.info("%s", self._rest)
+            self._rest = ""

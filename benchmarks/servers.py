@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import httpx
@@ -56,10 +57,17 @@ class Server:
         while self.cpu_rate() > idle_rate + QUIET:
             pass
 
+    @property
+    def url_with_credentials(self) -> str:
+        """The API's address for clients that know nothing of Prefect's settings."""
+        user, _, password = self.environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        scheme, _, rest = self.api_url.partition("://")
+        return f"{scheme}://{quote(user, '')}:{quote(password, '')}@{rest}" if user else self.api_url
+
     def client(self) -> httpx.Client:
         """A client without kept connections: the server closes idle ones when it likes."""
         limits = httpx.Limits(max_keepalive_connections=0)
-        return httpx.Client(base_url=self.api_url, timeout=120, limits=limits)
+        return httpx.Client(base_url=self.url_with_credentials, timeout=120, limits=limits)
 
 
 def create_deployment(on: Server, path: str, **fields: Any) -> None:

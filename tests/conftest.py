@@ -12,6 +12,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ONE_JOURNEY = "tests/system"  # its files follow each other on one system
+ANOTHER_SYSTEM = "tests/system/test_scaled_out.py"  # but for this one, which has its own
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
@@ -19,4 +20,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file together (pytest-xdist's `loadgroup`): they share servers and worked-out answers."""
     for item in items:
         file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(ONE_JOURNEY if file.startswith(ONE_JOURNEY) else file))
+        is_on_the_journey = file.startswith(ONE_JOURNEY) and file != ANOTHER_SYSTEM
+        item.add_marker(pytest.mark.xdist_group(ONE_JOURNEY if is_on_the_journey else file))

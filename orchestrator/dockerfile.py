@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 INSTRUCTIONS = frozenset(
     {
@@ -116,6 +116,12 @@ class Dockerfile:
     faults: tuple[DockerfileFault, ...] = ()
     directives: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def has_foreign_syntax(self) -> bool:
+        """Does another frontend than docker's read it? What the file says is not known then."""
+        syntax = self.directives.get("syntax")
+        return syntax is not None and not _OFFICIAL_SYNTAX.match(syntax)
+
 
 def read_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> Dockerfile:
     """Read the text of a Dockerfile.
@@ -138,15 +144,14 @@ def read_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> Do
         evaluation.take(instruction)
     if not evaluation.stages:
         faults.append(DockerfileFault(1, "It has no FROM, so it builds nothing."))
-    syntax = directives.get("syntax")
-    is_foreign = syntax is not None and not _OFFICIAL_SYNTAX.match(syntax)
-    return Dockerfile(
+    dockerfile = Dockerfile(
         instructions=instructions,
         stages=tuple(evaluation.stages),
         copies=tuple(evaluation.copies),
-        faults=() if is_foreign else tuple(sorted(faults, key=lambda fault: fault.line_number)),
+        faults=tuple(sorted(faults, key=lambda fault: fault.line_number)),
         directives=directives,
     )
+    return replace(dockerfile, faults=()) if dockerfile.has_foreign_syntax else dockerfile
 
 
 def _directives(lines: list[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from orchestrator.repository import Repository
 
@@ -60,6 +61,19 @@ class DockerIgnore:
         """Is a folder removed with everything in it? It need not be listed then: no exception can bring back a part."""
         return self.excludes(folder) and not any(pattern.keeps for pattern in self.patterns)
 
+    def may_keep_below(self, folder: str) -> bool:
+        """May something of a folder that is removed stay? If not, it need not be listed.
+
+        More exact than `excludes_all_below`: an exception counts only behind the pattern that removes the folder, and
+        only where its path may lead into it.
+        """
+        for pattern in reversed(self.patterns):
+            if pattern.matcher.fullmatch(folder):
+                return pattern.keeps
+            if pattern.keeps and _may_lead_into(pattern.written, folder):
+                return True
+        return True
+
 
 def read_dockerignore(text: str, path: str = "") -> DockerIgnore:
     """Read the text of a .dockerignore.
@@ -100,6 +114,13 @@ def dockerignore_of(repository: Repository, dockerfile: str, context: str) -> Do
         if path in repository:
             return read_dockerignore(repository.text(path) or "", path)
     return DockerIgnore()
+
+
+def _may_lead_into(exception: str, folder: str) -> bool:
+    """May an exception, as it is written, hold for something in a folder?"""
+    parts = _cleaned(exception.removeprefix("!").strip()).split("/")
+    fixed = list(takewhile(lambda part: not re.search(r"[*?\[\\]", part), parts))
+    return all(part == name for part, name in zip(fixed, folder.split("/"), strict=False))
 
 
 def _cleaned(pattern: str) -> str:

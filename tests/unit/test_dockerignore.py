@@ -124,6 +124,24 @@ class TestExceptions:
         assert not read_dockerignore("data\n!data/keep").excludes_all_below("data")
         assert not read_dockerignore("data/*").excludes_all_below("data")
 
+    @pytest.mark.parametrize(
+        ("patterns", "may_keep"),
+        [
+            ("data", False),
+            ("data\n!README.md", False),
+            ("!data/x\ndata", False),
+            ("data\n!date/*", False),
+            ("data\n!data/in/x", True),
+            ("data\n!./data/", True),
+            ("data\n!*/x", True),
+            ("data\n!**/x", True),
+            ("data\n!data/*/x", True),
+            ("data\n!d*", True),
+        ],
+    )
+    def test_which_exceptions_may_lead_into_a_folder(self, patterns: str, may_keep: bool) -> None:
+        assert read_dockerignore(patterns).may_keep_below("data") is may_keep
+
 
 class TestWhichFile:
     def test_the_one_beside_the_dockerfile_goes_first(self, tmp_path: Path) -> None:
@@ -141,6 +159,18 @@ SIMPLE_PARTS = st.text("ab*?", min_size=1, max_size=3).filter(lambda part: "**" 
 SIMPLE_LINES = st.tuples(st.sampled_from(["", "!"]), st.lists(SIMPLE_PARTS, min_size=1, max_size=3)).map(
     lambda line: line[0] + "/".join(line[1])
 )
+
+
+LINES = SIMPLE_LINES | st.sampled_from(["**/a", "!**/a", "a/**", "!a/**/b", "**", "!**/b*"])
+
+
+class TestFoldersThatNeedNotBeListed:
+    @settings(deadline=None)
+    @given(st.lists(LINES, min_size=1, max_size=5), PATHS, PATHS)
+    def test_nothing_of_them_stays(self, lines: list[str], folder: str, below: str) -> None:
+        ignore = read_dockerignore("\n".join(lines))
+        if ignore.excludes(folder) and not ignore.may_keep_below(folder):
+            assert ignore.excludes(f"{folder}/{below}")
 
 
 class TestAgainstDockersPythonSdk:

@@ -61,6 +61,9 @@ OURS: dict[str, set[str]] = {
     # reading the repository
     "repository": {"gitignore"},
     "dockerignore": {"repository"},
+    "context_files": {"cache_file", "dockerignore", "repository"},
+    "copied": {"dockerfile", "dockerignore"},
+    "build_context": {"context_files", "copied", "dockerfile", "dockerignore", "repository"},
     "prefect_yaml": {"config", "faults", "gitignore", "placeholders", "repository", "strict", "yaml_source"},
     "ignores": {"gitignore", "project", "repository"},
     "requirements": {"repository"},

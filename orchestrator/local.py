@@ -133,14 +133,14 @@ class LocalState:
         command += ["--port", str(address.port or 80), "--analytics-off"]
         return self._start("server", server_key(api_url), api_url, command, {"PREFECT_API_URL": api_url})
 
-    def start_worker(self, *, pool: str, type_: str, name: str, api_url: str) -> LocalProcess:
+    def start_worker(self, *, pool: str, name: str, api_url: str, type_: str = "process") -> LocalProcess:
         """Start `prefect worker start` on a pool; returns at once, before the worker is online.
 
         Args:
             pool: the work pool.
-            type_: of the pool: process, or docker for containers of this machine's engine.
             name: of the worker.
             api_url: the server.
+            type_: of the pool: process, or docker for containers of this machine's engine.
 
         Raises:
             LocalProcessError: the process could not be started.

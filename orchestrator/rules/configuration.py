@@ -226,8 +226,8 @@ RULES: tuple[Rule, ...] = (
         "Read, but not carried out",
         "warning",
         not_carried_out,
-        example="# prefect.yaml\nbuild:\n  - prefect_docker.deployments.steps.build_docker_image: {image_name: shop}",
-        better="# prefect.yaml, and an image that is built before\ndeployments: []",
+        example="# prefect.yaml\ndeployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl\n    sla: [{name: late}]",
+        better="# prefect.yaml\ndeployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl",
     ),
     Rule(
         "CFG007",

@@ -313,7 +313,7 @@ def unfilled_on_server(facts: Facts) -> Iterator[Finding]:
 
     Prefect would deploy without it: a variable that does not exist becomes empty text. Here the one deployment is left
     out, and stays on the server as it is. Create the block or the variable, set the environment variable, or correct
-    the name. Outputs of build and push steps come with images; until then use `prefect deploy` for such a deployment.
+    the name. What a build or push step gives is filled in when the deployment is to be written.
     """
     return reported(facts, "DPL016")
 

@@ -239,11 +239,11 @@ class TestWrongValues:
         text = "work_pools:\n  python: {name: x, type: k8s, queues: {a: {priority: 1}}}\n  docker: {name: x, type: k8s}"
         assert read(tmp_path, text).work_pools["docker"].name == "x"
 
-    def test_a_local_worker_needs_a_process_pool(self, tmp_path: Path) -> None:
-        text = "work_pools:\n  docker: {name: x, type: docker, local_worker: true}"
+    def test_a_local_worker_needs_a_pool_of_this_machine(self, tmp_path: Path) -> None:
+        text = "work_pools:\n  docker: {name: x, type: kubernetes, local_worker: true}"
         (fault,) = faults(tmp_path, text)
         assert places((fault,)) == [("CFG003", "environments/base.yaml:2")]
-        assert "local_worker needs a pool of type process" in fault.message
+        assert "local_worker needs a pool of type process or docker" in fault.message
 
     def test_a_file_that_is_no_mapping(self, tmp_path: Path) -> None:
         assert places(faults(tmp_path, "- a\n- b")) == [("CFG003", "environments/base.yaml:1")]

@@ -42,7 +42,6 @@ DEPLOYMENT = "deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl\n"
 
 # What an example takes for granted: files that lie around it.
 AROUND: dict[str, dict[str, str]] = {
-    "CFG006": {"Dockerfile": "FROM python:3.11-slim\n"},
     "CFG012": {"prefect.yaml": DEPLOYMENT.replace("daily", "staging-daily")},
     "DEP002": {"shared/__init__.py": "", "shared/cleaning.py": "def clean(): ...\n"},
     "DPL011": {"prefect.yaml": DEPLOYMENT},
@@ -58,8 +57,6 @@ BETTER = {
     "DPL012": {"prefect.yaml": ("{{ build_image.image }}", "{{ build-image.image }}")},
     "IMG003": {".dockerignore": ("data\n", "data/*\n!data/seed.csv\n")},
 }
-# What an example cannot do without: its build steps are not carried out yet.
-BESIDES = {"DPL012": {"CFG006"}, "IMG001": {"CFG006"}}
 
 
 def repository(rule: Rule, source: str) -> dict[str, str]:
@@ -113,11 +110,11 @@ class TestExamples:
     @pytest.mark.parametrize("rule", READ, ids=lambda rule: rule.code)
     def test_it_provokes_its_rule_and_no_other(self, tmp_path: Path, rule: Rule) -> None:
         found = codes_in(tmp_path, repository(rule, rule.example))
-        assert found - BESIDES.get(rule.code, set()) == {rule.code}
+        assert found == {rule.code}
 
     @pytest.mark.parametrize("rule", READ, ids=lambda rule: rule.code)
     def test_the_better_version_has_no_fault(self, tmp_path: Path, rule: Rule) -> None:
-        assert codes_in(tmp_path, improved(rule)) <= BESIDES.get(rule.code, set())
+        assert codes_in(tmp_path, improved(rule)) == set()
 
 
 class TestFilesOfAnExample:

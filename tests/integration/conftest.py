@@ -25,6 +25,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from orchestrator.model import Owner
 
 from .api import Api, unique
+from .engine import engine, engine_environment, own_images, registry  # noqa: F401  fixtures
 from .gitops import OTHER_POOL, POOL, TEMPLATE, Repository
 
 ROOT = Path(__file__).parents[2]

@@ -194,6 +194,12 @@ OURS: dict[str, set[str]] = {
     "automations": {"differences", "server"},
     "templating": {"automations", "masking", "placeholders", "prefect_yaml", "server", "yaml_source"},
     "runs": {"faults", "server"},
+    # images: the engine, the registries, and what is done through both
+    "engine_words": set(),
+    "build_output": {"dockerfile", "engine_words", "masking"},
+    "engine_connection": {"masking"},
+    "image_builders": {"build_output", "engine_connection"},
+    "images": {"build_output", "engine_connection", "engine_words", "image_builders"},
     # fanning out
     "fanout": set(),
     "fanout.changes": set(),
@@ -449,6 +455,8 @@ DOORS: dict[str, tuple[set[str], str]] = {
     "fanout.creation": ({"prefect"}, "run_deployment, and task runs that stand for runs"),
     "fanout.progress": ({"prefect"}, "artifacts"),
     "fanout.results": ({"prefect"}, "return values"),
+    "engine_connection": ({"docker"}, "the engine's API"),
+    "images": ({"docker"}, "what is asked of the engine, and names as Docker splits them"),
     "deployer": ({"prefect"}, "is a Prefect flow"),
     "bootstrap": ({"httpx"}, "asks whether a server answers before there is a client for it"),
     "flow_child": ({"prefect"}, "imports flows, in a process of its own"),

@@ -6,7 +6,7 @@ its input digest, and if the image under that tag says so itself, by its label: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,18 +23,19 @@ from orchestrator.model import BuildInputs, Finding, ImageSpec, PlannedImage
 
 INPUT_DIGEST_LABEL = "io.orchestrator.input-digest"
 AT_A_TIME = 8  # questions to registries
-_KNOWN_LABELS = "image-labels"
 
 
 class Bases:
-    """What base images are resolved to: by the registry, or if that does not answer by the engine.
+    """What base images are resolved to: by the registry, or if that does not answer by the engine, or as they were
+    resolved here the last time.
 
     Each is asked for once. So a base image that has moved is a change of every image on it; who does not want that
     names the base image by its digest.
     """
 
-    def __init__(self, doors: ImageDoors) -> None:
+    def __init__(self, root: Path, doors: ImageDoors) -> None:
         self._doors = doors
+        self._earlier = _Remembered(root, "base-images.txt")
         self._known: dict[tuple[str, str], str] = {}
         self._silent: set[str] = set()  # registries that did not answer
         self.platform = doors.platform
@@ -43,8 +44,14 @@ class Bases:
         """The digest of a base image, or its id in the engine; empty where nobody knows it."""
         key = (image, platform)
         if key not in self._known:
-            self._known[key] = await self._in_registry(image) or await self._in_engine(image)
+            earlier = self._earlier.get(f"{image}|{platform}") or ""
+            self._known[key] = await self._in_registry(image) or await self._in_engine(image) or earlier
+            self._earlier.put(f"{image}|{platform}", self._known[key])
         return self._known[key]
+
+    def save(self) -> None:
+        """Remember them for the next time."""
+        self._earlier.save()
 
     async def _in_registry(self, image: str) -> str:
         try:
@@ -86,7 +93,9 @@ async def read_image_inputs(root: Path, specs: Sequence[ImageSpec], bases: Bases
         return anyio.from_thread.run(bases.resolve, image, platform)
 
     built = [replace(spec, platform=spec.platform or bases.platform) for spec in specs]
-    return await anyio.to_thread.run_sync(_read_all, root, built, resolve, abandon_on_cancel=True)
+    found = await anyio.to_thread.run_sync(_read_all, root, built, resolve, abandon_on_cancel=True)
+    bases.save()
+    return found
 
 
 def _read_all(root: Path, specs: Sequence[ImageSpec], base_of: Callable[[str, str], str]) -> list[Read]:
@@ -112,8 +121,8 @@ async def decide(root: Path, specs: Sequence[ImageSpec], doors: ImageDoors) -> t
     Returns:
         One for each, in order. What cannot be decided, or cannot be built, says why in its findings.
     """
-    inputs = await read_image_inputs(root, specs, Bases(doors))
-    labels = _KnownLabels(root)
+    inputs = await read_image_inputs(root, specs, Bases(root, doors))
+    labels = _Remembered(root, "image-labels.txt")
     decided: dict[int, PlannedImage] = {}
     limiter = anyio.CapacityLimiter(AT_A_TIME)
 
@@ -128,7 +137,7 @@ async def decide(root: Path, specs: Sequence[ImageSpec], doors: ImageDoors) -> t
     return tuple(decided[index] for index in range(len(specs)))
 
 
-async def _decided(spec: ImageSpec, read: Read, doors: ImageDoors, labels: _KnownLabels) -> PlannedImage:
+async def _decided(spec: ImageSpec, read: Read, doors: ImageDoors, labels: _Remembered) -> PlannedImage:
     if isinstance(read, OrchestratorError):
         return PlannedImage(spec=spec, input_digest="", action="unknown", findings=tuple(_faults_of(read)))
     knows_bases = all(digest for _, digest in read.bases)
@@ -140,11 +149,11 @@ async def _decided(spec: ImageSpec, read: Read, doors: ImageDoors, labels: _Know
     return _buildable(image, read, doors) if image.action in ("build", "push") else image
 
 
-async def _in_registry(image: PlannedImage, doors: ImageDoors, labels: _KnownLabels) -> PlannedImage:
+async def _in_registry(image: PlannedImage, doors: ImageDoors, labels: _Remembered) -> PlannedImage:
     name = parse_image(image.name)
     digest = await doors.registries.digest_of(name)
     if digest is not None:
-        if await labels.input_digest_of(image, digest, doors) == image.input_digest:
+        if await _input_digest_of(image, digest, doors, labels) == image.input_digest:
             pinned = f"{image.spec.repository}@{digest}"
             return replace(image, action="reuse", pinned=pinned, reason="the registry has it")
         image = replace(image, findings=(_overwritten(image),))
@@ -196,33 +205,44 @@ def _finding(error: OrchestratorError) -> Finding:
     return Finding(message=f"{where}{error.message}", remedy=error.remedy)
 
 
-class _KnownLabels:
-    """What the images of a registry say that they are built from. A digest never changes what it stands for, so each is
-    asked for once, and remembered from one command to the next."""
+class _Remembered:
+    """Texts by text, kept from one command to the next in a file of the cache: a pair without blanks in each line."""
 
-    def __init__(self, root: Path) -> None:
-        self._file = root / STATE_FOLDER / "cache" / f"{_KNOWN_LABELS}.txt"
-        self._known = dict(_lines(self._file))
+    def __init__(self, root: Path, name: str) -> None:
+        self._file = root / STATE_FOLDER / "cache" / name
+        self._known = dict(_pairs(self._file))
         self._is_new = False
 
-    async def input_digest_of(self, image: PlannedImage, digest: str, doors: ImageDoors) -> str:
-        """The input digest of an image; empty where it is none of ours."""
-        if digest not in self._known:
-            name = parse_image(image.name)
-            labels = await doors.registries.labels_of(name, digest, image.spec.platform)
-            self._known[digest] = labels.get(INPUT_DIGEST_LABEL, "")
-            self._is_new = True
-        return self._known[digest]
+    def get(self, key: str) -> str | None:
+        return self._known.get(key)
+
+    def put(self, key: str, value: str) -> None:
+        self._is_new = self._is_new or self._known.get(key) != value
+        self._known[key] = value
 
     def save(self) -> None:
         if self._is_new:
-            write_cache(self._file, "".join(f"{digest} {inputs}\n" for digest, inputs in self._known.items()).encode())
+            write_cache(self._file, "".join(f"{key} {value}\n" for key, value in self._known.items()).encode())
 
 
-def _lines(file: Path) -> list[tuple[str, str]]:
+def _pairs(file: Path) -> Iterator[tuple[str, str]]:
     try:
-        lines = file.read_text(encoding="ascii").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        return []
-    words: list[Mapping[int, str]] = [dict(enumerate(line.split(" "))) for line in lines]
-    return [(each[0], each[1]) for each in words if len(each) == 2]
+        return
+    for key, blank, value in (line.partition(" ") for line in lines):
+        if blank and " " not in value:
+            yield key, value
+
+
+async def _input_digest_of(image: PlannedImage, digest: str, doors: ImageDoors, labels: _Remembered) -> str:
+    """What an image of a registry says that it is built from; empty where it is none of ours.
+
+    A digest never changes what it stands for: each is asked for once.
+    """
+    known = labels.get(digest)
+    if known is None:
+        found = await doors.registries.labels_of(parse_image(image.name), digest, image.spec.platform)
+        known = found.get(INPUT_DIGEST_LABEL, "")
+        labels.put(digest, known)
+    return known

@@ -100,7 +100,6 @@ class _Maker:
         try:
             made = await self._made(image)
         except OrchestratorError as error:
-            logger.error("%s: %s", image.name, error)
             made = failed(image, error)
         return replace(made, seconds=time.monotonic() - began)
 
@@ -155,7 +154,7 @@ class _Maker:
                 await engine.pull(base, platform=spec.platform, login=login, tell=partial(self._tell, base))
 
     async def _inputs(self, spec: ImageSpec) -> BuildInputs:
-        (read,) = await read_image_inputs(self._root, [spec], Bases(self._doors))
+        (read,) = await read_image_inputs(self._root, [spec], Bases(self._root, self._doors))
         if isinstance(read, OrchestratorError):
             raise read
         return read

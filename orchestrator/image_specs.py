@@ -166,6 +166,22 @@ def place_in_image(image: FlowImage, entrypoint: str) -> PlaceInImage:
     return PlaceInImage(working_folder, f"{location}:{function}")
 
 
+def is_known_to_lack(image: FlowImage, path: str) -> bool:
+    """Whether an image surely does not hold a file of the repository, as far as its COPY lines tell.
+
+    An image that copies nothing has its code from elsewhere; of wildcards and variables nobody knows what they take.
+    """
+    stage = _stage(image)
+    line = [] if stage is None else _line_of_stages(image.dockerfile, stage)
+    copies = [copy for copy in image.dockerfile.copies if copy.stage in line]
+    sources = [source for copy in copies if copy.is_from_context for source in copy.sources]
+    is_told = all(source.path.text and not source.has_wildcards and not source.is_remote for source in sources)
+    if stage is None or not sources or not is_told or any(not copy.is_from_context for copy in copies):
+        return False
+    inside = posixpath.relpath(path, image.spec.context or ".")
+    return all(_taken(source, inside, is_folder=True) is None for source in sources)
+
+
 def _stage(image: FlowImage) -> int | None:
     """The index of the stage that is built; None where there is none of that name."""
     stages, target = image.dockerfile.stages, image.spec.target.lower()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -46,6 +47,7 @@ WIDEST_PATH = 44  # columns
 DETAILS_WIDTH = 100  # columns: what the UI shows beside its own
 INDENT = "    "
 FINDING_HEADINGS = ("Severity", "Deployment", "What, and what to do")
+_LONG_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")  # of an image; a dozen digits tell it from others
 GAP = "\n\n"  # between two parts of markdown
 AROUND = "pools and limits"  # what deployments need around them, queues included, where all of it is counted
 COUNT_WORDS = {
@@ -152,7 +154,7 @@ def shown_pair(diff: FieldDiff) -> tuple[str, str]:
 
 def _on_one_line(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    return " ".join(text.split())
+    return _LONG_DIGEST.sub(r"\1…", " ".join(text.split()))
 
 
 def _cut(text: str) -> str:

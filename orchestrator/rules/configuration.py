@@ -35,6 +35,9 @@ POOL_TYPES = (
 """The workers of Prefect and its collections, and the pools that Prefect Cloud runs by itself (`:push`, `:managed`)."""
 
 
+_DAILY = "deployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl\n"
+
+
 def unreadable_file(facts: Facts) -> Iterator[Finding]:
     """A configuration file cannot be read: it is missing, not UTF-8, or no YAML or TOML.
 
@@ -226,8 +229,8 @@ RULES: tuple[Rule, ...] = (
         "Read, but not carried out",
         "warning",
         not_carried_out,
-        example="# prefect.yaml\ndeployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl\n    sla: [{name: late}]",
-        better="# prefect.yaml\ndeployments:\n  - name: daily\n    entrypoint: flows/etl.py:etl",
+        example=f"# prefect.yaml\n{_DAILY}    sla: [{{name: late}}]",
+        better=f"# prefect.yaml\n{_DAILY}",
     ),
     Rule(
         "CFG007",

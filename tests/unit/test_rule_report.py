@@ -32,6 +32,7 @@ NOT_BY_READING = {
     "FLW011": "found by --isolated-import only",
     "DPL016": "met on a server: test_templating.py",
     "DPL017": "met when Prefect reads the trigger: test_templating.py",
+    "IMG006": "met when another environment is promoted: test_promotion.py",
     "SCH001": "met when schemas are read, which depends on what is installed: test_schemas.py",
 }
 READ = [rule for rule in RULES if rule.code not in NOT_BY_READING]
@@ -50,6 +51,8 @@ AROUND: dict[str, dict[str, str]] = {
     "IMG001": {"docker/etl.Dockerfile": "FROM python:3.11-slim\n"},
     "IMG002": {"requirements.txt": "prefect\n"},
     "IMG003": {".dockerignore": "data\n", "data/seed.csv": "1\n"},
+    "IMG007": {"docker/flow.Dockerfile": "FROM python:3.11-slim AS run\nCOPY flows flows\n"},
+    "IMG008": {"requirements.txt": "prefect\n", "environments/development.yaml": "templates: {docker: {}}\n"},
 }
 
 # What a better version says in words or in part.

@@ -15,9 +15,10 @@ from orchestrator.model import ImageResult, ImageTerms, Plan, PlannedImage, Resu
 from orchestrator.terminal import EXIT_DEGRADED, EXIT_INTERRUPTED, Doing, Terminal
 
 if TYPE_CHECKING:
-    from orchestrator import image_making, image_stages
+    from orchestrator.images import making as image_making
+    from orchestrator.images import stages
 else:
-    image_making, image_stages = late("orchestrator.image_making"), late("orchestrator.image_stages")
+    image_making, stages = late("orchestrator.images.making"), late("orchestrator.images.stages")
 
 Result = TypeVar("Result")
 
@@ -36,10 +37,10 @@ def prepared(terminal: Terminal, plan: Plan, api_url: str | None) -> tuple[Plan,
     if not plan.has_changes:
         return plan, ()
     with terminal.working("images and build steps") as working:
-        return anyio.run(image_stages.prepare, plan, making(terminal, working, api_url))
+        return anyio.run(stages.prepare, plan, making(terminal, working, api_url))
 
 
-def making(terminal: Terminal, working: Doing, api_url: str | None, *, pushes: bool = True) -> image_stages.MakeImages:
+def making(terminal: Terminal, working: Doing, api_url: str | None, *, pushes: bool = True) -> stages.MakeImages:
     """Makes images, and shows each line that a build says beside the image's name."""
 
     def tell(name: str, line: str) -> None:

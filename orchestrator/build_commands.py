@@ -15,16 +15,16 @@ from orchestrator import fault_report, pipeline
 from orchestrator.applying import making
 from orchestrator.config import ConfigurationManager, EnvironmentConfig
 from orchestrator.confirmation import ask
-from orchestrator.image_report import old_images_text, removed_text, results_json, results_text
+from orchestrator.images.report import old_images_text, removed_text, results_json, results_text
 from orchestrator.late import late
 from orchestrator.model import ImageResult, Owner, PlannedImage
 from orchestrator.pipeline import Asked
 from orchestrator.terminal import EXIT_DEGRADED, ApiUrl, Common, OnServer, Terminal
 
 if TYPE_CHECKING:
-    from orchestrator import image_stages, image_upkeep
+    from orchestrator.images import stages, upkeep
 else:
-    image_stages, image_upkeep = late("orchestrator.image_stages"), late("orchestrator.image_upkeep")
+    stages, upkeep = late("orchestrator.images.stages"), late("orchestrator.images.upkeep")
 
 Dockerfiles = Annotated[tuple[str, ...], Parameter(help="Only the images of these Dockerfiles; default: all.")]
 
@@ -53,7 +53,7 @@ def pull(*, server: OnServer = OnServer(), dockerfile: Dockerfiles = ()) -> int:
     terminal = Terminal(server.output)
     found = _read(server, terminal, dockerfile)
     with terminal.working("pulling") as working:
-        results = anyio.run(image_upkeep.pull_images, found.images, found.api_url, working.tell)
+        results = anyio.run(upkeep.pull_images, found.images, found.api_url, working.tell)
     return _show(terminal, found, results)
 
 
@@ -77,15 +77,15 @@ def prune(
     manager.require_project()
     project = manager.load_project().project
     places = [_place(manager.load_environment_config(name), project, api_url) for name in manager.environments()]
-    old = anyio.run(image_upkeep.find_old_images, project, places, keep)
+    old = anyio.run(upkeep.find_old_images, project, places, keep)
     if old and not yes:
         ask(terminal, old_images_text(old), f"Remove these {len(old)} images?")
-    removed, kept = anyio.run(image_upkeep.remove_images, old) if old else ([], [])
+    removed, kept = anyio.run(upkeep.remove_images, old) if old else ([], [])
     terminal.show(removed_text(removed, kept), {"removed": removed, "in_use": kept})
     return 0
 
 
-def _place(environment: EnvironmentConfig, project: str, api_url: str | None) -> image_upkeep.Place:
+def _place(environment: EnvironmentConfig, project: str, api_url: str | None) -> upkeep.Place:
     owner = Owner(project=project, environment=environment.name)
     return owner, environment, pipeline.server_address(environment, api_url, writes=False)
 
@@ -104,7 +104,7 @@ def _read(server: OnServer, terminal: Terminal, dockerfiles: Sequence[str]) -> _
     with terminal.working("reading the repository"):
         asked = pipeline.read_repository(server.root, server.env)
         api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=False)
-        images = anyio.run(image_stages.decide_images, asked.desired, api_url)
+        images = anyio.run(stages.decide_images, asked.desired, api_url)
     chosen = [image for image in images if not dockerfiles or image.spec.dockerfile in dockerfiles]
     return _Images(asked, api_url, tuple(chosen))
 

@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
-from orchestrator import image_stages, live, pipeline
+from orchestrator import live, pipeline
 from orchestrator.config import DEPLOYER_FLOW, EnvironmentConfig
 from orchestrator.desired import Selection
 from orchestrator.errors import (
@@ -36,7 +36,8 @@ from orchestrator.errors import (
     ServerUnreachable,
 )
 from orchestrator.fault_report import error_line, problem_line
-from orchestrator.image_report import result_line
+from orchestrator.images import stages
+from orchestrator.images.report import result_line
 from orchestrator.late import late
 from orchestrator.masking import shown_url
 from orchestrator.model import (
@@ -60,9 +61,9 @@ from orchestrator.server import open_server
 from orchestrator.terms import Terms, terms_of
 
 if TYPE_CHECKING:
-    from orchestrator import image_making
+    from orchestrator.images import making
 else:
-    image_making = late("orchestrator.image_making")
+    making = late("orchestrator.images.making")
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ async def deploy_everything(
         if hold := await _held_back(asked):
             return Completed(name="Held", message=hold_line(hold))
         check_deletes(plan, asked.settings.environment.policy)
-        ready, images = await image_stages.prepare(plan, _make_images)
+        ready, images = await stages.prepare(plan, _make_images)
         return _applied(await _apply(ready, _terms(asked, selection), images))
     except HeldError as error:  # it came while we waited for another apply to end
         return Completed(name="Held", message=error_line(error))
@@ -170,7 +171,7 @@ async def _make_images(images: Sequence[PlannedImage], root: Path, terms: ImageT
 @task(name="Image", task_run_name="{name}", cache_policy=NO_CACHE)
 async def make_image(name: str, image: PlannedImage, root: Path, terms: ImageTerms) -> State[Any]:
     """Build and push one image, unless it is there; `name` names the task run."""
-    (result,) = await image_making.make_images([image], root, terms)
+    (result,) = await making.make_images([image], root, terms)
     if result.status == "failed":
         said = "\n".join((result_line(result), *result.output))
         return Failed(message=said, data=result)

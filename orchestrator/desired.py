@@ -27,7 +27,7 @@ from orchestrator.config import (
 )
 from orchestrator.deploy_steps import implied_step, steps_of
 from orchestrator.entrypoints import Resolver
-from orchestrator.image_specs import FlowImage, place_in_image
+from orchestrator.images.specs import FlowImage, place_in_image
 from orchestrator.model import (
     TAG_LENGTH,
     Declaration,

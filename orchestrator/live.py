@@ -18,8 +18,8 @@ from orchestrator.desired import Selection
 from orchestrator.errors import HeldError, ServerBusy, ServerError, ServerUnreachable
 from orchestrator.facts import misfits, read_facts
 from orchestrator.holds import held_back, read_hold, release_hold, set_hold
-from orchestrator.image_changes import as_deployed, image_findings, with_pinned
-from orchestrator.image_stages import with_decided_images
+from orchestrator.images.changes import as_deployed, image_findings, with_pinned
+from orchestrator.images.stages import with_decided_images
 from orchestrator.interruption import undisturbed
 from orchestrator.lock import environment_lock
 from orchestrator.model import (

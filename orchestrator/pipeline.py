@@ -33,7 +33,7 @@ from orchestrator.entrypoints import declared_files
 from orchestrator.errors import ConfigurationError, ServerMismatch
 from orchestrator.gitignore import Patterns
 from orchestrator.ignores import project_ignores
-from orchestrator.image_specs import flow_images
+from orchestrator.images.specs import flow_images
 from orchestrator.isolated_import import import_problems
 from orchestrator.local import STATE_FOLDER, is_loopback
 from orchestrator.masking import shown_url

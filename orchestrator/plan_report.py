@@ -19,7 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from orchestrator.fault_report import fault_json, problems_markdown
-from orchestrator.image_report import planned_json, planned_lines, planned_rows
+from orchestrator.images.report import planned_json, planned_lines, planned_rows
 from orchestrator.markdown import details, folded, plain, table
 from orchestrator.masking import HIDDEN
 from orchestrator.model import Cause, Change, DeploymentConfig, FieldDiff, Finding, Plan, ResourceChange

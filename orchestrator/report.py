@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.fault_report import fault_json, problems_markdown
-from orchestrator.image_report import STATUS_COLOURS, result_line, results_json, results_markdown_rows
+from orchestrator.images.report import STATUS_COLOURS, result_line, results_json, results_markdown_rows
 from orchestrator.markdown import folded, plain, table
 from orchestrator.model import (
     BootstrapResult,

@@ -18,7 +18,7 @@ from typing import Any
 
 from prefect.deployments.steps.core import StepExecutionError, run_steps
 
-from orchestrator.image_changes import with_desired
+from orchestrator.images.changes import with_desired
 from orchestrator.model import Change, DeployStep, Finding, ImageSpec, Plan, PlannedImage
 from orchestrator.placeholders import filled, names_in
 from orchestrator.plan import checksum

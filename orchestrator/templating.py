@@ -25,7 +25,7 @@ from pydantic import ValidationError as PydanticError
 from orchestrator.automations import WrongTrigger, normal_triggers
 from orchestrator.deploy_steps import BUILD_STEPS, WRITTEN_BY_PREFECT, output_of
 from orchestrator.errors import ConfigurationError
-from orchestrator.image_names import parse_image
+from orchestrator.images.names import parse_image
 from orchestrator.masking import masked
 from orchestrator.model import DeploymentConfig, DeployStep, Desired, ImageSpec, ScheduleConfig, ValidationError
 from orchestrator.placeholders import ENVIRONMENT, environment_value, filled, names_in, texts_of

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from orchestrator.dockerignore import dockerignore_of
-from orchestrator.image_specs import FlowImage, flow_images, is_known_to_lack
+from orchestrator.images.specs import FlowImage, flow_images, is_known_to_lack
 from orchestrator.rules.rule import Facts, Finding, Rule, grouped, in_words, reported, suggestion
 
 

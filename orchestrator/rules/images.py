@@ -19,7 +19,7 @@ from orchestrator.deploy_steps import BUILD_STEPS
 from orchestrator.dockerfile import INSTRUCTIONS, Dockerfile, Source, Stage, read_dockerfile
 from orchestrator.dockerignore import DockerIgnore, dockerignore_of, matching_names
 from orchestrator.errors import ConfigurationError
-from orchestrator.image_specs import possible_contexts
+from orchestrator.images.specs import possible_contexts
 from orchestrator.repository import Repository, line_of_fault
 from orchestrator.rules.rule import Facts, Finding, Rule, suggestion
 from orchestrator.yaml_source import Location, YamlDocument, read_yaml

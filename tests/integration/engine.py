@@ -17,7 +17,7 @@ import httpx
 import pytest
 from docker.errors import APIError, DockerException, NotFound
 
-from orchestrator.images import Engine, open_engine
+from orchestrator.images.engine import Engine, open_engine
 
 from .api import unique
 

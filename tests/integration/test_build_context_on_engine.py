@@ -18,7 +18,7 @@ import docker
 import pytest
 from docker.errors import BuildError, DockerException
 
-from orchestrator.build_context import dockerfile_in, read_inputs, write_context, write_folder
+from orchestrator.images.context import dockerfile_in, read_inputs, write_context, write_folder
 from orchestrator.model import BuildInputs, ContextEntry, ImageSpec
 from tests.unit.builders import write_files
 

@@ -18,9 +18,10 @@ import httpx
 import psutil
 import pytest
 
-from orchestrator import images
 from orchestrator.errors import EngineUnavailable, ImageError
-from orchestrator.images import Engine, open_engine
+from orchestrator.images import builders
+from orchestrator.images import engine as images
+from orchestrator.images.engine import Engine, open_engine
 
 from .conftest import free_port
 from .engine import BASE_IMAGE, TEST_LABEL, EngineEnvironment, OwnImages, build_context
@@ -104,7 +105,7 @@ def buildkit_client() -> Path | None:
     for folder in dict.fromkeys([*os.environ["PATH"].split(":"), "/usr/bin"]):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PATH", folder)
-            if found := images.find_buildkit_client():
+            if found := builders.find_buildkit_client():
                 return Path(found.path)
     return None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import EngineUnavailable
-from orchestrator.images import open_engine
+from orchestrator.images.engine import open_engine
 
 from .conftest import free_port
 from .small_servers import ClosedRegistry, OldEngine, served

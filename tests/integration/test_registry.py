@@ -23,11 +23,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
-from orchestrator import registry_requests
 from orchestrator.errors import OrchestratorError, RegistryError, RegistryUnreachable
-from orchestrator.image_names import ImageName, parse_image
-from orchestrator.registry import IDENTITY_TOKEN, Login, Registries, docker_login
-from orchestrator.registry_requests import MOST_REDIRECTS, PAUSES
+from orchestrator.images import registry_requests
+from orchestrator.images.names import ImageName, parse_image
+from orchestrator.images.registry import IDENTITY_TOKEN, Login, Registries, docker_login
+from orchestrator.images.registry_requests import MOST_REDIRECTS, PAUSES
 
 from .conftest import free_port
 from .registries import (

@@ -24,8 +24,9 @@ from docker.utils.build import exclude_paths  # docker's Python SDK, an independ
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import context_files
-from orchestrator.build_context import (
+from orchestrator.errors import ConfigurationError, ImageError
+from orchestrator.images import context_files
+from orchestrator.images.context import (
     DOCKERFILE_IN_CONTEXT,
     FileDigests,
     dockerfile_in,
@@ -34,7 +35,6 @@ from orchestrator.build_context import (
     write_context,
     write_folder,
 )
-from orchestrator.errors import ConfigurationError, ImageError
 from orchestrator.model import BuildInputs, ImageSpec
 from tests.unit.builders import places, write_files
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.build_output import LAST_LINES, LONGEST_LINE, BuildLog, Failure, cleaned
+from orchestrator.images.build_output import LAST_LINES, LONGEST_LINE, BuildLog, Failure, cleaned
 
 DOCKERFILE = """\
 # syntax=docker/dockerfile:1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.engine_words import FREE_SPACE, NEEDS_BUILDKIT, build_remedy, is_transient, transfer_remedy
+from orchestrator.images.engine_words import FREE_SPACE, NEEDS_BUILDKIT, build_remedy, is_transient, transfer_remedy
 
 REGISTRY = "registry.example.com:5000"
 

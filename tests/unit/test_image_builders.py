@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.image_builders import BuildKitClient, BuildRequest, find_buildkit_client, wants_buildkit
+from orchestrator.images.builders import BuildKitClient, BuildRequest, find_buildkit_client, wants_buildkit
 
 
 @pytest.mark.parametrize(

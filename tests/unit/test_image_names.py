@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.image_names import DOCKER_HUB, ImageName, is_digest, parse_image, registry_host
+from orchestrator.images.names import DOCKER_HUB, ImageName, is_digest, parse_image, registry_host
 
 SHA256 = "sha256:" + "f" * 64
 SHA512 = "sha512:" + "f" * 128

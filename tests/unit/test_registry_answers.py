@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.registry_answers import (
+from orchestrator.images.registry_answers import (
     Challenge,
     challenge_in,
     config_digest,

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.dockerfile import Dockerfile, Instruction, read_dockerfile
-from orchestrator.engine_words import NEEDS_BUILDKIT, build_remedy
+from orchestrator.images.engine_words import NEEDS_BUILDKIT, build_remedy
 from orchestrator.masking import concealed
 
 LAST_LINES = 30

@@ -19,8 +19,11 @@ from pathlib import Path
 from tarfile import DIRTYPE, GNU_FORMAT, SYMTYPE, TarInfo
 from typing import IO
 
-from orchestrator.context_files import LEFT_OUT, FileDigests, Tree, blocks_of, unreadable
-from orchestrator.copied import (
+from orchestrator.dockerfile import Dockerfile, Stage, read_dockerfile
+from orchestrator.dockerignore import DockerIgnore, dockerignore_of, read_dockerignore
+from orchestrator.errors import ConfigurationError, ImageError
+from orchestrator.images.context_files import LEFT_OUT, FileDigests, Tree, blocks_of, unreadable
+from orchestrator.images.copied import (
     Listing,
     TakenPath,
     Taking,
@@ -30,9 +33,6 @@ from orchestrator.copied import (
     takings_of,
     target_of,
 )
-from orchestrator.dockerfile import Dockerfile, Stage, read_dockerfile
-from orchestrator.dockerignore import DockerIgnore, dockerignore_of, read_dockerignore
-from orchestrator.errors import ConfigurationError, ImageError
 from orchestrator.model import TAG_LENGTH, BuildInputs, ContextEntry, ImageSpec, ValidationError
 from orchestrator.repository import Repository
 

@@ -19,11 +19,9 @@ from docker.auth import resolve_repository_name
 from docker.errors import APIError, NotFound
 from docker.utils import parse_repository_tag
 
-from orchestrator.build_output import BuildLog
-from orchestrator.engine_connection import Connection, Event, WorkFailed, connect, explained, refused
-from orchestrator.engine_words import is_transient, transfer_remedy
 from orchestrator.errors import ImageError
-from orchestrator.image_builders import (
+from orchestrator.images.build_output import BuildLog
+from orchestrator.images.builders import (
     HOST_NETWORK,
     BuildKitClient,
     BuildRequest,
@@ -32,6 +30,8 @@ from orchestrator.image_builders import (
     find_buildkit_client,
     wants_buildkit,
 )
+from orchestrator.images.engine_connection import Connection, Event, WorkFailed, connect, explained, refused
+from orchestrator.images.engine_words import is_transient, transfer_remedy
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from docker.errors import DockerException
 from docker.utils.config import find_config_file
 
 from orchestrator.errors import RegistryError
-from orchestrator.image_names import DOCKER_HUB, ImageName, is_digest, registry_host
-from orchestrator.registry_answers import (
+from orchestrator.images.names import DOCKER_HUB, ImageName, is_digest, registry_host
+from orchestrator.images.registry_answers import (
     MANIFEST_TYPES,
     Challenge,
     Document,
@@ -43,7 +43,7 @@ from orchestrator.registry_answers import (
     manifest_for,
     token_in,
 )
-from orchestrator.registry_requests import CLIENT, PAUSES, UNREAD_BYTES, Answer, Requests, can_be_asked
+from orchestrator.images.registry_requests import CLIENT, PAUSES, UNREAD_BYTES, Answer, Requests, can_be_asked
 
 MANIFEST_BYTES = 4 * 1024 * 1024  # what the specification asks registries to take
 CONFIG_BYTES = 8 * 1024 * 1024

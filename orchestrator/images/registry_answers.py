@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.image_names import is_digest
+from orchestrator.images.names import is_digest
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",

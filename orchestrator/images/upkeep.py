@@ -11,9 +11,9 @@ from typing import Any
 
 from orchestrator.config import EnvironmentConfig
 from orchestrator.errors import OrchestratorError, RefusedError, ServerError
-from orchestrator.image_doors import ImageDoors, open_image_doors
-from orchestrator.image_making import PROJECT_LABEL, REPOSITORY_LABEL, failed, login_for, result_of
-from orchestrator.images import EngineImage, open_engine
+from orchestrator.images.doors import ImageDoors, open_image_doors
+from orchestrator.images.engine import EngineImage, open_engine
+from orchestrator.images.making import PROJECT_LABEL, REPOSITORY_LABEL, failed, login_for, result_of
 from orchestrator.model import ImageResult, OldImage, Owner, PlannedImage
 from orchestrator.revisions import RevisionStore
 from orchestrator.server import PrefectServer, open_server

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.image_changes import due, with_images, with_made_images
+from orchestrator.images.changes import due, with_images, with_made_images
 from orchestrator.late import late
 from orchestrator.model import Desired, ImageResult, ImageTerms, Plan, PlannedImage
 from orchestrator.plan import with_predecessors_kept
@@ -22,10 +22,11 @@ from orchestrator.step_outputs import needs
 from orchestrator.templating import asks_server, resolve
 
 if TYPE_CHECKING:
-    from orchestrator import image_decisions, image_doors, image_making, step_runs
+    from orchestrator import step_runs
+    from orchestrator.images import decisions, doors, making
 else:  # they import docker's SDK, which most environments have no use for
-    image_decisions, image_doors = late("orchestrator.image_decisions"), late("orchestrator.image_doors")
-    image_making, step_runs = late("orchestrator.image_making"), late("orchestrator.step_runs")
+    decisions, doors = late("orchestrator.images.decisions"), late("orchestrator.images.doors")
+    making, step_runs = late("orchestrator.images.making"), late("orchestrator.step_runs")
 
 
 async def decide_images(desired: Desired, api_url: str | None = None) -> tuple[PlannedImage, ...]:
@@ -51,13 +52,13 @@ async def with_decided_images(
     specs = needs(desired.deployments)
     if not specs:
         return desired, ()
-    async with image_doors.open_image_doors(specs, server=server) as doors:
-        images = await image_decisions.decide(Path(desired.root), specs, doors)
+    async with doors.open_image_doors(specs, server=server) as opened:
+        images = await decisions.decide(Path(desired.root), specs, opened)
     return with_images(desired, images), images
 
 
 MakeImages = Callable[[Sequence[PlannedImage], Path, ImageTerms], Awaitable[tuple[ImageResult, ...]]]
-"""Makes some images, and says what became of each, in order; `image_making.make_images` is one."""
+"""Makes some images, and says what became of each, in order; `making.make_images` is one."""
 
 
 async def prepare(plan: Plan, make: MakeImages | None = None) -> tuple[Plan, tuple[ImageResult, ...]]:
@@ -76,6 +77,6 @@ async def prepare(plan: Plan, make: MakeImages | None = None) -> tuple[Plan, tup
         return plan, ()
     steps = step_runs.StepRuns(plan)
     images = await steps.before_images(images)
-    results = await (make or image_making.make_images)(images, Path(plan.root), plan.image_terms) if images else ()
+    results = await (make or making.make_images)(images, Path(plan.root), plan.image_terms) if images else ()
     plan = await steps.after_images(with_made_images(plan, results))
     return with_predecessors_kept(plan), results

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import anyio
 
-from orchestrator.build_context import FileDigests, read_inputs
 from orchestrator.cache_file import write_cache
 from orchestrator.errors import ConfigurationError, ImageError, OrchestratorError, RegistryError
-from orchestrator.image_doors import ImageDoors
-from orchestrator.image_names import parse_image
-from orchestrator.images import EngineImage
+from orchestrator.images.context import FileDigests, read_inputs
+from orchestrator.images.doors import ImageDoors
+from orchestrator.images.engine import EngineImage
+from orchestrator.images.names import parse_image
 from orchestrator.local import STATE_FOLDER
 from orchestrator.model import BuildInputs, Finding, ImageSpec, PlannedImage
 

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import anyio
 
-from orchestrator.build_context import dockerfile_in, write_context
 from orchestrator.errors import ImageError, OrchestratorError
 from orchestrator.git import commit_of, is_dirty, remote_of
-from orchestrator.image_decisions import INPUT_DIGEST_LABEL, Bases, decide, digest_in, read_image_inputs
-from orchestrator.image_doors import ImageDoors, open_image_doors
-from orchestrator.image_names import parse_image
-from orchestrator.images import Engine
+from orchestrator.images.context import dockerfile_in, write_context
+from orchestrator.images.decisions import INPUT_DIGEST_LABEL, Bases, decide, digest_in, read_image_inputs
+from orchestrator.images.doors import ImageDoors, open_image_doors
+from orchestrator.images.engine import Engine
+from orchestrator.images.names import parse_image
+from orchestrator.images.registry import docker_login
 from orchestrator.masking import shown_url
 from orchestrator.model import BuildInputs, ImageResult, ImageSpec, ImageStatus, ImageTerms, PlannedImage
-from orchestrator.registry import docker_login
 
 logger = logging.getLogger(__name__)
 

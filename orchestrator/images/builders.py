@@ -27,8 +27,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import ByteSendStream, Process
 
-from orchestrator.build_output import BuildLog
-from orchestrator.engine_connection import Connection, Event, WorkFailed, chunks, engine_address
+from orchestrator.images.build_output import BuildLog
+from orchestrator.images.engine_connection import Connection, Event, WorkFailed, chunks, engine_address
 
 HOST_NETWORK = "host"
 _ENDING_SECONDS = 1.0  # for the docker client to end by itself, which that of version 20.10 never does

@@ -17,10 +17,10 @@ from prefect.utilities.templating import resolve_block_document_references
 from pydantic import SecretStr
 
 from orchestrator.errors import ConfigurationError, EngineUnavailable
-from orchestrator.image_names import parse_image
-from orchestrator.images import Engine, open_engine
+from orchestrator.images.engine import Engine, open_engine
+from orchestrator.images.names import parse_image
+from orchestrator.images.registry import Login, Registries
 from orchestrator.model import ImageSpec
-from orchestrator.registry import Login, Registries
 from orchestrator.server import PrefectServer, open_server, our_errors
 
 _ARCHITECTURES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}  # as Docker calls them

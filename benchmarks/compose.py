@@ -29,6 +29,7 @@ from benchmarks.servers import (
     clean_environment,
     postgres,
     running,
+    server,
 )
 
 FILE = Path(__file__).parents[1] / "docker" / "compose.yaml"
@@ -150,7 +151,7 @@ def composed(
     """
     folder.mkdir(parents=True)
     binary("redis-server")
-    with ExitStack() as until_the_end, postgres() as (url, postmaster):
+    with postgres() as (url, postmaster), ExitStack() as until_the_end:  # what uses it ends before it does
         ports = {_POSTGRES: int(url.rsplit(":", 1)[1].partition("/")[0]), _REDIS: free_port(), _SERVER: free_port()}
         stack = _Stack(folder, services(variables), ports, settings or {}, until_the_end)
         create_database(ports[_POSTGRES])
@@ -166,6 +167,23 @@ def composed(
             environment=stack.environment("worker-process"),
             processes=processes,
         )
+
+
+@contextmanager
+def started(folder: Path, kind: str) -> Iterator[Server]:
+    """A fresh server for benchmarks: on "sqlite", on "postgres", or all that the file describes ("compose").
+
+    None marks runs as Late, as `servers.prefect_server` says.
+
+    Raises:
+        NotAvailable: what it needs is not installed here.
+    """
+    if kind != "compose":
+        with server(folder, kind) as alone:
+            yield alone
+        return
+    with composed(folder, VARIABLES, settings={"PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false"}) as together:
+        yield together
 
 
 def create_database(port: int) -> None:

@@ -18,8 +18,8 @@ of type process with Prefect's own template, and no worker takes them up: **a sc
                         idle server and above the control: what waiting costs
 
 BENCH_RUNS says which (`sqlite:200,postgres:1000,postgres:10000`), BENCH_REAL where there are real children
-(`sqlite,postgres`). From MANY runs on there is neither naive nor control. Where no Postgres is to be had, its part is
-skipped.
+(`sqlite,postgres`); `compose` is all that docker/compose.yaml describes (`benchmarks.compose`). From MANY runs on there
+is neither naive nor control. Where no Postgres is to be had, its part is skipped.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from benchmarks.compose import started
 from benchmarks.deploy import say, send
 from benchmarks.measuring import Figure
 from benchmarks.real_children import benchmark as real_children
-from benchmarks.servers import NotAvailable, Server, create_deployment, server
+from benchmarks.servers import NotAvailable, Server, create_deployment
 from benchmarks.sides import REPOSITORY, Parent
 
 RUNS = os.environ.get("BENCH_RUNS", "sqlite:200,postgres:1000,postgres:10000")
@@ -68,8 +69,8 @@ def benchmark(folder: Path) -> Iterator[Figure]:
 
 
 def at_size(home: Path, database: str, size: int) -> Iterator[Figure]:
-    with server(home, database) as started:
-        yield from Bench(home, database, size, started).figures()
+    with started(home, database) as on:
+        yield from Bench(home, database, size, on).figures()
 
 
 def skipping(database: str, figures: Iterator[Figure]) -> Iterator[Figure]:
@@ -227,7 +228,7 @@ def delays(on: Server, seen: Mapping[str, float]) -> list[float]:
 def ender(on: Server, run_ids: Sequence[str]) -> Iterator[None]:
     """The script that ends them; at the end of the block it has."""
     seconds = max(SPREAD_SECONDS, SPREAD_SECONDS / 1000 * len(run_ids))
-    command = [sys.executable, "-m", "benchmarks.ender", on.api_url, str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.ender", on.url_with_credentials, str(seconds)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdin

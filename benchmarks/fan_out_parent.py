@@ -30,7 +30,7 @@ from uuid import uuid4
 import httpx
 from prefect import flow
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
 from benchmarks import naive_submission
 from orchestrator import flow_submitter
@@ -139,7 +139,9 @@ async def ours(path: str, size: int, report: Report) -> None:
 
 async def bare(path: str, size: int, report: Report) -> None:
     batch = uuid4()
-    async with httpx.AsyncClient(base_url=PREFECT_API_URL.value(), timeout=120) as client:
+    user, _, password = (PREFECT_API_AUTH_STRING.value() or "").partition(":")
+    auth = (user, password) if user else None
+    async with httpx.AsyncClient(base_url=PREFECT_API_URL.value(), auth=auth, timeout=120) as client:
         report.submitting()
         deployment = (await client.get(f"/deployments/name/{path}")).raise_for_status().json()["id"]
         run_ids = []

@@ -23,9 +23,10 @@ from typing import Any
 
 import psutil
 
+from benchmarks.compose import started
 from benchmarks.deploy import POOL, say, send
 from benchmarks.measuring import Figure
-from benchmarks.servers import Server, create_deployment, running, server, tree_cpu_seconds
+from benchmarks.servers import Server, create_deployment, running, tree_cpu_seconds
 from benchmarks.sides import Parent
 
 CHILDREN = 20
@@ -51,7 +52,7 @@ SCHEMA = {"type": "object", "properties": {"number": {"type": "integer"}}, "requ
 
 def benchmark(folder: Path, database: str) -> Iterator[Figure]:
     """One child by itself, which warms all up, then all of them at once."""
-    with server(folder, database) as on:
+    with started(folder, database) as on:
         deploy(on, folder / "flows")
         with worker(on, folder) as process:
             bench = Bench(folder, on, process)

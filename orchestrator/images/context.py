@@ -300,12 +300,11 @@ def _fault(spec: ImageSpec, taking: Taking, taken: TakenPath, removal: str) -> V
 def dockerfile_in(inputs: BuildInputs) -> str:
     """The path of the Dockerfile in what is sent: what an engine's `dockerfile` has to be."""
     spec = inputs.spec
-    paths = {entry.path for entry in inputs.entries}
     inside = posixpath.relpath(f"/{spec.dockerfile}", f"/{spec.context}")
     digest = hashlib.sha256(_encoded(inputs.dockerfile_text)).hexdigest()
-    if inside in paths and any(entry.path == inside and entry.content == digest for entry in inputs.entries):
+    if any(entry.path == inside and entry.content == digest for entry in inputs.entries):
         return inside
-    name = DOCKERFILE_IN_CONTEXT
+    name, paths = DOCKERFILE_IN_CONTEXT, {entry.path for entry in inputs.entries}
     while name in paths:
         name += "_"
     return name

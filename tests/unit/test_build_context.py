@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,7 @@ class TestProperties:
         for entry in inputs.entries:
             member, content = found[entry.path]
             assert (member.uid, member.gid, member.uname, member.gname) == (0, 0, "", "")
+            assert member.mtime == datetime(1980, 1, 1, tzinfo=UTC).timestamp()
             assert member.mode == (
                 0o777 if member.issym() else 0o755 if member.isdir() or entry.is_executable else 0o644
             )
@@ -861,6 +863,13 @@ class TestSent:
             sent(shop, inputs)
         with tempfile.TemporaryDirectory() as folder, pytest.raises(ImageError, match="has changed while"):
             write_folder(shop, inputs, Path(folder))
+
+    def test_a_file_that_changed_between_the_look_at_its_size_and_its_reading(self, shop: Path) -> None:
+        inputs = read_inputs(shop, image())
+        for size in (0, 100):
+            entries = tuple(replace(each, size=size) if each.kind == "file" else each for each in inputs.entries)
+            with pytest.raises(ImageError, match="has changed"):
+                sent(shop, replace(inputs, entries=entries))
 
     def test_a_link_in_its_place_is_not_followed(self, shop: Path) -> None:
         inputs = read_inputs(shop, image())

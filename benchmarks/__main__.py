@@ -6,10 +6,11 @@
                  `prefect deploy --all` and a bare loop. BENCH_SIZES=20 makes it short
     fan-out      submitting 200 to 10,000 runs and waiting for them, on SQLite and Postgres, against the obvious code
                  and a bare bulk loop; 20 real children on a worker. BENCH_RUNS=sqlite:50 BENCH_REAL= is short
+    images       deciding about 20 images of which none has changed, against `docker build` of the same; needs an engine
     scaling      a server on SQLite, on Postgres, and docker/compose.yaml: idle, creating runs, a first apply
 
 Each figure is of whole processes, imports included, unless the group says otherwise. Seconds depend on the machine;
-ratios hold better. `make bench ARGS=scan` (or start-up, deploy, fan-out, scaling) runs one group.
+ratios hold better. `make bench ARGS=scan` (or start-up, deploy, fan-out, images, scaling) runs one group.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rich.table import Table
 
 from benchmarks.deploy import benchmark as deploying
 from benchmarks.fan_out import benchmark as fanning_out
+from benchmarks.images import benchmark as with_images
 from benchmarks.measuring import Command, Figure
 from benchmarks.scaling import benchmark as scaling
 from benchmarks.scan import write_repository as write_tree
@@ -46,6 +48,7 @@ def main(groups: Sequence[str]) -> None:
             "scan": lambda: scanning(repository, Path(folder)),
             "deploy": lambda: list(deploying(Path(folder))),
             "fan-out": lambda: list(fanning_out(Path(folder) / "fan-out")),
+            "images": lambda: list(with_images(Path(folder))),
             "scaling": lambda: list(scaling(Path(folder) / "scaling")),
         }
         figures = [figure for name, way in ways.items() if not groups or name in groups for figure in way()]

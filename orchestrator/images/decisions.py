@@ -176,7 +176,10 @@ async def _in_engine(image: PlannedImage, doors: ImageDoors) -> PlannedImage:
 def _buildable(image: PlannedImage, read: BuildInputs, doors: ImageDoors) -> PlannedImage:
     """The image with what will keep it from being built."""
     missing = read.missing if image.action == "build" else ()
-    found = [Finding(message=f"{fault.location}: {fault.message}", remedy=fault.remediation) for fault in missing]
+    found = [
+        Finding(message=f"{fault.location}: {fault.message}", remedy=fault.remediation, severity=fault.severity)
+        for fault in missing
+    ]
     found += [_finding(doors.why_none)] if doors.why_none else []
     return replace(image, findings=(*image.findings, *found))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 
+from orchestrator.dockerfile import read_dockerfile
 from orchestrator.errors import ImageError, OrchestratorError
 from orchestrator.git import commit_of, is_dirty, remote_of
 from orchestrator.images.context import dockerfile_in, write_context
@@ -194,9 +195,9 @@ class _Maker:
             COMMIT_LABEL: f"{commit}{'-dirty' if is_dirty(self._root) else ''}" if commit else "",
             SOURCE_LABEL: shown_url(source) if source else "",
         }
-        if inputs.bases:
-            base, digest = inputs.bases[-1]
-            labels |= {BASE_NAME_LABEL: base, BASE_DIGEST_LABEL: digest}
+        stage = read_dockerfile(inputs.dockerfile_text, dict(image.spec.arguments)).stages[-1]
+        if digest := dict(inputs.bases).get(stage.base.text or ""):
+            labels |= {BASE_NAME_LABEL: stage.base.text or "", BASE_DIGEST_LABEL: digest}
         return {name: value for name, value in labels.items() if value}
 
     # ----- pushing ---------------------------------------------------------------------------------------

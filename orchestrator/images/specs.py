@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.config import EnvironmentConfig, ImageBuildConfig
-from orchestrator.dockerfile import Copy, Dockerfile, Source, read_dockerfile
+from orchestrator.dockerfile import Copy, Dockerfile, Instruction, Source, read_dockerfile
 from orchestrator.model import ImageSpec
+from orchestrator.placeholders import has_placeholder
 from orchestrator.repository import Repository
 
 _ENDING = ".Dockerfile"
+_ARCHIVE = re.compile(r"(?i)\.(tar(\.\w+)?|tgz|tbz2?|txz|tzst)$")  # that ADD unpacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,14 @@ def _context(repository: Repository, path: str, dockerfile: Dockerfile) -> str:
 
 def _known_sources(dockerfile: Dockerfile) -> Iterator[Source]:
     for copy in dockerfile.copies:
-        for source in copy.sources if copy.is_from_context else ():
-            if source.path.text and not source.is_remote and not source.has_wildcards:
-                yield source
+        yield from filter(_is_known, copy.sources if copy.is_from_context else ())
+
+
+def _is_known(source: Source) -> bool:
+    """Whether a source is a path in the context, without anything in it that is not known."""
+    text = source.path.text
+    is_remote = source.is_remote or Source(text or "", source.path).is_remote  # perhaps by a variable
+    return bool(text) and not is_remote and not source.has_wildcards and not has_placeholder(text)
 
 
 def _relative(source: Source) -> str:
@@ -159,7 +166,7 @@ def place_in_image(image: FlowImage, entrypoint: str) -> PlaceInImage:
     if not colon or stage is None:
         return PlaceInImage(working_folder, entrypoint)
     location = _location(image, stage, posixpath.relpath(path, image.spec.context or "."))
-    if location is None or location == posixpath.join(working_folder or "/", path):
+    if location is None or (working_folder and location == posixpath.join(working_folder, path)):
         return PlaceInImage(working_folder, entrypoint)
     if location.endswith(f"/{path}"):
         return PlaceInImage(location.removesuffix(f"/{path}") or "/", entrypoint)
@@ -169,17 +176,30 @@ def place_in_image(image: FlowImage, entrypoint: str) -> PlaceInImage:
 def is_known_to_lack(image: FlowImage, path: str) -> bool:
     """Whether an image surely does not hold a file of the repository, as far as its COPY lines tell.
 
-    An image that copies nothing has its code from elsewhere; of wildcards and variables nobody knows what they take.
+    An image that copies nothing has its code from elsewhere.
     """
     stage = _stage(image)
-    line = [] if stage is None else _line_of_stages(image.dockerfile, stage)
-    copies = [copy for copy in image.dockerfile.copies if copy.stage in line]
-    sources = [source for copy in copies if copy.is_from_context for source in copy.sources]
-    is_told = all(source.path.text and not source.has_wildcards and not source.is_remote for source in sources)
-    if stage is None or not sources or not is_told or any(not copy.is_from_context for copy in copies):
+    line = _line_of_stages(image.dockerfile, stage)
+    sources = [source for copy in image.dockerfile.copies if copy.stage in line for source in copy.sources]
+    if not sources or any(_may_bring_anything(image.dockerfile, each) for each in line):
         return False
     inside = posixpath.relpath(path, image.spec.context or ".")
     return all(_taken(source, inside, is_folder=True) is None for source in sources)
+
+
+def _may_bring_anything(dockerfile: Dockerfile, stage: int) -> bool:
+    """Whether a stage takes something of which nobody knows what is in it: another image, wildcards, an archive, …"""
+    copies = [copy for copy in dockerfile.copies if copy.stage == stage]
+    is_told = all(copy.is_from_context and all(map(_is_known, copy.sources)) for copy in copies)
+    added = [source for copy in copies if copy.instruction.name == "ADD" for source in copy.sources]
+    is_unpacked = any(_ARCHIVE.search(source.path.text or "") for source in added)
+    return not is_told or is_unpacked or any(map(_mounts_files, _instructions_in(dockerfile, stage)))
+
+
+def _mounts_files(instruction: Instruction) -> bool:
+    """Whether a RUN sees files of the context, or of another stage, which it may copy."""
+    mounts = [value for name, value in instruction.flags if name == "mount"]
+    return any("type=bind" in mount or "type=" not in mount for mount in mounts)
 
 
 def _stage(image: FlowImage) -> int | None:
@@ -188,7 +208,8 @@ def _stage(image: FlowImage) -> int | None:
     if not target:
         return len(stages) - 1 if stages else None
     named = {stage.name: index for index, stage in enumerate(stages) if stage.name}
-    return named.get(target, int(target) if target.isdigit() and int(target) < len(stages) else None)
+    number = int(target) if target.isdecimal() and int(target) < len(stages) else None
+    return named.get(target, number)
 
 
 def _line_of_stages(dockerfile: Dockerfile, stage: int | None) -> list[int]:
@@ -217,12 +238,17 @@ def _folder_before(dockerfile: Dockerfile, stage: int | None, line_number: int |
 
 
 def _workdirs(dockerfile: Dockerfile, stage: int) -> Iterator[tuple[int, str]]:
+    for instruction in _instructions_in(dockerfile, stage):
+        if instruction.name == "WORKDIR":
+            yield instruction.line_number, instruction.arguments.strip().strip("\"'")
+
+
+def _instructions_in(dockerfile: Dockerfile, stage: int) -> Iterator[Instruction]:
     starts = [each.line_number for each in dockerfile.stages]
     end = starts[stage + 1] if stage + 1 < len(starts) else None
     for instruction in dockerfile.instructions:
-        inside = instruction.line_number > starts[stage] and (end is None or instruction.line_number < end)
-        if inside and instruction.name == "WORKDIR":
-            yield instruction.line_number, instruction.arguments.strip().strip("\"'")
+        if instruction.line_number > starts[stage] and (end is None or instruction.line_number < end):
+            yield instruction
 
 
 def _location(image: FlowImage, stage: int, path: str) -> str | None:
@@ -237,24 +263,34 @@ def _location(image: FlowImage, stage: int, path: str) -> str | None:
 
 def _copied_to(dockerfile: Dockerfile, copy: Copy, path: str) -> str | None:
     """Where a COPY puts a file of the context, None where it does not take it or cannot be understood."""
-    destination = copy.destination.strip("\"'")
-    if not destination.startswith("/"):
-        folder = _folder_before(dockerfile, copy.stage, copy.instruction.line_number)
-        if not folder:
-            return None
-        destination = posixpath.join(folder, destination) if destination != "." else f"{folder}/"
-    if "$" in destination:
+    destination = _destination(dockerfile, copy)
+    if destination is None or copy.instruction.flag("parents") is not None:
         return None
-    for source in copy.sources:
-        taken = _taken(source, path, is_folder=destination.endswith("/") or len(copy.sources) > 1)
-        if taken is not None:
-            return posixpath.normpath(posixpath.join(destination, taken)) if taken else destination
-    return None
+    is_folder = destination.endswith("/") or len(copy.sources) > 1 or not _is_of_one_kind(destination, path)
+    found = (_taken(source, path, is_folder=is_folder) for source in copy.sources)
+    taken = next((each for each in found if each is not None), None)
+    return None if taken is None else posixpath.normpath(posixpath.join(destination, taken))
+
+
+def _destination(dockerfile: Dockerfile, copy: Copy) -> str | None:
+    """The whole path that a COPY names as its destination, None where that is not known."""
+    written = copy.destination.strip("\"'")
+    if "$" in written:
+        return None
+    if written.startswith("/"):
+        return written
+    folder = _folder_before(dockerfile, copy.stage, copy.instruction.line_number)
+    return posixpath.join(folder, written) if folder else None
+
+
+def _is_of_one_kind(path: str, other: str) -> bool:
+    """Whether two files have the same ending. A flow is no flow without it: what has none is a folder that exists."""
+    return posixpath.splitext(path)[1] == posixpath.splitext(other)[1]
 
 
 def _taken(source: Source, path: str, *, is_folder: bool) -> str | None:
     """The path of a file below a COPY's destination; empty where the destination is the file itself."""
-    if source.path.text is None or source.is_remote or source.has_wildcards:
+    if not _is_known(source) or path.startswith("../"):
         return None
     start = _relative(source)
     if start == path:

@@ -14,10 +14,13 @@ from orchestrator.model import (
     Declaration,
     DeploymentConfig,
     FlowMetadata,
+    ImageResult,
+    ImageSpec,
     LiveDeployment,
     Owner,
     Parameter,
     Plan,
+    PlannedImage,
     Provenance,
     RecordedState,
     Resources,
@@ -86,6 +89,31 @@ def live(config: DeploymentConfig, *, owner: Owner | None = OWNER, **changed: An
     config = replace(config, **changed)
     ids = tuple(f"schedule-{number}" for number, _ in enumerate(config.schedules))
     return LiveDeployment(id=f"id-of-{config.deployment_path}", config=config, owner=owner, schedule_ids=ids)
+
+
+INPUT_DIGEST = "b0ee9bf369e1" + "0" * 52
+DIGEST = "sha256:" + "6cb2de72" * 8
+
+
+def image_spec(**fields: Any) -> ImageSpec:
+    """An image that is pushed to a registry."""
+    values: dict[str, Any] = {"repository": "registry.example.com/shop-flow", "dockerfile": "docker/flow.Dockerfile"}
+    return ImageSpec(**{**values, "is_pushed": True, **fields})
+
+
+def planned_image(spec: ImageSpec | None = None, **fields: Any) -> PlannedImage:
+    """An image that has to be built."""
+    values: dict[str, Any] = {"input_digest": INPUT_DIGEST, "action": "build"}
+    return PlannedImage(spec=spec or image_spec(), **{**values, **fields})
+
+
+def image_result(image: PlannedImage | None = None, **fields: Any) -> ImageResult:
+    """What became of an image: it was built and pushed."""
+    image = image or planned_image()
+    values: dict[str, Any] = {"input_digest": image.input_digest, "status": "pushed"}
+    return ImageResult(
+        name=image.name, spec=image.spec, **{**values, "pinned": f"{image.spec.repository}@{DIGEST}", **fields}
+    )
 
 
 def cron(rule: str = "0 4 * * *", **fields: Any) -> ScheduleConfig:

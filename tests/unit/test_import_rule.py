@@ -70,7 +70,7 @@ OURS: dict[str, set[str]] = {
     "images.copied": {"dockerfile", "dockerignore"},
     "images.context_files": {"cache_file", "dockerignore", "repository"},
     "images.context": {"dockerfile", "dockerignore", "images.context_files", "images.copied", "repository"},
-    "images.specs": {"config", "dockerfile", "repository"},
+    "images.specs": {"config", "dockerfile", "placeholders", "repository"},
     "prefect_yaml": {"config", "faults", "gitignore", "placeholders", "repository", "strict", "yaml_source"},
     "ignores": {"gitignore", "project", "repository"},
     "requirements": {"repository"},
@@ -233,6 +233,7 @@ OURS: dict[str, set[str]] = {
     "images.doors": {"images.engine", "images.names", "images.registry", "server"},
     "images.decisions": {"cache_file", "images.context", "images.doors", "images.engine", "images.names", "local"},
     "images.making": {
+        "dockerfile",
         "git",
         "images.context",
         "images.decisions",

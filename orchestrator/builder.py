@@ -10,6 +10,7 @@ builder.cleanup_deployments("etl/*", "staging")    # delete what is ours and mat
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,8 @@ from orchestrator.desired import Selection, from_template
 from orchestrator.errors import ConfigurationError
 from orchestrator.fault_report import problem_line
 from orchestrator.faults import did_you_mean
+from orchestrator.images.specs import flow_images
+from orchestrator.images.stages import prepare
 from orchestrator.local import STATE_FOLDER
 from orchestrator.model import (
     DEFAULT_ENVIRONMENT,
@@ -33,6 +36,7 @@ from orchestrator.model import (
 )
 from orchestrator.pipeline import Asked, Settings
 from orchestrator.plan import check_deletes
+from orchestrator.repository import Repository
 from orchestrator.schemas import Subject, read_schemas
 from orchestrator.terms import cleaning_terms, terms_of
 
@@ -72,7 +76,7 @@ class DeploymentBuilder:
         return self._create(flow, env, "python")
 
     def create_docker_deployment(self, flow: FlowMetadata, env: str = DEFAULT_ENVIRONMENT) -> DeploymentConfig:
-        """The same, to run from an image: the flow needs a Dockerfile.
+        """The same, to run from an image: the flow needs a Dockerfile. Its image is named when it is deployed.
 
         Raises:
             ConfigurationError: as for `create_python_deployment`; or no Dockerfile belongs to the flow.
@@ -146,13 +150,16 @@ class DeploymentBuilder:
         schemas, warnings = read_schemas(self.root, [subject], cache_file=cache_file)
         for warning in warnings:
             logger.warning(problem_line(warning))
+        project = self._manager.load_project().project
+        dockerfiles = [flow.dockerfile_path] if flow.dockerfile_path else []
         return from_template(
             root=self.root,
-            project=self._manager.load_project().project,
+            project=project,
             environment=environment,
             flow=flow,
             kind=kind,
             schemas=schemas,
+            images=flow_images(Repository(self.root), environment, project, dockerfiles),
         )
 
 
@@ -184,7 +191,9 @@ async def _deploy(asked: Asked, api_url: str | None, selection: Selection, allow
     plan = await live.plan_changes(asked.desired, policy, api_url=api_url, selection=selection)
     if not allow_delete:
         check_deletes(plan, policy)
-    return await live.apply_changes(plan, api_url=api_url, terms=terms_of(asked, "code", selection=selection))
+    ready, images = await prepare(plan)
+    result = await live.apply_changes(ready, api_url=api_url, terms=terms_of(asked, "code", selection=selection))
+    return replace(result, images=images)
 
 
 async def _clean(settings: Settings, pattern: str, api_url: str | None) -> CleanupResult:

@@ -107,7 +107,12 @@ class TestOfDockerDeployment:
     def test_has_the_environments_limits_and_overrides(self, shop: Path, flow: FlowMetadata) -> None:
         made = DeploymentBuilder(shop).create_docker_deployment(flow, "staging")
 
-        assert made.job_variables == {"mem_limit": "512m", "network_mode": "host"}
+        assert made.job_variables == {
+            "mem_limit": "512m",
+            "network_mode": "host",
+            "image": "{{ image }}",  # it is named when it is deployed
+            "env": {"PREFECT_HOME": "/tmp/prefect"},
+        }
 
     def test_needs_a_dockerfile(self, shop: Path, flow: FlowMetadata) -> None:
         with pytest.raises(ConfigurationError, match="No Dockerfile belongs to the flow 'load-orders'"):

@@ -156,7 +156,7 @@ async def _make_images(images: Sequence[PlannedImage], root: Path, terms: ImageT
 
     async def one(index: int, image: PlannedImage) -> None:
         async with limiter:
-            state: State[Any] = await make_image(image.name, image, root, terms, return_state=True)  # type: ignore[misc]
+            state: State[Any] = await make_image(_short(image), image, root, terms, return_state=True)  # type: ignore[misc]
             made = await state.aresult(raise_on_failure=False)
             if isinstance(made, Exception):  # a bug, or the task run was crashed: there is no result to tell
                 raise made
@@ -166,6 +166,11 @@ async def _make_images(images: Sequence[PlannedImage], root: Path, terms: ImageT
         for index, image in enumerate(images):
             group.start_soon(one, index, image)
     return tuple(results[index] for index in range(len(images)))
+
+
+def _short(image: PlannedImage) -> str:
+    """An image's name without its registry: the graph has little room."""
+    return image.name.rpartition("/")[2]
 
 
 @task(name="Image", task_run_name="{name}", cache_policy=NO_CACHE)

@@ -6,6 +6,7 @@ work, the children as they end.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -242,6 +243,9 @@ def ui_url(api_url: str) -> str:
     return api_url.rstrip("/").removesuffix("/api")
 
 
+_SUFFIX = re.compile(r"-[0-9a-f]{3}$")  # Prefect's own, of tasks that are not named anew for each run
+
+
 async def _tasks_at_work(server: PrefectServer, run: FlowRun) -> list[str]:
     """The names of the tasks that run now, without the suffix that tells equal ones apart."""
     running = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
@@ -251,7 +255,7 @@ async def _tasks_at_work(server: PrefectServer, run: FlowRun) -> list[str]:
             task_run_filter=TaskRunFilter(state=running, subflow_runs=TaskRunFilterSubFlowRuns(exists_=False)),
             limit=PAGE,
         )
-    return sorted({task.name.rpartition("-")[0] or task.name for task in tasks})
+    return sorted({_SUFFIX.sub("", task.name) for task in tasks})
 
 
 async def _read(server: PrefectServer, run_id: str) -> FlowRun:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.model import DeployStep, ImageSpec
-from orchestrator.placeholders import environment_value, names_in
+from orchestrator.placeholders import OUTPUTS, environment_value, names_in
 
 BUILD_STEPS = (
     "prefect_docker.deployments.steps.build_docker_image",
@@ -40,6 +40,10 @@ _UNDERSTOOD = frozenset(
         *("platform", "platforms", "push"),
     }
 )
+_OF_A_PUSH = frozenset(
+    {"image_name", "tag", "additional_tags", "credentials", "requires", "id", "ignore_cache", "build_backend"}
+)
+_BLOCK = "prefect.blocks."
 
 
 def steps_of(
@@ -54,19 +58,29 @@ def steps_of(
         source: file:line of the deployment.
 
     Returns:
-        The steps that have something to do. A push of an image that we build is part of that image.
+        The steps that have something to do. A push of an image that we build is part of that image; one that only
+        Prefect's own step can do leaves the build to Prefect, too.
     """
     steps: list[DeployStep] = []
-    for step in (_step(function, inputs, folder) for each in build for function, inputs in each.items()):
+    for step in _steps(build, folder):
         image = _image(step, source) if step.function in BUILD_STEPS else None
         steps.append(step if image is None or _waits_for(image, steps) else replace(step, image=image))
-    for step in (_step(function, inputs, folder) for each in push for function, inputs in each.items()):
-        pushed = _pushed(step, steps) if step.function in PUSH_STEPS else None
+    pushes = list(_steps(push, folder))
+    for step in pushes:
+        pushed = _pushed(step, steps)
+        if pushed is not None and not _is_understood(step):
+            steps[pushed] = replace(steps[pushed], image=None)
+    for step in pushes:
+        pushed = _pushed(step, steps)
         if pushed is None:
             steps.append(step)
         else:
             steps[pushed] = _with_push(steps[pushed], step)
     return tuple(steps)
+
+
+def _steps(written: Sequence[Mapping[str, Any]], folder: str) -> Iterator[DeployStep]:
+    return (_step(function, inputs, folder) for each in written for function, inputs in each.items())
 
 
 def implied_step(image: ImageSpec) -> DeployStep:
@@ -99,7 +113,7 @@ def _image(step: DeployStep, source: str) -> ImageSpec | None:
         context=context,
         target=str(inputs.get("target") or ""),
         platform=platforms[0] if platforms else "",
-        arguments=tuple(sorted((str(key), str(value)) for key, value in arguments.items())),
+        arguments=tuple(sorted((str(key), str(value)) for key, value in arguments.items() if value is not None)),
         is_pushed=inputs.get("push") is True,
         aliases=tuple(_tags(inputs)),
         source=source,
@@ -137,30 +151,32 @@ def _inside(start: str, path: Any) -> str | None:
     return "" if joined == "." else joined
 
 
-def _pushed(step: DeployStep, steps: Sequence[DeployStep]) -> int | None:
-    """The index of the build whose image a step pushes, None where it is somebody else's."""
-    name = str(step.inputs.get("image_name", ""))
-    places = [index for index, each in enumerate(steps) if each.image is not None]
-    said = {inner for _, inner in names_in(name)}
-    for index in reversed(places):
-        image, id_ = steps[index].image, steps[index].id
-        assert image is not None
-        if name == image.repository or said & {"image_name", f"{id_}.image_name"}:
+def _pushed(push: DeployStep, steps: Sequence[DeployStep]) -> int | None:
+    """The index of the build whose image a step pushes, None where it is somebody else's, or no push."""
+    if push.function not in PUSH_STEPS:
+        return None
+    name = str(push.inputs.get("image_name", ""))
+    given = [output_of(inner, steps) for _, inner in names_in(name)]
+    builds = [step for step, output in filter(None, given) if output in ("image_name", "image")]
+    for index, step in reversed(list(enumerate(steps))):
+        if step.image is not None and (name == step.image.repository or step in builds):
             return index
     return None
+
+
+def _is_understood(push: DeployStep) -> bool:
+    """Whether we can do what a push step says: with a user of a block, or of Docker's own configuration."""
+    credentials = push.inputs.get("credentials") or ""
+    names = names_in(credentials) if isinstance(credentials, str) else ()
+    is_block = len(names) == 1 and names[0][0] == credentials and names[0][1].startswith(_BLOCK)
+    return set(push.inputs) <= _OF_A_PUSH and (not credentials or is_block)
 
 
 def _with_push(step: DeployStep, push: DeployStep) -> DeployStep:
     assert step.image is not None
     aliases = dict.fromkeys((*step.image.aliases, *_own_tags(push, step)))
-    credentials = push.inputs.get("credentials")
-    image = replace(
-        step.image,
-        is_pushed=True,
-        aliases=tuple(aliases),
-        credentials=credentials if isinstance(credentials, str) else step.image.credentials,
-    )
-    return replace(step, image=image)
+    credentials = push.inputs.get("credentials") or step.image.credentials
+    return replace(step, image=replace(step.image, is_pushed=True, aliases=tuple(aliases), credentials=credentials))
 
 
 def _own_tags(push: DeployStep, build: DeployStep) -> Iterable[str]:
@@ -182,14 +198,17 @@ def output_of(name: str, steps: Sequence[DeployStep]) -> tuple[DeployStep, str] 
         steps: of the deployment.
 
     Returns:
-        None where no step can give it. A step that Prefect runs may give anything.
+        None where no step can give it. A step that nobody knows may give anything.
     """
     first, _, rest = name.partition(".")
-    for step in reversed(steps):
-        if rest and step.id == first and (step.image is None or rest.partition(".")[0] in IMAGE_OUTPUTS):
-            return step, rest
-        if not rest and step.image is not None and first in IMAGE_OUTPUTS:
-            return step, first
-        if not rest and step.image is None and step.function not in PUSH_STEPS and not first.startswith("$"):
-            return step, first
-    return None
+    if rest:
+        named = (step for step in reversed(steps) if step.id == first and _may_give(step, rest.partition(".")[0]))
+        return next(((step, rest) for step in named), None)
+    giving = [step for step in reversed(steps) if not first.startswith("$") and _may_give(step, first)]
+    builds = [step for step in giving if step.function not in PUSH_STEPS]  # a push gives only what was given to it
+    return next(((step, first) for step in (*builds, *giving)), None)
+
+
+def _may_give(step: DeployStep, output: str) -> bool:
+    known = IMAGE_OUTPUTS if step.image is not None else OUTPUTS.get(step.function)
+    return known is None or output in known

@@ -346,7 +346,7 @@ def plan_markdown(plan: Plan, *, with_links: bool = True, longest: int = LONGEST
     in_cell = folded if with_links else _whole
     resources = [_resource_row(change, in_cell) for change in plan.resources if change.action != "unchanged"]
     parts += [table(("Action", "Pool or limit", "Why"), resources)] if resources else []
-    images = [tuple(map(in_cell, row)) for row in planned_rows(plan)]
+    images = [(done, plain(name), in_cell(*why)) for done, name, why in planned_rows(plan)]
     parts += _fitting_rows(("Image", "Name", "Why"), images, longest // 4)
     rows = [
         _row(change, with_links=with_links) for change in plan.changes if change.action != "unchanged" or change.kept

@@ -180,7 +180,7 @@ def result_markdown(result: DeploymentResult) -> str:
     findings = [finding_row(name, finding) for name, found in result.findings.items() for finding in found]
     parts = [f"## {headline(result.environment, result)}", f"**{result.status}**"]
     parts += [f"Revision {result.revision}."] if result.revision is not None else []
-    images = [tuple(map(folded, row)) for row in results_markdown_rows(result.images)]
+    images = [(status, plain(name), folded(*end)) for status, name, end in results_markdown_rows(result.images)]
     parts += [table(("Image", "Name", "Pinned, or why not"), images)] if images else []
     parts += [table(("Action", "Deployment", "Result", "Error"), rows)] if rows else []
     parts += [table(FINDING_HEADINGS, findings)] if findings else []

@@ -23,6 +23,7 @@ STATUS_COLOURS = {
     "skipped": "yellow",
     "failed": "bold red",
 }
+DIGITS = len("sha256:") + 12  # of a digest, where it need not be exact
 LOCAL = "in this machine's engine only"
 
 
@@ -50,16 +51,19 @@ def _users(plan: Plan, image: PlannedImage) -> str:
     return f"for {names[0]}" if len(names) == 1 else f"for {len(names)} deployments"
 
 
-def planned_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    """Rows of a table for markdown: what is to be done, the image, why."""
-    return [
-        (
-            f"`{ACTION_SIGNS[image.action]}` {ACTION_WORDS[image.action]}",
-            image.name,
-            "; ".join(filter(None, (image.reason, _users(plan, image), "" if image.spec.is_pushed else LOCAL))),
-        )
-        for image in plan.images
-    ]
+def planned_rows(plan: Plan) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Rows of a table for markdown: what is to be done, the image without its registry, and why."""
+    rows = []
+    for image in plan.images:
+        local = "" if image.spec.is_pushed else LOCAL
+        done = f"`{ACTION_SIGNS[image.action]}` {ACTION_WORDS[image.action]}"
+        rows.append((done, _short(image.name), tuple(filter(None, (image.reason, _users(plan, image), local)))))
+    return rows
+
+
+def _short(name: str) -> str:
+    """A name without its registry: tables have little room."""
+    return name.rpartition("/")[2]
 
 
 def planned_json(image: PlannedImage) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def results_text(results: Sequence[ImageResult]) -> RenderableType:
         table.add_row(
             Text(result.status, style=style),
             Text(one_line(result.name)),
-            Text(pinned[:19], style="dim"),
+            Text(pinned[:DIGITS], style="dim"),
             Text(f"{result.seconds:.1f} s", style="dim"),
             Text(where, style="dim"),
         )
@@ -135,12 +139,17 @@ def _result_json(result: ImageResult) -> dict[str, Any]:
     return found
 
 
-def results_markdown_rows(results: Sequence[ImageResult]) -> list[tuple[str, str, str]]:
-    """Rows of a table: what became of it, the image, by what it is pinned or why it failed."""
-    return [
-        (result.status, result.name, f"{result.error} {result.remedy}".strip() if result.error else result.pinned)
-        for result in results
-    ]
+def results_markdown_rows(results: Sequence[ImageResult]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Rows of a table: what became of it, the image without its registry, by what it is pinned or why it failed."""
+    return [(result.status, _short(result.name), _end(result)) for result in results]
+
+
+def _end(result: ImageResult) -> tuple[str, ...]:
+    if result.error:
+        return tuple(filter(None, (result.location, result.error, result.remedy)))
+    digest = result.pinned.rpartition("@")[2]
+    local = LOCAL if digest == result.pinned and digest else ""
+    return tuple(filter(None, (digest[:DIGITS], local)))
 
 
 def old_images_text(images: Sequence[OldImage]) -> RenderableType:

@@ -269,8 +269,10 @@ class ImageSpec:
     arguments: tuple[tuple[str, str], ...] = ()  # --build-arg, sorted by name
     secret_arguments: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # the same; only their names count
     takes_whole_context: bool = False  # it needs files that no COPY of its Dockerfile names
-    is_pushed: bool = False  # to the registry that its name starts with; else it stays in the engine
-    credentials: str = ""  # the block with the registry's user, as a placeholder; "" for Docker's own configuration
+    # To the registry that its name starts with, else it stays in the engine; and the block with the registry's user,
+    # as a placeholder ("" for Docker's own configuration). What one deployment pushes, others have no other image of.
+    is_pushed: bool = field(default=False, compare=False)
+    credentials: str = field(default="", compare=False)
     aliases: tuple[str, ...] = field(default=(), compare=False)  # further tags that people asked for
     closures: tuple[tuple[str, str], ...] = field(
         default=(), compare=False

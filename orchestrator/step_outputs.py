@@ -6,6 +6,7 @@ Pure functions of values. An image is spoken of by the outputs of its step, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -66,8 +67,7 @@ def as_live(config: DeploymentConfig, live: DeploymentConfig) -> DeploymentConfi
 
 def _as_live(value: Any, live: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(value, str):
-        is_open = any(whole in names for whole, _ in names_in(value))
-        return live if is_open and live is not None else value
+        return live if _may_have_given(value, live, names) else value
     if isinstance(value, Mapping):
         there = live if isinstance(live, Mapping) else {}
         return {key: _as_live(inner, there.get(key), names) for key, inner in value.items()}
@@ -75,6 +75,17 @@ def _as_live(value: Any, live: Any, names: Mapping[str, Any]) -> Any:
         same = isinstance(live, list | tuple) and len(live) == len(value)
         return [_as_live(inner, live[index] if same else None, names) for index, inner in enumerate(value)]
     return value
+
+
+def _may_have_given(text: str, live: Any, names: Mapping[str, Any]) -> bool:
+    """Whether a text gives what the server has, if its open placeholders stand for the right thing."""
+    opened = [whole for whole, _ in names_in(text) if whole in names]
+    if not opened or live is None:
+        return False
+    pattern = re.escape(text)
+    for whole in opened:
+        pattern = pattern.replace(re.escape(whole), "(?s:.*)")
+    return text in opened or (isinstance(live, str) and re.fullmatch(pattern, live) is not None)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -109,7 +120,8 @@ def with_planned_images(config: DeploymentConfig, planned: Mapping[ImageSpec, Pl
     known = with_outputs(config, values)
     named = {alias: image.reference for image in mine for alias in _aliases(image.spec)}
     written = known.job_variables.get("image")
-    variables = {**known.job_variables, "image": named[written]} if written in named else known.job_variables
+    reference = named.get(written) if isinstance(written, str) else None
+    variables = {**known.job_variables, "image": reference} if reference else known.job_variables
     tag = next((image.tag for image in mine if image.tag), "")
     known = replace(
         known,
@@ -160,8 +172,16 @@ def needs(configs: Sequence[DeploymentConfig]) -> tuple[ImageSpec, ...]:
     """Every image of ours that any of some deployments needs, once, with all tags and flows that it has anywhere."""
     found: dict[ImageSpec, ImageSpec] = {}
     for spec in (spec for config in configs for spec in images_of(config)):
-        known = found.get(spec, spec)
-        aliases = dict.fromkeys((*known.aliases, *spec.aliases))
-        closures = dict.fromkeys((*known.closures, *spec.closures))
-        found[spec] = replace(known, aliases=tuple(aliases), closures=tuple(closures))
+        found[spec] = _both(found.get(spec, spec), spec)
     return tuple(found.values())
+
+
+def _both(one: ImageSpec, other: ImageSpec) -> ImageSpec:
+    """An image that two deployments speak of: it is pushed if either says so."""
+    return replace(
+        one,
+        is_pushed=one.is_pushed or other.is_pushed,
+        credentials=one.credentials or other.credentials,
+        aliases=tuple(dict.fromkeys((*one.aliases, *other.aliases))),
+        closures=tuple(dict.fromkeys((*one.closures, *other.closures))),
+    )

@@ -88,6 +88,7 @@ async def deploy_everything(
         environment: The environment whose deployments to look after.
         only: Patterns on flow/deployment, such as `sub-etl-job/*`. Empty means everything.
     """
+    _let_logs_through()
     try:
         selection = Selection(only=only)
         asked = await _read(environment)
@@ -103,6 +104,13 @@ async def deploy_everything(
         return Completed(name="Held", message=error_line(error))
     except OrchestratorError as error:
         return Failed(name=_name_of(error), message=error_line(error))
+
+
+def _let_logs_through() -> None:
+    """Our log lines belong to the run. Prefect forwards them, but Python drops those below WARNING by itself."""
+    ours = logging.getLogger(__package__)
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
 
 
 def parameter_schema() -> dict[str, Any]:

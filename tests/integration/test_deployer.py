@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,15 @@ async def test_a_plan_writes_nothing_and_ends_with_changes_pending(repository: R
     assert run.outcome == ("COMPLETED", "ChangesPending")
     assert run.message == "3 to create; nothing was written."
     assert repository.deployed() == set()
+
+
+async def test_what_we_log_is_not_dropped_before_prefect_can_forward_it(repository: Repository) -> None:
+    ours = logging.getLogger("orchestrator")
+    ours.setLevel(logging.NOTSET)
+
+    await repository.sync("plan")
+
+    assert logging.getLogger("orchestrator.images.making").isEnabledFor(logging.INFO)
 
 
 async def test_an_apply_deploys_everything_itself_included_and_the_next_has_nothing_to_do(

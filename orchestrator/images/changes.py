@@ -22,8 +22,6 @@ from orchestrator.model import (
 from orchestrator.plan import checksum
 from orchestrator.step_outputs import with_pins, with_planned_images
 
-IN_ENGINE = "sha256:"  # what an image that no registry has is named by
-
 
 def with_images(desired: Desired, images: Sequence[PlannedImage]) -> Desired:
     """The desired state with its images named, as far as they are known."""
@@ -79,7 +77,7 @@ def image_findings(plan: Plan) -> dict[str, tuple[Finding, ...]]:
         if config is not None and change.writes:
             mine = [by_name[name] for name, _ in config.images if name in by_name]
             told = [_about(image, finding) for image in mine for finding in image.findings]
-            found[change.deployment] = (*told, *_never_pulled(config))
+            found[change.deployment] = (*told, *_never_pulled(config, mine))
     return {deployment: findings for deployment, findings in found.items() if findings}
 
 
@@ -87,9 +85,9 @@ def _about(image: PlannedImage, finding: Finding) -> Finding:
     return replace(finding, message=f"Its image {image.name}: {finding.message}")
 
 
-def _never_pulled(config: DeploymentConfig) -> tuple[Finding, ...]:
-    """An image of this machine's engine is not to be looked for in a registry."""
-    is_local = any(there.startswith(IN_ENGINE) for _, there in config.images)
+def _never_pulled(config: DeploymentConfig, images: Sequence[PlannedImage]) -> tuple[Finding, ...]:
+    """An image of this machine's engine, which may still have to be built, is not to be looked for in a registry."""
+    is_local = any(not image.spec.is_pushed for image in images)
     if not is_local or config.job_variables.get("image_pull_policy") != "Always":
         return ()
     message = "Its image lies in this machine's engine only, and `image_pull_policy: Always` asks a registry for it."

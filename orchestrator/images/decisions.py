@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 
 from orchestrator.cache_file import write_cache
-from orchestrator.errors import ConfigurationError, ImageError, OrchestratorError, RegistryError
+from orchestrator.errors import ConfigurationError, ImageError, OrchestratorError, RegistryError, RegistryUnreachable
 from orchestrator.images.context import FileDigests, read_inputs
 from orchestrator.images.doors import ImageDoors
 from orchestrator.images.engine import EngineImage
@@ -37,7 +37,7 @@ class Bases:
         self._doors = doors
         self._earlier = _Remembered(root, "base-images.txt")
         self._known: dict[tuple[str, str], str] = {}
-        self._silent: set[str] = set()  # registries that did not answer
+        self._silent: set[str] = set()  # registries that do not answer
         self.platform = doors.platform
 
     async def resolve(self, image: str, platform: str) -> str:
@@ -62,8 +62,10 @@ class Bases:
             return digest or ""
         except ConfigurationError:
             return ""
-        except RegistryError:
+        except RegistryUnreachable:
             self._silent.add(name.registry)
+            return ""
+        except RegistryError:  # it does not let us see this one
             return ""
 
     async def _in_engine(self, image: str) -> str:
@@ -158,9 +160,11 @@ async def _in_registry(image: PlannedImage, doors: ImageDoors, labels: _Remember
             return replace(image, action="reuse", pinned=pinned, reason="the registry has it")
         image = replace(image, findings=(_overwritten(image),))
     found = await doors.engine.find(image.name) if doors.engine else None
+    reason = "what it is built from has changed" if digest is None else "its tag was overwritten"
     if found is not None and found.labels.get(INPUT_DIGEST_LABEL) == image.input_digest:
-        return replace(image, action="push", reason="this machine's engine has it, the registry has not")
-    return replace(image, reason="what it is built from has changed" if digest is None else "its tag was overwritten")
+        reason = "the registry has it not" if digest is None else reason
+        return replace(image, action="push", reason=f"this machine's engine has it, {reason}")
+    return replace(image, reason=reason)
 
 
 async def _in_engine(image: PlannedImage, doors: ImageDoors) -> PlannedImage:

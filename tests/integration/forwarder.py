@@ -11,12 +11,18 @@ from pathlib import Path
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
+async def _at_once(said: bytes) -> None:
+    """Holds nothing back."""
+
+
 @dataclass
 class Forwarder:
-    """Passes on what both sides say. A connection on which `hangs_up` is true of some bytes ends before they pass."""
+    """Passes on what both sides say. A connection on which `hangs_up` is true of some bytes ends before they pass;
+    others pass when `holds` has ended for them."""
 
     connect: Connect
     hangs_up: Callable[[bytes], bool] = lambda said: False
+    holds: Callable[[bytes], Awaitable[None]] = _at_once
     hung_up: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -41,6 +47,7 @@ class Forwarder:
                 if self.hangs_up(said):
                     self.hung_up += 1
                     return
+                await self.holds(said)
                 target.write(said)
                 await target.drain()
 

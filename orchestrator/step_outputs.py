@@ -94,11 +94,18 @@ def _may_have_given(text: str, live: Any, names: Mapping[str, Any]) -> bool:
 
 
 def images_of(config: DeploymentConfig) -> tuple[ImageSpec, ...]:
-    """The images of ours that a deployment speaks of, and so needs; what its steps would build besides is not built."""
-    spoken_of = [step.image for step, _ in open_outputs(config).values()]
+    """The images of ours that a deployment speaks of, and so needs; what its steps would build besides is not built.
+
+    The one that its runs start from comes first.
+    """
+    outputs = open_outputs(config)
     image = config.job_variables.get("image")
     named = [step.image for step in config.steps if step.image and image in _aliases(step.image)]
-    return tuple(dict.fromkeys(each for each in (*spoken_of, *named) if each is not None))
+    started = [
+        outputs[whole][0].image for _, text in texts_of(image) for whole, _ in names_in(text) if whole in outputs
+    ]
+    spoken_of = [step.image for step, _ in outputs.values()]
+    return tuple(dict.fromkeys(each for each in (*named, *started, *spoken_of) if each is not None))
 
 
 def _aliases(spec: ImageSpec) -> tuple[str, ...]:

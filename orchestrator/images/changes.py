@@ -134,6 +134,6 @@ def with_desired(change: Change, config: DeploymentConfig) -> Change:
     causes = {diff.path: diff.cause for diff in change.fields}
     fields = tuple(replace(diff, cause=causes.get(diff.path, diff.cause)) for diff in fields)
     values: dict[str, Any] = {"desired": config, "fields": fields, "kept": change.kept or kept}
-    if change.action == "update":
-        values |= {"action": "update" if fields else "unchanged"}
+    if change.action == "update" and not fields:
+        values |= {"action": "unchanged", "reasons": ()}
     return replace(change, **values)

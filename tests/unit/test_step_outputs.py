@@ -184,6 +184,13 @@ class TestImagesOf:
         text = "{{ other.tag }} {{ build-image.tag }} {{ other.image }}"
         assert images_of(asked(IMAGE, other, description=text)) == (other.image, SPEC)
 
+    @pytest.mark.parametrize("image", ["{{ image }}", f"{SPEC.repository}:dev"])
+    def test_the_one_that_runs_start_from_comes_first(self, image: str) -> None:
+        other = DeployStep(function=BUILD, id="other", image=image_spec(repository="other"))
+        variables = {"env": {"OTHER": "{{ other.tag }}"}, "image": image}
+        config = asked(other, IMAGE, parameters={"other": "{{ other.image }}"}, job_variables=variables)
+        assert images_of(config) == (SPEC, other.image)
+
     def test_what_nothing_speaks_of_is_not_needed(self) -> None:
         assert images_of(asked(IMAGE)) == ()
 
@@ -263,6 +270,13 @@ class TestWithPlannedImages:
     def test_the_version_of_what_follows_the_code_is_the_tag(self) -> None:
         assert named(version="1", follows_code=True, description="{{ tag }}").version == TAG
         assert named(version="1", follows_code=False, description="{{ tag }}").version == "1"
+
+    def test_and_of_the_image_that_runs_start_from(self) -> None:
+        other = DeployStep(function=BUILD, id="other", image=image_spec(repository="other"))
+        fields = {"parameters": {"a": "{{ other.tag }}"}, "job_variables": {"image": "{{ build-image.image }}"}}
+        config = asked(IMAGE, other, follows_code=True, **fields)
+        planned = {SPEC: planned_image(SPEC), other.image: planned_image(other.image, input_digest="c" * 64)}
+        assert with_planned_images(config, planned).version == TAG
 
     def test_an_image_of_which_nothing_is_known_changes_no_version(self) -> None:
         unknown = planned_image(SPEC, action="unknown", input_digest="")

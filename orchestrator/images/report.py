@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -25,17 +26,17 @@ STATUS_COLOURS = {
 }
 DIGITS = len("sha256:") + 12  # of a digest, where it need not be exact
 LOCAL = "in this machine's engine only"
+INDENT = (0, 0, 0, 4)  # above, right, below, left
 
 
 def planned_lines(plan: Plan) -> Iterator[tuple[Text, Text]]:
     """The images of a plan that something has to be done about, as prefixes and bodies; the others are counted."""
     for image in plan.images:
         if image.action != "reuse" or image.findings:
-            users = _users(plan, image)
-            name = Text(
-                f"{ACTION_SIGNS[image.action]} image {one_line(image.name)}  ", style=ACTION_COLOURS[image.action]
-            )
-            yield name, Text("; ".join(filter(None, (ACTION_WORDS[image.action], image.reason, users))), style="dim")
+            style = ACTION_COLOURS[image.action]
+            why = "; ".join(filter(None, (ACTION_WORDS[image.action], image.reason, _users(plan, image))))
+            name = Text.assemble((one_line(image.name), style), (f"  {one_line(why)}", "dim"))
+            yield Text(f"{ACTION_SIGNS[image.action]} image ", style=style), name
     if there := [image for image in plan.images if image.action == "reuse"]:
         noun = "1 image is" if len(there) == 1 else f"{len(there)} images are"
         local = sum(not image.spec.is_pushed for image in there)
@@ -48,7 +49,8 @@ def _users(plan: Plan, image: PlannedImage) -> str:
         for change in plan.changes
         if change.desired and image.name in {name for name, _ in change.desired.images}
     ]
-    return f"for {names[0]}" if len(names) == 1 else f"for {len(names)} deployments"
+    many = f"for {len(names)} deployments" if names else ""
+    return f"for {names[0]}" if len(names) == 1 else many
 
 
 def planned_rows(plan: Plan) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -97,28 +99,30 @@ def results_text(results: Sequence[ImageResult]) -> RenderableType:
     if not results:
         return Text("no images: no deployment here runs from one of ours", style="dim")
     table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # who reads a name wants to copy it: nothing is cut off
     for result in results:
-        style = STATUS_COLOURS[result.status]
-        pinned = result.pinned.partition("@")[2] or result.pinned or "–"
-        where = LOCAL if result.pinned.startswith("sha256:") and "@" not in result.pinned else ""
-        table.add_row(
-            Text(result.status, style=style),
-            Text(one_line(result.name)),
-            Text(pinned[:DIGITS], style="dim"),
-            Text(f"{result.seconds:.1f} s", style="dim"),
-            Text(where, style="dim"),
-        )
+        told = "  ".join((*_pinned(result), f"{result.seconds:.1f} s"))
+        name = Text.assemble(one_line(result.name), (f"  {told}", "dim"))
+        table.add_row(Text(result.status, style=STATUS_COLOURS[result.status]), name)
     return Group(table, *(part for result in results if result.status == "failed" for part in _failure(result)))
+
+
+def _pinned(result: ImageResult) -> tuple[str, ...]:
+    """By what an image is pinned, in short, and where that is."""
+    digest = result.pinned.rpartition("@")[2]
+    is_local = bool(digest) and digest == result.pinned
+    return tuple(filter(None, (digest[:DIGITS], LOCAL if is_local else "")))
 
 
 def _failure(result: ImageResult) -> Iterator[RenderableType]:
     where = f"{result.location}: " if result.location else ""
     yield Text()
-    yield Text(f"{result.name}", style="bold red")
-    yield from (Text(f"    {visible(line)}", style="dim") for line in result.output)
-    yield Text(f"{where}{result.error}", style="red")
+    yield Text(one_line(result.name), style="bold red")
+    yield from (Padding(Text(visible(line), style="dim"), INDENT) for line in result.output)
+    yield Text(visible(f"{where}{result.error}"), style="red")
     if result.remedy:
-        yield Text(f"    {result.remedy}")
+        yield Padding(Text(visible(result.remedy)), INDENT)
 
 
 def results_json(results: Sequence[ImageResult]) -> list[Mapping[str, Any]]:
@@ -147,20 +151,17 @@ def results_markdown_rows(results: Sequence[ImageResult]) -> list[tuple[str, str
 def _end(result: ImageResult) -> tuple[str, ...]:
     if result.error:
         return tuple(filter(None, (result.location, result.error, result.remedy)))
-    digest = result.pinned.rpartition("@")[2]
-    local = LOCAL if digest == result.pinned and digest else ""
-    return tuple(filter(None, (digest[:DIGITS], local)))
+    return _pinned(result)
 
 
 def old_images_text(images: Sequence[OldImage]) -> RenderableType:
     """The images that would be removed."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for image in images:
-        size = f"{image.size / 1_000_000:.0f} MB"
-        table.add_row(
-            Text(one_line(", ".join(image.tags))), Text(image.created[:10], style="dim"), Text(size, style="dim")
-        )
-    return table
+    return Group(*map(_old_image, images))
+
+
+def _old_image(image: OldImage) -> Text:
+    tags = "\n".join(map(one_line, image.tags))
+    return Text.assemble(tags, (f"  {image.created[:10]}  {image.size / 1_000_000:.0f} MB", "dim"))
 
 
 def removed_text(removed: Sequence[str], kept: Sequence[str]) -> RenderableType:

@@ -379,7 +379,8 @@ def _absolute_volumes(volumes: Any, root: Path) -> Any:
 
 def _absolute_volume(volume: str, root: Path) -> str:
     folder, colon, target = volume.partition(":")
-    return f"{(root / folder).resolve()}{colon}{target}" if folder.startswith("./") else volume
+    is_relative = folder.partition("/")[0] in (".", "..")  # a name without dots is a volume of the engine
+    return f"{(root / folder).resolve()}{colon}{target}" if is_relative else volume
 
 
 def _path_of(item: Declaration, flow: FlowMetadata | None) -> str:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestrator.config import EnvironmentConfig
-from orchestrator.desired import DEPLOYER_ENTRYPOINT, SET_DIRECTORY, Selection, deployer_version, desired_state, select
-from orchestrator.model import Declaration, DeploymentConfig, Desired, Discovery, FlowMetadata, ScheduleConfig
-from tests.unit.builders import OWNER, cron, declaration, environment, flow, problem
+from orchestrator.deploy_steps import BUILD_STEPS, PUSH_STEPS, implied_step
+from orchestrator.desired import (
+    DEPLOYER_ENTRYPOINT,
+    SET_DIRECTORY,
+    Selection,
+    deployer_version,
+    desired_state,
+    from_template,
+    select,
+)
+from orchestrator.dockerfile import read_dockerfile
+from orchestrator.images.specs import FlowImage
+from orchestrator.model import (
+    Declaration,
+    DeploymentConfig,
+    Desired,
+    Discovery,
+    FlowMetadata,
+    ImageSpec,
+    ScheduleConfig,
+)
+from orchestrator.step_outputs import images_of
+from tests.unit.builders import OWNER, cron, declaration, environment, flow, image_spec, problem
 
 ROOT = Path("/repo")
 TEMPLATE = {"python": {"name": "{environment.name}-{kind}"}}
@@ -235,6 +257,219 @@ class TestTemplates:
         (found,) = work_out(flows, (), where).deployments
         assert (found.deployment_path, found.deployment_type) == ("image/development-docker", "docker")
         assert found.work_pool == "containers"
+
+
+SHARED = "docker/flow.Dockerfile"
+SPEC = image_spec(dockerfile=SHARED)
+IMAGES = {SHARED: FlowImage(SPEC, read_dockerfile("FROM python\nWORKDIR /app\nCOPY flows flows"))}
+IN_APP = ({SET_DIRECTORY: {"directory": "/app"}},)
+IN_CONTAINER = {"image": "{{ image }}", "env": {"PREFECT_HOME": "/tmp/prefect"}}
+
+
+def with_image(**fields: Any) -> FlowMetadata:
+    return flow(**{"dockerfile_path": SHARED, **fields})
+
+
+def containers(**fields: Any) -> EnvironmentConfig:
+    """An environment that runs flows from images."""
+    return environment(work_pools=DOCKER_POOL, templates={"docker": fields.pop("template", {})}, **fields)
+
+
+def image_of(config: DeploymentConfig) -> ImageSpec | None:
+    """The image that a deployment needs."""
+    needed = images_of(config)
+    assert len(needed) <= 1
+    return needed[0] if needed else None
+
+
+class TestImageByTemplate:
+    def config(self, where: EnvironmentConfig | None = None, **found: Any) -> DeploymentConfig:
+        (config,) = work_out([with_image(**found)], (), where or containers(), images=IMAGES).deployments
+        return config
+
+    def test_is_the_one_of_the_flows_dockerfile(self) -> None:
+        found = self.config()
+        assert (found.deployment_type, found.work_pool, found.steps[0].image) == ("docker", "containers", SPEC)
+        assert image_of(found) == SPEC
+
+    def test_says_for_which_code_it_is_built(self) -> None:
+        (step,) = self.config(closure_digest="abc" * 20).steps
+        assert step.image is not None and step.image.closures == (("etl", "abcabcabcabc"),)
+
+    def test_a_run_starts_where_the_dockerfile_has_put_the_flow(self) -> None:
+        found = self.config()
+        assert (found.pull_steps, found.entrypoint) == (IN_APP, "flows/etl.py:etl")
+
+    def test_nothing_is_set_where_the_base_image_sets_the_folder(self) -> None:
+        images = {SHARED: FlowImage(SPEC, read_dockerfile("FROM python\nCOPY . ."))}
+        (found,) = work_out([with_image()], (), containers(), images=images).deployments
+        assert (found.pull_steps, found.entrypoint) == ((), "flows/etl.py:etl")
+
+    def test_a_flow_under_another_path(self) -> None:
+        images = {SHARED: FlowImage(SPEC, read_dockerfile("FROM python\nWORKDIR /app\nCOPY flows /code"))}
+        (found,) = work_out([with_image()], (), containers(), images=images).deployments
+        assert (found.pull_steps, found.entrypoint) == (IN_APP, "/code/etl.py:etl")
+
+    @pytest.mark.parametrize("written", [{}, {"image": "{image}"}])
+    def test_its_job_variables(self, written: Mapping[str, Any]) -> None:
+        assert self.config(containers(template={"job_variables": written})).job_variables == IN_CONTAINER
+
+    def test_those_of_the_template_come_along(self) -> None:
+        written = {"networks": ["shop"], "env": {"A": "1", "IMAGE": "{image}"}}
+        found = self.config(containers(template={"job_variables": written})).job_variables
+        assert found == {
+            **IN_CONTAINER,
+            "networks": ["shop"],
+            "env": {**IN_CONTAINER["env"], "A": "1", "IMAGE": "{{ image }}"},
+        }
+
+    def test_prefect_home_may_be_another_one(self) -> None:
+        where = containers(template={"job_variables": {"env": {"PREFECT_HOME": "/home"}}})
+        assert self.config(where).job_variables["env"] == {"PREFECT_HOME": "/home"}
+
+    def test_an_image_that_the_template_names_is_not_built(self) -> None:
+        found = self.config(containers(template={"job_variables": {"image": "shop:1"}}))
+        assert (found.job_variables["image"], image_of(found)) == ("shop:1", None)
+
+    def test_the_version_follows_the_code_unless_it_is_written(self) -> None:
+        assert self.config().follows_code
+        assert not self.config(containers(template={"version": "7"})).follows_code
+
+    def test_python_deployments_have_none(self) -> None:
+        where = environment(templates=TEMPLATE)
+        (found,) = but_the_deployer(work_out([with_image()], (), where, images=IMAGES))
+        assert (found.steps, found.job_variables) == ((), {})
+
+    def test_a_dockerfile_that_cannot_be_read_gives_none(self) -> None:
+        (found,) = work_out([with_image()], (), containers()).deployments
+        assert (found.deployment_type, found.steps) == ("docker", ())
+
+    def test_what_is_made_of_one_flow_is_the_same(self) -> None:
+        where = containers()
+        found = from_template(
+            root=ROOT, project="shop", environment=where, flow=with_image(), kind="docker", schemas={}, images=IMAGES
+        )
+        assert found == self.config(where)
+        assert found.steps == self.config(where).steps
+
+
+class TestImpliedImage:
+    """A declared deployment in a pool of containers that says nothing of its image gets the one of its flow."""
+
+    WHERE = environment(work_pools={"python": {"name": "processes", "type": "process"}, **DOCKER_POOL})
+
+    def config(self, where: EnvironmentConfig | None = None, **said: Any) -> DeploymentConfig:
+        asked = declaration(**{"work_pool": "containers", **said})
+        (config,) = but_the_deployer(work_out([with_image()], [asked], where or self.WHERE, images=IMAGES))
+        return config
+
+    def test_as_by_template(self) -> None:
+        found = self.config(job_variables={"env": {"A": "1"}, "networks": ["shop"]})
+        assert found.job_variables == {**IN_CONTAINER, "networks": ["shop"], "env": {**IN_CONTAINER["env"], "A": "1"}}
+        assert (found.pull_steps, found.steps) == (IN_APP, (implied_step(SPEC),))
+        assert image_of(found) == SPEC
+        assert found.follows_code
+
+    def test_the_entrypoint_is_the_one_in_the_image(self) -> None:
+        found = self.config(folder="flows", written_entrypoint="etl.py:etl")
+        assert found.entrypoint == "flows/etl.py:etl"
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"build_steps": ({"shop.steps.build": {}},)},
+            {"pull_steps": ({"a": {}},)},
+            {"pull_steps": ()},
+            {"job_variables": {"image": "shop:1"}},
+            {"work_pool": "processes"},
+            {"work_pool": "somewhere else"},
+        ],
+    )
+    def test_not_where_it_says_something_else(self, said: dict[str, Any]) -> None:
+        found = self.config(**said)
+        assert image_of(found) is None
+        assert "PREFECT_HOME" not in str(found.job_variables)
+
+    def test_not_without_a_dockerfile(self) -> None:
+        asked = declaration(work_pool="containers")
+        (found,) = but_the_deployer(work_out([flow()], [asked], self.WHERE, images=IMAGES))
+        assert (found.steps, found.job_variables) == ((), {})
+
+    def test_a_version_that_is_written_does_not_follow_the_code(self) -> None:
+        assert not self.config(version="7").follows_code
+        assert not self.config(containers(deployments={"*": {"version": "7"}})).follows_code
+        assert self.config(containers(deployments={"*": {"description": "7"}})).follows_code
+
+    def test_an_override_may_name_another_image(self) -> None:
+        where = containers(deployments={"etl/*": {"job_variables": {"image": "shop:1"}}})
+        found = self.config(where)
+        assert (found.job_variables, image_of(found)) == ({**IN_CONTAINER, "image": "shop:1"}, None)
+
+    def test_an_override_may_name_the_image_of_the_flow(self) -> None:
+        where = containers(deployments={"etl/*": {"job_variables": {"image": "{{ image }}", "env": {"A": "1"}}}})
+        assert image_of(self.config(where)) == SPEC
+
+
+class TestBuildSteps:
+    BUILD, PUSH = {BUILD_STEPS[0]: {"image_name": "shop/etl"}}, {PUSH_STEPS[0]: {"image_name": "{{ image_name }}"}}
+
+    def config(self, **said: Any) -> DeploymentConfig:
+        variables = {"image": "{{ image }}"}
+        return one(asked=declaration(build_steps=(self.BUILD,), job_variables=variables, **said))
+
+    def test_are_read_in_the_folder_of_its_file(self) -> None:
+        found = self.config(folder="jobs", push_steps=(self.PUSH,))
+        spec = image_of(found)
+        assert spec == ImageSpec(repository="shop/etl", dockerfile="jobs/Dockerfile", context="jobs")
+        assert (spec.is_pushed, spec.source, spec.closures) == (True, "prefect.yaml:3", (("etl", "0123456789ab"),))
+        assert found.steps[0].folder == "jobs"
+
+    def test_those_of_prefect_stay_as_they_are(self) -> None:
+        found = one(asked=declaration(build_steps=({"shop.steps.build": {"id": "x"}},)))
+        assert [(step.function, step.id, step.image) for step in found.steps] == [("shop.steps.build", "x", None)]
+
+    def test_its_job_variables_stay_as_they_are_written(self) -> None:
+        assert self.config().job_variables == {"image": "{{ image }}"}
+
+
+class TestVolumes:
+    def volumes(self, written: Any, pool_type: str = "docker") -> Any:
+        where = environment(work_pools={"python": {"name": "processes", "type": pool_type}})
+        return one(asked=declaration(job_variables={"volumes": written}), where=where).job_variables["volumes"]
+
+    @pytest.mark.parametrize(
+        ("written", "whole"),
+        [
+            ("./data:/data", "/repo/data:/data"),
+            ("./data/../x:/data:ro", "/repo/x:/data:ro"),
+            ("./:/code", "/repo:/code"),
+            (".:/code", "/repo:/code"),
+            ("../other:/data", "/other:/data"),
+            ("/data:/data", "/data:/data"),
+            ("data:/data", "data:/data"),
+            (".data:/data", ".data:/data"),
+            ("{{ $DATA }}:/data", "{{ $DATA }}:/data"),
+            (5, 5),
+        ],
+    )
+    def test_start_at_the_repositorys_root(self, written: Any, whole: Any) -> None:
+        assert self.volumes([written, "a:/b"]) == [whole, "a:/b"]
+
+    @pytest.mark.parametrize("pool_type", ["process", "kubernetes", "ecs"])
+    def test_elsewhere_they_stay_as_they_are(self, pool_type: str) -> None:
+        assert self.volumes(["./data:/data"], pool_type) == ["./data:/data"]
+
+    @pytest.mark.parametrize("written", ["./data:/data", None, {"./data": "/data"}, "{{ $VOLUMES }}"])
+    def test_what_is_no_list_stays_as_it_is(self, written: Any) -> None:
+        assert self.volumes(written) == written
+
+    def test_of_templates_and_overrides_too(self) -> None:
+        template = {"job_variables": {"volumes": ["./a:/a"]}}
+        (found,) = work_out([with_image()], (), containers(template=template), images=IMAGES).deployments
+        assert found.job_variables["volumes"] == ["/repo/a:/a"]
+        where = containers(deployments={"*": {"job_variables": {"volumes": ["./b:/b"]}}}, template=template)
+        (found,) = work_out([with_image()], (), where, images=IMAGES).deployments
+        assert found.job_variables["volumes"] == ["/repo/b:/b"]
 
 
 class TestResourceLimits:

@@ -164,6 +164,37 @@ class TestMetadata:
     def test_dockerfile(self, function: str, dockerfile: str | None) -> None:
         assert flows_of("dockerfiles")[function].dockerfile_path == dockerfile
 
+    def test_dockerfiles_by_what_lies_nearer(self, tmp_path: Path) -> None:
+        """The order of docs/images.md: each is found once those before it are gone."""
+        write(tmp_path, "flows/shop/my_etl.py", "from prefect import flow\n@flow(name='my-etl')\ndef f(): pass\n")
+        order = [
+            "flows/shop/my_etl.Dockerfile",
+            "docker/my-etl.Dockerfile",
+            "docker/my_etl.Dockerfile",
+            "flows/shop/Dockerfile",
+            "flows/Dockerfile",
+            "Dockerfile",
+            "docker/flow.Dockerfile",
+        ]
+        others = [
+            "flows/shop/my-etl.Dockerfile",
+            "flows/my_etl.Dockerfile",
+            "flows/other/Dockerfile",
+            "docker/Dockerfile",
+        ]
+        for path in (*order, *others):
+            write(tmp_path, path, "")
+        for path in order:
+            assert discover(tmp_path, ["flows"]).flows[0].dockerfile_path == path
+            (tmp_path / path).unlink()
+        assert discover(tmp_path, ["flows"]).flows[0].dockerfile_path is None
+
+    def test_a_name_with_a_slash_has_no_dockerfile_of_its_own(self, tmp_path: Path) -> None:
+        write(tmp_path, "flows/a.py", "from prefect import flow\n@flow(name='../Dockerfiles/etl')\ndef f(): pass\n")
+        for path in ("Dockerfiles/etl.Dockerfile", "docker/flow.Dockerfile"):
+            write(tmp_path, path, "")
+        assert discover(tmp_path, ["flows"]).flows[0].dockerfile_path == "docker/flow.Dockerfile"
+
     def test_env_files_lie_beside_the_flow_and_above(self, tmp_path: Path) -> None:
         write_flow(tmp_path, "flows/a.py")
         for name in (".env.production", ".env", ".environment", "my.env"):

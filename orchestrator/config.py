@@ -82,7 +82,7 @@ _A_REGISTRY = matching(
     "Write its host, and the path below it if there is one, without https://: registry.example.com/team.",
 )
 _A_BLOCK = matching(
-    r"\{\{\s*prefect\.blocks\.[\w.\-]+\s*\}\}",
+    r"\{\{\s*prefect\.blocks\.[\w\-]+\.[\w.\-]+\s*\}\}",
     "a reference to a block",
     "Write {{ prefect.blocks.docker-registry-credentials.NAME }}; values do not belong into a file.",
 )

@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from orchestrator.model import (
     Change,
     DeploymentConfig,
     DeploymentResult,
+    DeployStep,
     Desired,
     Hold,
     LimitSpec,
@@ -226,16 +227,25 @@ def desired_digest(desired: Desired, root: Path | None = None) -> str:
         (config for config in desired.deployments if config.origin != "deployer"),
         key=lambda config: config.deployment_path,
     )
-    essence = [{name: value for name, value in to_json(config).items() if name not in without} for config in asked]
+    essence = [
+        {name: value for name, value in to_json(config).items() if name not in without}
+        | ({"steps": [_step_essence(step) for step in config.steps]} if config.steps else {})
+        for config in asked
+    ]
     written = [_anywhere(essence, str(root) if root else ""), asdict(desired.resources)]
     text = json.dumps(written, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _step_essence(step: DeployStep) -> dict[str, Any]:
+    """What a step does, wherever in its file it stands; the code that it is for has a version."""
+    return asdict(replace(step, image=step.image and replace(step.image, source="", closures=())))
+
+
 def _anywhere(value: Any, root: str) -> Any:
     """`value` with the folder of the checkout, and those in it, written as seen from there."""
     if isinstance(value, str):
-        inside = root and (value == root or value.startswith(f"{root}/"))
+        inside = root and (value == root or value.startswith((f"{root}/", f"{root}:")))  # `:` in volumes
         return f"{_CHECKOUT}{value[len(root) :]}" if inside else value
     if isinstance(value, Mapping):
         return {key: _anywhere(inner, root) for key, inner in value.items()}

@@ -11,7 +11,15 @@ import prefect
 import pytest
 from pydantic_core import to_jsonable_python
 
-from orchestrator.config import ConfigurationManager, EnvironmentConfig, ProjectConfig, fill, merge
+from orchestrator.config import (
+    ConfigurationManager,
+    EnvironmentConfig,
+    ImageBuildConfig,
+    ImagesConfig,
+    ProjectConfig,
+    fill,
+    merge,
+)
 from orchestrator.errors import ConfigurationError, Fault
 from orchestrator.model import ValidationError
 from orchestrator.pipeline import discover_flows, load_settings, read_settings
@@ -310,6 +318,139 @@ class TestWords:
         text = "work_pools:\n  python:\n    name: x\n    type: proces\n    concurrency_limit: many"
         found = all_faults(tmp_path, {"environments/development.yaml": text})
         assert sorted(code for code, _ in places(found)) == ["CFG003", "CFG009"]
+
+
+class TestImages:
+    def test_by_default(self, tmp_path: Path) -> None:
+        found = read(tmp_path)
+        assert (found.docker_registry, found.docker_registry_credentials) == (None, None)
+        assert found.images == ImagesConfig(parallel=2, timeout_minutes=30, platform=None, builds={})
+
+    def test_all_that_may_be_said(self, tmp_path: Path) -> None:
+        text = """
+            images:
+              parallel: 4
+              timeout_minutes: 5
+              platform: linux/amd64
+              builds:
+                docker/flow.Dockerfile:
+                  context: .
+                  target: run
+                  platform: linux/arm64
+                  arguments: {A: x, B: 1, C: 1.5, TOKEN: "{{ $TOKEN }}"}
+                  whole_context: true
+                  repository: etl
+        """
+        assert read(tmp_path, dedent(text)).images == ImagesConfig(
+            parallel=4,
+            timeout_minutes=5,
+            platform="linux/amd64",
+            builds={
+                "docker/flow.Dockerfile": ImageBuildConfig(
+                    context=".",
+                    target="run",
+                    platform="linux/arm64",
+                    arguments={"A": "x", "B": "1", "C": "1.5", "TOKEN": "{{ $TOKEN }}"},
+                    whole_context=True,
+                    repository="etl",
+                )
+            },
+        )
+
+    def test_an_environment_says_more_of_a_build(self, tmp_path: Path) -> None:
+        base = "images: {parallel: 4, builds: {Dockerfile: {target: run, arguments: {A: '1'}}}}"
+        found = read(tmp_path, base, "images: {builds: {Dockerfile: {arguments: {B: '2'}}}}").images
+        assert (found.parallel, found.builds["Dockerfile"].target) == (4, "run")
+        assert found.builds["Dockerfile"].arguments == {"A": "1", "B": "2"}
+
+    @pytest.mark.parametrize(
+        ("written", "message"),
+        [
+            ("images: {parallel: 0}", "images.parallel: must be greater than 0."),
+            ("images: {timeout_minutes: 0}", "images.timeout_minutes: must be greater than 0."),
+            ("images: {timeout_minutes: 1.5}", "images.timeout_minutes: must be a whole number"),
+            ("images: {platform: ''}", "images.platform: must not be empty."),
+            ("images: {builds: [Dockerfile]}", "images.builds: must be a mapping, not a list."),
+            ("images: {builds: {D: {target: ''}}}", "images.builds.D.target: must not be empty."),
+            ("images: {builds: {D: {repository: ''}}}", "images.builds.D.repository: must not be empty."),
+            ("images: {builds: {D: {whole_context: 1}}}", "images.builds.D.whole_context: must be true or false"),
+            ("images: {builds: {D: {arguments: {A: true}}}}", "images.builds.D.arguments.A: must be text"),
+            ("images: {builds: {D: {arguments: [A=1]}}}", "images.builds.D.arguments: must be a mapping"),
+        ],
+    )
+    def test_wrong_values(self, tmp_path: Path, written: str, message: str) -> None:
+        (fault,) = faults(tmp_path, written)
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:1")]
+        assert fault.message.startswith(message) and fault.remediation
+
+    @pytest.mark.parametrize(
+        ("written", "nearest"),
+        [("images: {paralel: 2}", "parallel"), ("images: {builds: {D: {argumnets: {}}}}", "arguments")],
+    )
+    def test_unknown_keys(self, tmp_path: Path, written: str, nearest: str) -> None:
+        (fault,) = faults(tmp_path, written)
+        assert fault.code == "CFG002" and fault.remediation.startswith(f"Did you mean {nearest!r}?")
+
+    @pytest.mark.parametrize(
+        "registry",
+        [
+            *("registry.example.com", "registry.example.com/team", "registry.example.com/team/data/", "localhost:5000"),
+            *("127.0.0.1:5051/x", "team", "ghcr.io/my-team/my_data", "eu.gcr.io/project-1/x.y", "Registry.example.com"),
+        ],
+    )
+    def test_a_registry_is_a_host_and_perhaps_a_path(self, tmp_path: Path, registry: str) -> None:
+        assert read(tmp_path, f"docker_registry: '{registry}'").docker_registry == registry
+
+    @pytest.mark.parametrize(
+        "registry",
+        [
+            *(
+                "https://registry.example.com",
+                "registry.example.com/Team",
+                "user@registry.example.com",
+                "a b",
+                "",
+                "/x",
+            ),
+            *("registry.example.com:port", "registry.example.com/team:tag", "registry.example.com//x", "a/b@sha256:0"),
+            *("{{ $REGISTRY }}", "registry.example.com/-x", "x\n"),
+        ],
+    )
+    def test_and_nothing_else(self, tmp_path: Path, registry: str) -> None:
+        (fault,) = faults(tmp_path, f"docker_registry: {json.dumps(registry)}")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:1")]
+        assert fault.message == "docker_registry: must be a registry."
+        assert "without https://" in fault.remediation
+
+    @pytest.mark.parametrize(
+        "block",
+        [
+            "{{ prefect.blocks.docker-registry-credentials.team }}",
+            "{{prefect.blocks.docker-registry-credentials.my-team}}",
+        ],
+    )
+    def test_its_user_is_a_block(self, tmp_path: Path, block: str) -> None:
+        assert read(tmp_path, f"docker_registry_credentials: '{block}'").docker_registry_credentials == block
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            *(
+                "user:hunter2",
+                "hunter2",
+                "{{ $HUNTER2 }}",
+                "{{ prefect.variables.hunter2 }}",
+                "",
+                "{username: hunter2}",
+            ),
+            *("x {{ prefect.blocks.hunter2.b }}", "prefect.blocks.hunter2.b", "{{ prefect.blocks.hunter2 }}"),
+        ],
+    )
+    def test_and_never_a_value(self, tmp_path: Path, written: str) -> None:
+        value = written if written.startswith("{user") else json.dumps(written)
+        (fault,) = faults(tmp_path, f"docker_registry_credentials: {value}")
+        assert places((fault,)) == [("CFG003", "environments/base.yaml:1")]
+        assert "hunter2" not in f"{fault.message}{fault.remediation}".lower()
 
 
 class TestPlainData:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.git import ChangedFiles, changed_files, checked_out, commit_of, is_dirty
+from orchestrator.git import ChangedFiles, changed_files, checked_out, commit_of, is_dirty, remote_of
 from tests.unit.builders import write_files
 
 Git = Callable[..., str]
@@ -229,6 +229,38 @@ def test_a_changed_submodule_stands_for_its_files(tmp_path: Path, git: Git) -> N
     commit(git)  # the folder is a link to a commit now
     write_files(tmp_path, {"sub/a.py": "changed"})
     assert is_dirty(tmp_path, {"sub/a.py"}) and not is_dirty(tmp_path, {"subject.py"})
+
+
+# --- where it comes from ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["git@example.com:shop/etl.git", "https://me:secret@example.com/shop", "../größe"])
+def test_the_remote_as_it_is_written(tmp_path: Path, git: Git, url: str) -> None:
+    git("remote", "add", "origin", url)
+    write_files(tmp_path, {"part/a.py": ""})
+    assert remote_of(tmp_path) == remote_of(tmp_path / "part") == url
+
+
+def test_no_remote(tmp_path: Path, git: Git) -> None:
+    assert remote_of(tmp_path) is None
+    git("remote", "add", "upstream", "https://example.com/shop")
+    assert remote_of(tmp_path) is None
+
+
+def test_no_repository_has_no_remote(tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+    git("remote", "add", "origin", "https://example.com/shop")
+    (tmp_path / ".git").rename(tmp_path / "no-git")
+    assert remote_of(tmp_path) is None
+    assert remote_of(tmp_path / "nowhere") is None
+    monkeypatch.setenv("PATH", "")
+    assert remote_of(tmp_path) is None
+
+
+def test_the_first_of_several_addresses(tmp_path: Path, git: Git) -> None:
+    git("remote", "add", "origin", "https://one.example.com/x")
+    git("remote", "set-url", "--add", "origin", "https://two.example.com/x")
+    git("remote", "set-url", "--push", "origin", "https://push.example.com/x")
+    assert remote_of(tmp_path) == "https://one.example.com/x"
 
 
 # --- a folder as it was -----------------------------------------------------------------------------------

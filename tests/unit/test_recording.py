@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ from orchestrator.model import (
     ChangeResult,
     DeploymentConfig,
     DeploymentResult,
+    DeployStep,
     Desired,
     Hold,
     LimitSpec,
@@ -50,7 +51,7 @@ from orchestrator.recording import (
     unpacked,
 )
 from orchestrator.resources import Spec, key_of, specs_of
-from tests.unit.builders import API_URL, OWNER, cron, deployment, live, record
+from tests.unit.builders import API_URL, OWNER, cron, deployment, image_spec, live, record
 
 # --- names ------------------------------------------------------------------------------------------------
 
@@ -129,6 +130,32 @@ def test_what_another_version_wrote_is_read_as_far_as_it_is_known() -> None:
     del written["triggers"], written["schedules"][0]["day_or"]
 
     assert from_json(written) == config
+
+
+BEFORE_AN_APPLY: dict[str, Any] = {
+    "steps": (DeployStep(function="x", image=image_spec(secret_arguments=(("TOKEN", "hunter2"),))),),
+    "images": (("registry.example.com/shop:1", "registry.example.com/shop@sha256:aa"),),
+    "follows_code": True,
+}
+
+
+def test_a_record_holds_what_runs_and_nothing_of_how_that_was_made() -> None:
+    made = deployment(job_variables={"image": "registry.example.com/shop@sha256:aa"}, **BEFORE_AN_APPLY)
+    assert not {*to_json(made)} & {*BEFORE_AN_APPLY}
+    assert "hunter2" not in json.dumps(to_json(made), default=str)
+    ((read,), _) = unpacked(packed((made,)))
+    assert read == made
+    assert (read.steps, read.images, read.follows_code) == ((), (), False)
+
+
+def test_everything_else_is_in_a_record() -> None:
+    assert {*to_json(deployment())} == {field.name for field in fields(DeploymentConfig)} - {*BEFORE_AN_APPLY}
+
+
+def test_what_was_written_before_there_were_images_is_read() -> None:
+    written = to_json(deployment(job_variables={"image": "shop:1"}))
+    assert from_json(written) == deployment(job_variables={"image": "shop:1"})
+    assert from_json({**written, "steps": [], "images": [], "follows_code": False}) == from_json(written)
 
 
 def test_what_was_written_before_resources_were_is_read() -> None:
@@ -359,6 +386,34 @@ def test_another_version_of_ours_is_no_change_of_the_repository() -> None:
     assert digest(own, deployment()) == digest(replace(own, version="ffff"), deployment())
 
 
+def with_step(image: dict[str, Any] | None = None, **fields: Any) -> DeploymentConfig:
+    """A deployment with a step, of an image if one is told about."""
+    spec = None if image is None else image_spec(**image)
+    return deployment(steps=(DeployStep(**{"function": "x", "image": spec, **fields}),))
+
+
+@pytest.mark.parametrize(
+    ("image", "fields"),
+    [
+        ({"target": "run"}, {}),
+        ({"repository": "r"}, {}),
+        ({"arguments": (("A", "1"),)}, {}),
+        ({"is_pushed": False}, {}),
+        ({"aliases": ("dev",)}, {}),
+        (None, {}),
+        ({}, {"function": "y"}),
+        ({}, {"inputs": {"script": "make"}}),
+        ({}, {"folder": "jobs"}),
+    ],
+)
+def test_another_step_is_something_else(image: dict[str, Any] | None, fields: dict[str, Any]) -> None:
+    assert digest(with_step(image, **fields)) != digest(with_step({}))
+
+
+def test_a_step_elsewhere_in_its_file_is_the_same() -> None:
+    assert digest(with_step({"source": "prefect.yaml:99"})) == digest(with_step({"source": "prefect.yaml:3"}))
+
+
 def in_folder(folder: str) -> DeploymentConfig:
     return deployment(pull_steps=({SET_DIRECTORY: {"directory": folder}},))
 
@@ -369,6 +424,17 @@ def test_another_checkout_is_no_change_of_the_repository() -> None:
         assert digest(in_folder(f"{here}{folder}"), root=here) == digest(in_folder(f"{there}{folder}"), root=there)
     assert digest(in_folder("/home/me/shop2"), root=here) != digest(in_folder("/opt/shop2"), root=there)
     assert digest(in_folder(f"{here}/etl"), root=here) != digest(in_folder(str(here)), root=here)
+
+
+def test_nor_is_a_volume_of_another_checkout() -> None:
+    here, there = Path("/home/me/shop"), Path("/opt/shop")
+
+    def mounted(folder: str) -> DeploymentConfig:
+        return deployment(job_variables={"volumes": [f"{folder}:/data:ro"]})
+
+    for inside in ("", "/data"):
+        assert digest(mounted(f"{here}{inside}"), root=here) == digest(mounted(f"{there}{inside}"), root=there)
+    assert digest(mounted("/home/me/shop2"), root=here) != digest(mounted("/opt/shop2"), root=there)
 
 
 def test_a_hold_holds_until_the_repository_asks_for_something_else() -> None:

@@ -68,7 +68,7 @@ def steps_of(
     pushes = list(_steps(push, folder))
     for step in pushes:
         pushed = _pushed(step, steps)
-        if pushed is not None and not _is_understood(step):
+        if pushed is not None and (not _is_understood(step) or _waits_for_later(step, steps, pushed)):
             steps[pushed] = replace(steps[pushed], image=None)
     for step in pushes:
         pushed = _pushed(step, steps)
@@ -170,6 +170,12 @@ def _is_understood(push: DeployStep) -> bool:
     names = names_in(credentials) if isinstance(credentials, str) else ()
     is_block = len(names) == 1 and names[0][0] == credentials and names[0][1].startswith(_BLOCK)
     return set(push.inputs) <= _OF_A_PUSH and (not credentials or is_block)
+
+
+def _waits_for_later(push: DeployStep, steps: Sequence[DeployStep], build: int) -> bool:
+    """Whether a tag that a push names is known only when steps behind the build have run."""
+    names = [name for tag in _own_tags(push, steps[build]) for _, name in names_in(tag)]
+    return any(output_of(name, steps[build + 1 :]) for name in names if environment_value(name) is None)
 
 
 def _with_push(step: DeployStep, push: DeployStep) -> DeployStep:

@@ -26,7 +26,7 @@ from orchestrator.automations import WrongTrigger, normal_triggers
 from orchestrator.deploy_steps import BUILD_STEPS, WRITTEN_BY_PREFECT, output_of
 from orchestrator.errors import ConfigurationError
 from orchestrator.images.names import parse_image
-from orchestrator.masking import masked
+from orchestrator.masking import concealed, masked
 from orchestrator.model import DeploymentConfig, DeployStep, Desired, ImageSpec, ScheduleConfig, ValidationError
 from orchestrator.placeholders import ENVIRONMENT, environment_value, filled, names_in, texts_of
 from orchestrator.prefect_yaml import DeclaredSchedule
@@ -40,7 +40,7 @@ TWICE = "DPL002"
 _BLOCK, _VARIABLE, _CONTEXT = "prefect.blocks.", "prefect.variables.", "ctx."
 _TEXTS = ("deployment_name", "version", "description", "work_pool", "work_queue")
 _FILLED = (*_TEXTS, "tags", "parameters", "job_variables", "schedules", "triggers")
-_MAY_WAIT = ("version", "description", "tags", "parameters", "job_variables", "triggers", "build")  # for a step
+_MAY_WAIT = ("version", "description", "tags", "parameters", "job_variables", "triggers")  # for a step
 _SHORTEST_CONCEALED = 3  # characters: hiding what is shorter would hide letters everywhere
 
 
@@ -289,12 +289,22 @@ def _report_unfilled(draft: _Draft) -> None:
         for whole, name in names_in(text):
             if name.startswith(_CONTEXT) or (place[0] == "triggers" and "parameters" in place[2:3]):
                 continue
-            if place[0] in _MAY_WAIT and output_of(name, draft.config.steps) is not None:
+            if output_of(name, _steps_before(place, draft.config.steps)) is not None:
                 continue
             if told and name.startswith((_BLOCK, _VARIABLE)):
                 continue
             shown = whole if whole in written else "a placeholder in the value of another"  # which may be secret
             draft.report(place, _why_unfilled(shown, name))
+
+
+def _steps_before(place: Location, steps: Sequence[DeployStep]) -> Sequence[DeployStep]:
+    """The steps that have run by the time that a value is needed. Of an image that is so of its further tags only."""
+    match place:
+        case ("build", int(index), "aliases", *_):
+            return steps[:index]
+        case (str(field), *_) if field in _MAY_WAIT:
+            return steps
+    return ()
 
 
 def _why_unfilled(shown: str, name: str) -> _Reason:
@@ -363,30 +373,41 @@ def _with_images(draft: _Draft, config: DeploymentConfig, root: Path) -> Deploym
     steps = []
     for step, fields in zip(config.steps, draft.fields["build"], strict=True):
         image = _image(step, fields, config.concealed, root) if fields else None
-        try:
-            parse_image(image.repository if image else "shop")
-        except ConfigurationError as error:
-            draft.report(("build",), _Reason(error.message.rstrip("."), error.remedy))
+        if image and (wrong := _why_no_name(image.repository)):
+            texts = (*config.concealed, *map(str.lower, config.concealed))  # a remedy has it in small letters
+            draft.report(("build",), _Reason(*(str(concealed(text, texts)) for text in wrong)))
         steps.append(replace(step, image=image))
     return replace(config, steps=tuple(steps))
+
+
+def _why_no_name(repository: str) -> tuple[str, str] | None:
+    """Why an image cannot be called so, and what to do about it."""
+    try:
+        name = parse_image(repository)
+    except ConfigurationError as error:
+        return error.message.rstrip("."), error.remedy
+    more = "a digest" if name.digest else "a tag" if name.tag else ""
+    remedy = f"Name {name.repository}: its tag is made of what it is built from; further ones are `tag` of a step."
+    return (f"the name of its image, {repository!r}, has {more}", remedy) if more else None
 
 
 def _image(step: DeployStep, fields: Mapping[str, Any], secrets: Sequence[str], root: Path) -> ImageSpec:
     image = step.image
     assert image is not None
-    arguments = [(name, str(value)) for name, value in fields["arguments"].items()]
-    concealed = [pair for pair in arguments if any(text in pair[1] for text in secrets) or masked(*pair) != pair[1]]
+    name = str(fields["repository"])
+    arguments = [(argument, str(value)) for argument, value in fields["arguments"].items()]
+    secret = [pair for pair in arguments if any(text in pair[1] for text in secrets) or masked(*pair) != pair[1]]
     is_auto = fields["dockerfile"] == WRITTEN_BY_PREFECT
     return replace(
         image,
-        repository=_with_namespace(fields["repository"]) if step.function in BUILD_STEPS else fields["repository"],
+        repository=_with_namespace(name) if step.function in BUILD_STEPS else name,
         dockerfile="Dockerfile" if is_auto else fields["dockerfile"],
         dockerfile_text=_as_prefect_writes_it(root / step.folder) if is_auto else None,
-        target=fields["target"],
-        platform=fields["platform"],
+        target=str(fields["target"]),
+        platform=str(fields["platform"]),
         aliases=tuple(str(alias) for alias in fields["aliases"]),
-        arguments=tuple(sorted(pair for pair in arguments if pair not in concealed)),
-        secret_arguments=tuple(sorted(concealed)),
+        arguments=tuple(sorted(pair for pair in arguments if pair not in secret)),
+        secret_arguments=tuple(sorted(secret)),
     )
 
 

@@ -358,6 +358,14 @@ class TestPush:
         found = read(build(), pushes=(first, push(credentials=written)))
         assert [(step.function, step.image) for step in found] == [(BUILD, None), (PUSH, None), (PUSH, None)]
 
+    @pytest.mark.parametrize(
+        "inputs", [{"tag": "{{ own.commit }}"}, {"tag": None, "additional_tags": ["x-{{ commit }}"]}]
+    )
+    def test_a_tag_that_a_step_behind_the_build_gives_leaves_both_to_prefect(self, inputs: Mapping[str, Any]) -> None:
+        own = {OWN: {"id": "own"}}
+        assert is_prefects(build(), own, pushes=(push(**inputs),))
+        assert not is_prefects(own, build(), pushes=(push(**inputs),))
+
     def test_twice(self) -> None:
         pushes = (push(credentials=CREDENTIALS, tag="a"), push(tag="b"))
         found = image(build(), pushes=pushes)

@@ -268,17 +268,11 @@ def _declarations(root: Path, content: PrefectFile, document: YamlDocument) -> I
         build = (section.build if "build" in section.model_fields_set else content.build) or []
         push = section.push or content.push or []
         pull = section.pull if section.pull is not None else content.pull
+        folder = _folder_of(root, home, section.entrypoint)
         if pull is None:
-            pull = _pull_of_image(build, (root / home).resolve().name)
+            pull = _pull_of_image(build, (root / folder).resolve().name)
         places = {_declared_place(place, section): line for place, line in lines[index].items()}
-        yield _declaration(
-            section,
-            section.name,
-            (build, push, pull),
-            document.path,
-            places,
-            _folder_of(root, home, section.entrypoint),
-        )
+        yield _declaration(section, section.name, (build, push, pull), document.path, places, folder)
 
 
 def _lines_by_deployment(document: YamlDocument) -> dict[int, dict[Location, int]]:

@@ -220,6 +220,17 @@ class TestForms:
         common, own = read(root, {"prefect.yaml": f"build: [{step}]\n" + file_with("") + "\n" + OWN_PULL})
         assert (common.pull_steps, own.pull_steps) == (pull, ({"own": {}},))
 
+    @pytest.mark.parametrize(
+        ("flow", "folder", "code"),
+        [("flows/etl.py", ".", "/opt/prefect/shop"), ("jobs/flows/etl.py", "jobs", "/opt/prefect/jobs")],
+    )
+    def test_the_image_that_prefect_writes_holds_the_folder_in_which_it_is_built(
+        self, tmp_path: Path, flow: str, folder: str, code: str
+    ) -> None:
+        text = file_with("build: [prefect_docker.deployments.steps.build_docker_image: {dockerfile: auto}]")
+        (found,) = read(tmp_path / "shop", {"jobs/prefect.yaml": text, flow: ""})
+        assert (found.folder, found.pull_steps) == (folder, ({SET_DIRECTORY: {"directory": code}},))
+
     def test_one_pull_step_may_stand_alone(self, tmp_path: Path) -> None:
         assert entry(tmp_path, "pull: {step: {id: a}}").pull_steps == ({"step": {"id": "a"}},)
 

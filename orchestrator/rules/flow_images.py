@@ -52,21 +52,21 @@ def incomplete_image(facts: Facts) -> Iterator[Finding]:
         if not image.dockerfile.stages or image.dockerfile.faults:
             continue
         users = by_dockerfile[dockerfile]
-        for path in _lacking(facts, image, sorted({path for flow in users for path in flow.closure})):
+        for path, remedy in _lacking(facts, image, sorted({path for flow in users for path in flow.closure})):
             line = image.dockerfile.stages[-1].line_number
             needing = in_words([flow for flow in users if path in flow.closure])
-            message = f"The image does not hold {path}, which {needing} needs."
-            yield Finding(dockerfile, line, message, f"Copy it: `COPY {posixpath.dirname(path) or path} ...`.")
+            yield Finding(dockerfile, line, f"The image does not hold {path}, which is needed by {needing}.", remedy)
 
 
-def _lacking(facts: Facts, image: FlowImage, paths: Sequence[str]) -> Iterator[str]:
-    """Those of some files that an image surely does not hold."""
+def _lacking(facts: Facts, image: FlowImage, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Those of some files that an image surely does not hold, and what to do about each."""
     ignore = dockerignore_of(facts.repository, image.spec.dockerfile, image.spec.context)
     for path in paths:
         inside = posixpath.relpath(path, image.spec.context or ".")
-        is_ignored = not inside.startswith("../") and not ignore.faults and ignore.excludes(inside)
-        if is_ignored or is_known_to_lack(image, path):
-            yield path
+        if is_known_to_lack(image, path):
+            yield path, f"Copy it: `COPY {posixpath.dirname(path) or path} ...`."
+        elif not inside.startswith("../") and not ignore.faults and (pattern := ignore.reason(inside)):
+            yield path, f"Take it out of {ignore.path}: line {pattern.line_number} removes it ({pattern.written!r})."
 
 
 RULES: tuple[Rule, ...] = (

@@ -37,7 +37,7 @@ def prepared(terminal: Terminal, plan: Plan, api_url: str | None) -> tuple[Plan,
     if not plan.has_changes:
         return plan, ()
     with terminal.working("images and build steps") as working:
-        return anyio.run(stages.prepare, plan, making(terminal, working, api_url))
+        return anyio.run(partial(stages.prepare, plan, making(terminal, working, api_url), api_url=api_url))
 
 
 def making(terminal: Terminal, working: Doing, api_url: str | None, *, pushes: bool = True) -> stages.MakeImages:

@@ -191,7 +191,7 @@ async def _deploy(asked: Asked, api_url: str | None, selection: Selection, allow
     plan = await live.plan_changes(asked.desired, policy, api_url=api_url, selection=selection)
     if not allow_delete:
         check_deletes(plan, policy)
-    ready, images = await prepare(plan)
+    ready, images = await prepare(plan, api_url=api_url)
     result = await live.apply_changes(ready, api_url=api_url, terms=terms_of(asked, "code", selection=selection))
     return replace(result, images=images)
 

@@ -11,15 +11,16 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prefect.deployments.steps.core import StepExecutionError, run_steps
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from orchestrator.images.changes import with_desired
-from orchestrator.model import Change, DeployStep, Finding, ImageSpec, Plan, PlannedImage
+from orchestrator.model import Change, DeploymentConfig, DeployStep, Finding, ImageSpec, Plan, PlannedImage
 from orchestrator.placeholders import filled, names_in
 from orchestrator.plan import checksum
 from orchestrator.step_outputs import open_outputs, output_values, with_outputs
@@ -32,27 +33,30 @@ class StepRuns:
 
     Args:
         plan: the plan; images in it may still have to be made.
+        api_url: the server that has the blocks and variables which steps name; None: as Prefect's settings say.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._root = Path(plan.root)
+    def __init__(self, plan: Plan, api_url: str | None = None) -> None:
+        self._place = _Place(Path(plan.root), api_url)
+        self._configs = list(_due(plan))
         self._groups: dict[str, _Group] = {}
-        for change in plan.changes:
-            if change.writes and not change.obstacles and change.desired and _has_own_steps(change.desired.steps):
-                self._groups.setdefault(_key(change.desired.steps), _Group(change.desired.steps))
+        for config in self._configs:
+            if any(step.image is None for step in config.steps):
+                self._groups.setdefault(_key(config.steps), _Group(config.steps))
 
     async def before_images(self, images: Sequence[PlannedImage]) -> tuple[PlannedImage, ...]:
         """Run what stands before the steps of images.
 
         Returns:
-            The images with the tags that these steps gave them; one whose step cannot be reached has a finding.
+            The images with the tags that these steps gave them; one that only deployments need whose steps failed has
+            a finding.
         """
         for group in self._groups.values():
-            await group.run(self._root, until_image=True)
+            await group.run(self._place, until_image=True)
         return tuple(self._with_tags(image) for image in images)
 
     async def after_images(self, plan: Plan) -> Plan:
-        """Run the others, and fill in what all of them gave.
+        """Run the others, and fill in what all of them gave. Nothing runs behind an image that could not be made.
 
         Args:
             plan: with its images made.
@@ -61,24 +65,29 @@ class StepRuns:
             The plan; a change whose step failed, or does not give what it needs, has a finding.
         """
         references = {image.spec: image for image in plan.images}
-        for group in self._groups.values():
-            group.give(references)
-            await group.run(self._root, until_image=False)
+        needed = {_key(config.steps) for config in _due(plan)}
+        for key, group in self._groups.items():
+            if key in needed:
+                group.give(references)
+                await group.run(self._place, until_image=False)
         now = replace(plan, changes=tuple(self._filled(change) for change in plan.changes))
         return replace(now, checksum=checksum(now))
 
     def _with_tags(self, image: PlannedImage) -> PlannedImage:
-        group = next((each for each in self._groups.values() if image.spec in each.images), None)
-        if group is None:
-            return image
-        if group.failure is not None:
-            return replace(image, findings=(*image.findings, group.failure))
-        aliases = filled(list(image.spec.aliases), group.values(image.spec.aliases))
+        users = [config for config in self._configs if image.name in dict(config.images)]
+        groups = [self._groups.get(_key(config.steps)) for config in users]
+        failures = [group.failure for group in groups if group is not None and group.failure is not None]
+        if users and len(failures) == len(users) and image.action != "reuse":
+            return replace(image, findings=(*image.findings, failures[0]))
+        values: dict[str, Any] = {}
+        for group in groups:
+            values |= group.values(image.spec.aliases) if group is not None else {}
+        aliases = filled(list(image.spec.aliases), values)
         return replace(image, spec=replace(image.spec, aliases=tuple(map(str, aliases))))
 
     def _filled(self, change: Change) -> Change:
         config = change.desired
-        group = self._groups.get(_key(config.steps)) if config is not None and change.writes else None
+        group = self._groups.get(_key(config.steps)) if config is not None and _is_due(change) else None
         if group is None or config is None:
             return change
         if group.failure is not None:
@@ -90,35 +99,58 @@ class StepRuns:
         return replace(known, findings=(*known.findings, *missing))
 
 
+def _due(plan: Plan) -> Iterator[DeploymentConfig]:
+    """The deployments that are to be written."""
+    return (change.desired for change in plan.changes if change.desired is not None and _is_due(change))
+
+
+def _is_due(change: Change) -> bool:
+    return change.writes and not change.obstacles
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where steps run, and whose blocks and variables they see."""
+
+    root: Path
+    api_url: str | None
+
+    @contextlib.contextmanager
+    def entered(self, folder: str) -> Iterator[None]:
+        settings = {PREFECT_API_URL: self.api_url} if self.api_url else {}
+        with contextlib.chdir(self.root / folder), temporary_settings(settings):
+            yield
+
+
 class _Group:
     """Steps that several deployments share."""
 
     def __init__(self, steps: tuple[DeployStep, ...]) -> None:
         self._waiting = list(steps)
         self._outputs: dict[str, Any] = {}
-        self.images = {step.image for step in steps if step.image}
         self.failure: Finding | None = None
 
-    async def run(self, root: Path, *, until_image: bool) -> None:
+    async def run(self, place: _Place, *, until_image: bool) -> None:
         while self._waiting and self.failure is None:
             step = self._waiting[0]
             if step.image is not None and until_image:
                 return
             self._waiting.pop(0)
             if step.image is None:
-                await self._run(step, root)
+                await self._run(step, place)
 
-    async def _run(self, step: DeployStep, root: Path) -> None:
+    async def _run(self, step: DeployStep, place: _Place) -> None:
         logger.info("running the step %s", step.id or step.function)
         try:
-            with contextlib.chdir(root / step.folder), contextlib.redirect_stdout(_LogLines()):
+            with place.entered(step.folder), contextlib.redirect_stdout(_LogLines()):
                 written = {step.function: dict(step.inputs)}
                 self._outputs = await run_steps([written], self._outputs, print_function=lambda *words, **_: None)
         except StepExecutionError as error:
-            why = error.__cause__ or error
+            why = str(error.__cause__ or error).strip().rstrip(".")
+            where = "the repository's root" if step.folder == "." else step.folder
             self.failure = Finding(
-                message=f"Its step {step.id or step.function} failed: {why}",
-                remedy=f"Run it by hand in {step.folder}, and correct what it says.",
+                message=f"Its step {step.id or step.function} failed: {why}.",
+                remedy=f"Run it by hand in {where}, and correct what it says.",
             )
 
     def give(self, images: Mapping[ImageSpec, PlannedImage]) -> None:
@@ -142,10 +174,6 @@ def _at(outputs: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value[part]
     return value
-
-
-def _has_own_steps(steps: Sequence[DeployStep]) -> bool:
-    return any(step.image is None for step in steps)
 
 
 def _key(steps: Sequence[DeployStep]) -> str:

@@ -121,7 +121,7 @@ class _Maker:
             return result_of(image, "reused", await _id_of(now, engine), now)
         id_ = await self._build(now, engine) if now.action == "build" else await _id_of(now, engine)
         if image.spec.is_pushed and self._pushes:
-            return result_of(image, "pushed", await self._push(now, engine), now)
+            return result_of(image, "pushed", await self._push(now, id_, engine), now)
         return result_of(image, "built", id_, now)
 
     def _engine(self) -> Engine:
@@ -202,8 +202,8 @@ class _Maker:
 
     # ----- pushing ---------------------------------------------------------------------------------------
 
-    async def _push(self, image: PlannedImage, engine: Engine) -> str:
-        """Push the image and its further tags.
+    async def _push(self, image: PlannedImage, id_: str, engine: Engine) -> str:
+        """Push the image and its further tags, which an image that was built for others does not have yet.
 
         Returns:
             What deployments name: repository@digest.
@@ -214,6 +214,7 @@ class _Maker:
         spec = image.spec
         login = await self._login(spec.repository)
         for alias in _known_aliases(spec):
+            await engine.tag(id_, spec.repository, alias)
             await engine.push(spec.repository, alias, login=login, tell=partial(self._tell, image.name))
         digest = await engine.push(spec.repository, image.tag, login=login, tell=partial(self._tell, image.name))
         there = await self._doors.registries.digest_of(parse_image(image.name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,15 @@ MakeImages = Callable[[Sequence[PlannedImage], Path, ImageTerms], Awaitable[tupl
 """Makes some images, and says what became of each, in order; `making.make_images` is one."""
 
 
-async def prepare(plan: Plan, make: MakeImages | None = None) -> tuple[Plan, tuple[ImageResult, ...]]:
+async def prepare(
+    plan: Plan, make: MakeImages | None = None, *, api_url: str | None = None
+) -> tuple[Plan, tuple[ImageResult, ...]]:
     """Do what has to be done before a plan can be applied: run build steps, make images, pin them.
 
     Args:
         plan: what is to be applied.
         make: makes images; None: several at a time, telling the log.
+        api_url: the server that has blocks and variables; None: the one that Prefect's settings name.
 
     Returns:
         The plan as it can be applied: changes whose image could not be made, or whose step failed, have a finding that
@@ -75,8 +79,9 @@ async def prepare(plan: Plan, make: MakeImages | None = None) -> tuple[Plan, tup
     images = due(plan)
     if not images and not any(change.desired and change.desired.steps for change in plan.changes if change.writes):
         return plan, ()
-    steps = step_runs.StepRuns(plan)
+    make = make or partial(making.make_images, api_url=api_url)
+    steps = step_runs.StepRuns(plan, api_url)
     images = await steps.before_images(images)
-    results = await (make or making.make_images)(images, Path(plan.root), plan.image_terms) if images else ()
+    results = await make(images, Path(plan.root), plan.image_terms) if images else ()
     plan = await steps.after_images(with_made_images(plan, results))
     return with_predecessors_kept(plan), results

@@ -19,7 +19,7 @@ from orchestrator.errors import ConfigurationError, RefusedError
 from orchestrator.git import checked_out, commit_of, is_dirty
 from orchestrator.model import DeploymentConfig, Desired, RecordedState, Revision, ValidationError
 from orchestrator.recording import desired_digest
-from orchestrator.step_outputs import images_of
+from orchestrator.step_outputs import as_live, images_of, open_outputs
 
 NOT_TRIED = "IMG006"
 _PINNED = re.compile(r"(.+@)?sha256:[0-9a-f]+")
@@ -128,29 +128,46 @@ def with_images(desired: Desired, tried: tuple[DeploymentConfig, ...]) -> Desire
         RefusedError: that environment runs a flow from several images, and no deployment of the same name settles it.
     """
     images = _images(tried)
-    configs = [_with_image(config, images) for config in desired.deployments]
-    untried = [config for config in configs if images_of(config)]
+    configs = [_with_given(_with_image(config, images), tried) for config in desired.deployments]
+    untried = [config for config in configs if images_of(config) or open_outputs(config)]
     return replace(
         desired,
-        deployments=tuple(config for config in configs if config not in untried),
+        deployments=tuple(replace(config, steps=()) for config in configs if config not in untried),
         skipped_paths=(*desired.skipped_paths, *(config.deployment_path for config in untried)),
         problems=(*desired.problems, *map(_untried, untried)),
     )
 
 
 def _untried(config: DeploymentConfig) -> ValidationError:
-    """A deployment whose image the other environment does not run: to build it now would be to deploy what nobody
-    tried."""
+    """A deployment whose image the other environment does not run, or whose steps have not run there: to do that now
+    would be to deploy what nobody tried."""
     file, _, line = config.source.rpartition(":")
+    why = "no deployment of its flow has run from an image there"
+    if not images_of(config):
+        why = f"no deployment of its flow there tells what its steps give: {', '.join(open_outputs(config))}"
     return ValidationError(
         code=NOT_TRIED,
-        message=f"{config.deployment_path} is left out: no deployment of its flow has run from an image there.",
+        message=f"{config.deployment_path} is left out: {why}.",
         file_path=file or None,
         line_number=int(line) if line.isdigit() else None,
-        remediation="Deploy the flow from an image in the environment that is promoted, and promote then.",
+        remediation="Deploy the flow in the same way in the environment that is promoted, and promote then.",
         skips=True,
         declaration=config.source,
     )
+
+
+def _with_given(config: DeploymentConfig, tried: tuple[DeploymentConfig, ...]) -> DeploymentConfig:
+    """A deployment with what its steps gave in the other environment: that of the same name, or all of its flow.
+
+    An image that is not pinned there is nothing to go by.
+    """
+    is_pinned = _PINNED.fullmatch(str(config.job_variables.get("image", ""))) is not None
+    if config.deployment_type == "docker" and images_of(config) and not is_pinned:
+        return config
+    of_flow = [each for each in tried if each.flow_name == config.flow_name]
+    same = [each for each in of_flow if each.deployment_name == config.deployment_name] or of_flow
+    first, *others = [as_live(config, each) for each in same] or [config]
+    return config if any(other != first for other in others) else first
 
 
 def _images(tried: tuple[DeploymentConfig, ...]) -> Images:
@@ -169,7 +186,7 @@ def _with_image(config: DeploymentConfig, images: Images) -> DeploymentConfig:
     image = of_flow.get(config.deployment_name) or _only(of_flow, config)
     version = image.version if config.follows_code and images_of(config) else config.version
     variables = merge(config.job_variables, {"image": image.pinned})
-    return replace(config, job_variables=variables, version=version, steps=())
+    return replace(config, job_variables=variables, version=version)
 
 
 def _only(of_flow: Mapping[str, _Image], config: DeploymentConfig) -> _Image:

@@ -15,11 +15,13 @@ from orchestrator import fault_report, pipeline
 from orchestrator.applying import making
 from orchestrator.config import ConfigurationManager, EnvironmentConfig
 from orchestrator.confirmation import ask
+from orchestrator.errors import ConfigurationError
+from orchestrator.faults import did_you_mean
 from orchestrator.images.report import old_images_text, removed_text, results_json, results_text
 from orchestrator.late import late
-from orchestrator.model import ImageResult, Owner, PlannedImage
+from orchestrator.model import DEFAULT_ENVIRONMENT, ImageResult, Owner, PlannedImage
 from orchestrator.pipeline import Asked
-from orchestrator.terminal import EXIT_DEGRADED, ApiUrl, Common, OnServer, Terminal
+from orchestrator.terminal import EXIT_DEGRADED, Common, OnServer, Terminal
 
 if TYPE_CHECKING:
     from orchestrator.images import stages, upkeep
@@ -61,7 +63,7 @@ def prune(
     *,
     common: Common = Common(),  # noqa: B008
     keep: Annotated[int, Parameter(validator=Number(gte=0), help="How many of each image stay, the newest.")] = 3,
-    api_url: ApiUrl = None,
+    api_url: str | None = None,
     yes: bool = False,
 ) -> int:
     """Remove old images of this project from this machine's engine: those that no deployment and no revision uses.
@@ -70,13 +72,15 @@ def prune(
     in a registry.
 
     Args:
+        api_url: The server of environments whose file names none.
         yes: Do not ask.
     """
     terminal = Terminal(common.output)
     manager = ConfigurationManager(common.root)
     manager.require_project()
     project = manager.load_project().project
-    places = [_place(manager.load_environment_config(name), project, api_url) for name in manager.environments()]
+    names = manager.environments() or (DEFAULT_ENVIRONMENT,)
+    places = [_place(manager.load_environment_config(name), project, api_url) for name in names]
     old = anyio.run(upkeep.find_old_images, project, places, keep)
     if old and not yes:
         ask(terminal, old_images_text(old), f"Remove these {len(old)} images?")
@@ -87,7 +91,7 @@ def prune(
 
 def _place(environment: EnvironmentConfig, project: str, api_url: str | None) -> upkeep.Place:
     owner = Owner(project=project, environment=environment.name)
-    return owner, environment, pipeline.server_address(environment, api_url, writes=False)
+    return owner, environment, environment.prefect_api_url or api_url  # an address given for one is not that of all
 
 
 def _make(server: OnServer, dockerfiles: Sequence[str], *, pushes: bool, doing: str) -> int:
@@ -105,8 +109,23 @@ def _read(server: OnServer, terminal: Terminal, dockerfiles: Sequence[str]) -> _
         asked = pipeline.read_repository(server.root, server.env)
         api_url = pipeline.server_address(asked.settings.environment, server.api_url, writes=False)
         images = anyio.run(stages.decide_images, asked.desired, api_url)
-    chosen = [image for image in images if not dockerfiles or image.spec.dockerfile in dockerfiles]
-    return _Images(asked, api_url, tuple(chosen))
+    return _Images(asked, api_url, _chosen(images, dockerfiles))
+
+
+def _chosen(images: Sequence[PlannedImage], dockerfiles: Sequence[str]) -> tuple[PlannedImage, ...]:
+    """The images of some Dockerfiles, or all of them.
+
+    Raises:
+        ConfigurationError: no image has such a Dockerfile.
+    """
+    known = {image.spec.dockerfile for image in images}
+    for path in dockerfiles:
+        if path not in known:
+            raise ConfigurationError(
+                f"No deployment here runs from an image of the Dockerfile {path!r}.",
+                remedy=f"{did_you_mean(path, known)}There are {', '.join(sorted(known)) or 'none'}.",
+            )
+    return tuple(image for image in images if not dockerfiles or image.spec.dockerfile in dockerfiles)
 
 
 def _show(terminal: Terminal, found: _Images, results: Sequence[ImageResult]) -> int:

@@ -167,6 +167,8 @@ def _old_image(image: OldImage) -> Text:
 def removed_text(removed: Sequence[str], kept: Sequence[str]) -> RenderableType:
     """What was removed, and what a container uses."""
     lines = [Text(f"- {one_line(tag)}", style="red") for tag in removed]
-    lines += [Text(f"= {one_line(tag)}  a container uses it: left as it is", style="dim") for tag in kept]
+    lines += [
+        Text(f"= {one_line(tag)}  a container or another image uses it: left as it is", style="dim") for tag in kept
+    ]
     end = f"{len(removed)} removed" if lines else "nothing to remove: all images of ours are used, or among the newest"
     return Group(*lines, Text(end, style="bold"))

@@ -353,7 +353,7 @@ class TestOldImages:
         assert lines_of(removed_text(["a:1", "b:2"], ["c:3"]), 80) == [
             "- a:1",
             "- b:2",
-            "= c:3  a container uses it: left as it is",
+            "= c:3  a container or another image uses it: left as it is",
             "2 removed",
         ]
 

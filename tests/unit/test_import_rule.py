@@ -453,6 +453,7 @@ OURS: dict[str, set[str]] = {
         "config",
         "confirmation",
         "fault_report",
+        "faults",
         "images.report",
         "images.stages",
         "images.upkeep",

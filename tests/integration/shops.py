@@ -131,14 +131,14 @@ class Shop:
 
     def configure(self, environment: str = "", **changes: Any) -> None:
         """The environment's file, with what differs from a plain one."""
-        name = environment or self.environment
         plain = {
             "prefect_api_url": self.api.url,
             "work_pools": {"docker": {"name": POOL, "type": "docker"}},
             "templates": {"docker": {"name": "{environment.name}"}},
             **({"docker_registry": self.prefix} if self.registry else {}),
         }
-        self.write({f"environments/{name}.yaml": yaml.safe_dump({**plain, **changes})})
+        file = f"environments/{environment or self.environment}.yaml"
+        self.write({file: yaml.safe_dump({**plain, **changes})})
 
     @property
     def prefix(self) -> str:
@@ -167,9 +167,12 @@ class Shop:
 
     def run(self, *arguments: str, environment: str = "") -> Said:
         """Run a command about the environment, in this process."""
-        name = environment or self.environment
+        return self.run_plainly(*arguments, "--env", environment or self.environment)
+
+    def run_plainly(self, *arguments: str) -> Said:
+        """Run a command that is about all environments."""
         self.capsys.readouterr()
-        code = run_command([*arguments, "--root", str(self.root), "--env", name])
+        code = run_command([*arguments, "--root", str(self.root)])
         return Said(code, *self.capsys.readouterr())
 
     def json(self, *arguments: str, environment: str = "") -> Said:

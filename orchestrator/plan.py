@@ -180,7 +180,9 @@ def checksum(plan: Plan) -> str:
 def _essence(change: Change) -> list[Any]:
     live = change.live
     there = [live.id, live.schedule_ids, live.owner and live.owner.tag, _plain(live.config)] if live else None
-    return [change.action, change.deployment, _plain(change.desired), there]
+    steps = [step for step in change.desired.steps if step.image is None] if change.desired else []
+    to_run = [[step.function, step.id, step.inputs, step.folder] for step in steps]
+    return [change.action, change.deployment, _plain(change.desired), there, *to_run]
 
 
 def _resource_essence(change: ResourceChange) -> list[Any]:

@@ -23,6 +23,7 @@ from orchestrator.masking import HIDDEN, masked
 from orchestrator.model import (
     Change,
     DeploymentConfig,
+    DeployStep,
     Desired,
     Finding,
     LimitSpec,
@@ -52,7 +53,7 @@ from orchestrator.plan import (
 from orchestrator.plan_report import plan_json, plan_markdown, plan_text
 from orchestrator.resources import plan_resources
 from orchestrator.validation import facts_of, validate
-from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, live, problem, record, since
+from tests.unit.builders import API_URL, OWNER, cron, deployment, environment, image_spec, live, problem, record, since
 
 REPOS = Path(__file__).parents[1] / "repos"
 DEPLOYER = deployment("deploy-everything/development")
@@ -576,6 +577,19 @@ class TestChecksum:
         unchanged = plan_of([deployment(), deployment("b/b")], [live(deployment("b/b"))])
         assert unchanged.checksum == plan_of([deployment()], []).checksum
 
+    def test_a_step_that_would_run_makes_another_plan(self) -> None:
+        steps = [DeployStep(function="x", id="a", inputs={"script": "make"}), DeployStep(function="x", folder="jobs")]
+        plans = [plan_of([deployment(steps=(step,))]) for step in steps]
+        assert len({each.checksum for each in (*plans, plan_of([deployment()]))}) == 3
+        unchanged = [plan_of([deployment(steps=(step,))], [live(deployment())]) for step in steps]
+        assert unchanged[0].checksum == unchanged[1].checksum
+
+    def test_how_an_image_is_built_is_in_its_tag(self) -> None:
+        """What is new about a build that comes out as the same image, its user for a registry perhaps, is no change."""
+        steps = [DeployStep(function="x", id=name, image=image_spec(credentials=name)) for name in ("a", "b")]
+        one, other = (plan_of([deployment(steps=(step,))]).checksum for step in steps)
+        assert one == other
+
     def test_another_server_makes_another_plan(self) -> None:
         desired = Desired(owner=OWNER, deployments=(deployment(),))
         plans = [make_plan(desired, (), api_url=url, policy=Policy()) for url in ("http://a/api", "http://b/api")]
@@ -749,6 +763,76 @@ class TestRefreshed:
         plan = plan_of([DEPLOYER, deployment("z/x")], [live(DEPLOYER), live(deployment("a/old"))])
         found = self.now(plan, live(deployment("a/old")))
         assert [each.deployment for each in found.changes] == ["z/x", "a/old", "deploy-everything/development"]
+
+
+class TestOutputsOfSteps:
+    """What only a step can tell is not known before it has run, and it runs only for what is written."""
+
+    OWN = DeployStep(function="shop.steps.prepare", id="own")
+    OPEN: ClassVar[dict[str, Any]] = {
+        "version": "{{ own.commit }}",
+        "description": "Built at {{ own.time }}.",
+        "parameters": {"a": "{{ own.a }}", "b": 1},
+        "job_variables": {"image": "r/etl:{{ own.commit }}"},
+    }
+    THERE: ClassVar[dict[str, Any]] = {
+        "version": "abc",
+        "description": "Built at noon.",
+        "parameters": {"a": [1], "b": 1},
+        "job_variables": {"image": "r/etl:abc"},
+    }
+
+    def asked(self, **fields: Any) -> DeploymentConfig:
+        return deployment(steps=(self.OWN,), **{**self.OPEN, **fields})
+
+    def test_a_deployment_in_which_nothing_else_differs_is_unchanged(self) -> None:
+        found = change(self.asked(), live(deployment(**self.THERE)))
+        assert (found.action, found.fields, found.reasons) == ("unchanged", (), ())
+        assert found.desired is not None
+        assert {name: getattr(found.desired, name) for name in self.THERE} == self.THERE
+
+    @pytest.mark.parametrize(
+        ("fields", "path"),
+        [
+            ({"description": "Made at {{ own.time }}."}, "description"),
+            ({"parameters": {"a": "{{ own.a }}", "b": 2}}, "parameters.b"),
+            ({"job_variables": {"image": "other/etl:{{ own.commit }}"}}, "job_variables.image"),
+            ({"work_pool": "other"}, "work_pool"),
+        ],
+    )
+    def test_where_something_else_differs_the_placeholders_are_shown(self, fields: dict[str, Any], path: str) -> None:
+        found = change(self.asked(**fields), live(deployment(**self.THERE)))
+        assert found.action == "update"
+        assert path in [each.path for each in found.fields]
+        assert ("version", "abc", "{{ own.commit }}") in differing(found)
+        assert found.desired == self.asked(**fields)
+
+    def test_a_new_one_shows_them_too(self) -> None:
+        found = change(self.asked())
+        assert found.desired == self.asked()
+
+    def test_one_that_was_never_given_is_a_difference(self) -> None:
+        found = change(self.asked(), live(deployment(**{**self.THERE, "parameters": {"b": 1}})))
+        assert ("parameters.a", None, "{{ own.a }}") in differing(found)
+
+    def test_without_the_step_they_are_texts(self) -> None:
+        found = change(deployment(**self.OPEN), live(deployment(**self.THERE)))
+        assert ("version", "abc", "{{ own.commit }}") in differing(found)
+
+    def test_of_an_image_of_ours_that_is_not_known_yet(self) -> None:
+        step = DeployStep(function="x", id="build-image", image=image_spec())
+        wanted = deployment(steps=(step,), job_variables={"image": "{{ build-image.image }}"})
+        assert change(wanted, live(deployment(job_variables={"image": "r/etl:1"}))).action == "unchanged"
+        assert change(wanted, live(deployment(job_variables={"image": "r/etl:1"}, paused=True))).kept
+
+    def test_what_is_taken_over_is_written_in_any_case(self) -> None:
+        found = change(self.asked(), live(deployment(**self.THERE), owner=None), adopt=["*"])
+        assert (found.action, found.desired) == ("adopt", self.asked())
+
+    def test_whoever_refreshes_the_plan_sees_the_same(self) -> None:
+        there = live(deployment(**self.THERE))
+        plan = plan_of([self.asked()], [there])
+        assert refreshed(plan, [replace(there)]).changes == plan.changes
 
 
 class TestOutOfSync:

@@ -38,7 +38,7 @@ def _texts(config: DeploymentConfig) -> Iterator[tuple[str, str]]:
 
 
 def _may_mean(field: str, inner: str, step: DeployStep) -> bool:
-    return field in _PLAIN or "." in inner or (step.image is not None and inner in IMAGE_OUTPUTS)
+    return field in _PLAIN or "." in inner or step.image is not None
 
 
 def with_outputs(config: DeploymentConfig, values: Mapping[str, Any]) -> DeploymentConfig:
@@ -80,7 +80,7 @@ def _as_live(value: Any, live: Any, names: Mapping[str, Any]) -> Any:
 def _may_have_given(text: str, live: Any, names: Mapping[str, Any]) -> bool:
     """Whether a text gives what the server has, if its open placeholders stand for the right thing."""
     opened = [whole for whole, _ in names_in(text) if whole in names]
-    if not opened or live is None:
+    if live is None:
         return False
     pattern = re.escape(text)
     for whole in opened:
@@ -129,11 +129,10 @@ def with_planned_images(config: DeploymentConfig, planned: Mapping[ImageSpec, Pl
     written = known.job_variables.get("image")
     reference = named.get(written) if isinstance(written, str) else None
     variables = {**known.job_variables, "image": reference} if reference else known.job_variables
-    tag = next((image.tag for image in mine if image.tag), "")
     known = replace(
         known,
         job_variables=variables,
-        version=tag if known.follows_code and tag else known.version,
+        version=mine[0].tag if known.follows_code and mine[0].tag else known.version,
         images=tuple((image.name, image.name) for image in mine),
     )
     return with_pins(known, {image.name: image.reference for image in mine})

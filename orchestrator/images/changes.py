@@ -116,8 +116,8 @@ def _with_made(change: Change, made: Mapping[str, ImageResult]) -> Change:
         return change
     failed = tuple(_failure(result) for result in mine if not result.pinned)
     pinned = with_pins(config, {result.name: result.pinned for result in mine if result.pinned})
-    version = next((result.tag for result in mine if result.tag), "")
-    pinned = replace(pinned, version=version if pinned.follows_code and version else pinned.version)
+    if pinned.follows_code and (first := made.get(config.images[0][0])):
+        pinned = replace(pinned, version=first.tag or pinned.version)
     return replace(with_desired(change, pinned), findings=(*change.findings, *failed))
 
 

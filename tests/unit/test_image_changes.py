@@ -282,6 +282,15 @@ class TestMade:
         assert [each.desired.version for each in found.changes if each.desired] == ["c" * 12, "7"]
         assert [image_in(each) for each in found.changes] == [PINNED, PINNED]
 
+    def test_and_only_the_image_that_runs_start_from(self) -> None:
+        images = [planned_image(knows_bases=False), planned_image(OTHER)]
+        plan = plan_of(images, asked("a/b", SPEC, OTHER))
+        other = image_result(planned_image(OTHER), input_digest="d" * 64)
+        found = change(with_made_images(plan, [other, image_result(input_digest="c" * 64)]))
+        assert found.desired is not None and found.desired.version == "c" * 12
+        found = change(with_made_images(plan, [other]))
+        assert found.desired is not None and found.desired.version == TAG
+
     def test_what_comes_out_as_it_was_deployed_is_no_difference(self) -> None:
         plan = plan_of([planned_image()], asked(), there=[deployed(asked())])
         assert change(plan).action == "update"

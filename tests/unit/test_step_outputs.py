@@ -68,13 +68,16 @@ class TestOpenOutputs:
             "{{ build-image.image }}": ("build-image", "image"),
         }
 
+    def test_a_step_of_ones_own_may_give_anything(self) -> None:
+        assert opened(OWN, version="{{ commit }}") == {"{{ commit }}": ("own", "commit")}
+
     def test_without_steps_nothing_is_open(self) -> None:
         assert opened(version="{{ tag }}") == {}
 
     @pytest.mark.parametrize("field", ["pull_steps", "triggers"])
     def test_names_of_these_fields_own(self, field: str) -> None:
         """`{{ directory }}` is what a pull step gives, unless a build step surely gives it."""
-        assert opened(OWN, **{field: ({"x": "{{ directory }}"},)}) == {}
+        assert opened(OWN, **{field: ({"x": "{{ directory }} {{ image }}"},)}) == {}
         assert opened(OWN, **{field: ({"x": "{{ own.directory }}"},)}) == {"{{ own.directory }}": ("own", "directory")}
         assert opened(IMAGE, **{field: ({"x": "{{ image }}"},)}) == {"{{ image }}": ("build-image", "image")}
         assert opened(IMAGE, **{field: ({"x": "{{ event.name }} {{ clone.directory }}"},)}) == {}
@@ -171,7 +174,7 @@ class TestImagesOf:
         assert images_of(asked(IMAGE, job_variables={"image": f"{SPEC.repository}:dev"})) == (SPEC,)
 
     @pytest.mark.parametrize(
-        "image", [SPEC.repository, f"{SPEC.repository}:v1", "dev", "python:3", None, {"tag": "dev"}]
+        "image", [SPEC.repository, f"{SPEC.repository}:v1", "dev", "{{ ctx.x }}", None, {"tag": "dev"}]
     )
     def test_no_other(self, image: Any) -> None:
         assert images_of(asked(IMAGE, job_variables={"image": image})) == ()
@@ -283,6 +286,13 @@ class TestWithPlannedImages:
         found = named(unknown, version="1", follows_code=True, job_variables={"image": "{{ image }}"})
         assert (found.version, found.job_variables["image"]) == ("1", f"{SPEC.repository}:unknown")
 
+    def test_nor_does_another_one_in_its_place(self) -> None:
+        other = DeployStep(function=BUILD, id="other", image=image_spec(repository="other"))
+        fields = {"parameters": {"a": "{{ other.tag }}"}, "job_variables": {"image": "{{ build-image.image }}"}}
+        planned = {SPEC: planned_image(SPEC, input_digest=""), other.image: planned_image(other.image)}
+        config = asked(IMAGE, other, follows_code=True, version="1", **fields)
+        assert with_planned_images(config, planned).version == "1"
+
     def test_outputs_of_other_steps_stay_open(self) -> None:
         found = named(None, OWN, IMAGE, version="{{ own.x }}", description="{{ tag }} {{ own.y }}")
         assert (found.version, found.description) == ("{{ own.x }}", f"{TAG} {{{{ own.y }}}}")
@@ -295,6 +305,11 @@ class TestWithPlannedImages:
     def test_one_that_was_not_decided_stays_open(self) -> None:
         config = asked(IMAGE, job_variables={"image": "{{ image }}"})
         assert with_planned_images(config, {}) is config
+
+    def test_beside_one_that_was(self) -> None:
+        other = DeployStep(function=BUILD, id="other", image=image_spec(repository="other"))
+        found = named(None, IMAGE, other, parameters={"a": "{{ build-image.tag }}", "b": "{{ other.tag }}"})
+        assert found.parameters == {"a": TAG, "b": "{{ other.tag }}"}
 
     def test_an_image_that_is_no_text(self) -> None:
         written = {"repository": "x", "tag": "{{ tag }}"}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from rich.text import Text
 
 from orchestrator.late import late
-from orchestrator.model import ImageResult, ImageTerms, Plan, PlannedImage, ResultState
+from orchestrator.model import ImageResult, Plan, ResultState
 from orchestrator.terminal import EXIT_DEGRADED, EXIT_INTERRUPTED, Doing, Terminal
 
 if TYPE_CHECKING:
@@ -37,21 +36,23 @@ def prepared(terminal: Terminal, plan: Plan, api_url: str | None) -> tuple[Plan,
     if not plan.has_changes:
         return plan, ()
     with terminal.working("images and build steps") as working:
-        return anyio.run(partial(stages.prepare, plan, making(terminal, working, api_url), api_url=api_url))
+        return anyio.run(partial(stages.prepare, plan, tell=_telling(terminal, working), api_url=api_url))
 
 
 def making(terminal: Terminal, working: Doing, api_url: str | None, *, pushes: bool = True) -> stages.MakeImages:
     """Makes images, and shows each line that a build says beside the image's name."""
+    return partial(image_making.make_images, pushes=pushes, tell=_telling(terminal, working), api_url=api_url)
+
+
+def _telling(terminal: Terminal, working: Doing) -> Callable[[str, str], None]:
+    """Shows lines behind the name of the image, or of the step, that says them."""
 
     def tell(name: str, line: str) -> None:
         short = name.rpartition("/")[2]
         terminal.tell(Text.assemble((f"{short} | ", "cyan"), (line, "dim")))
         working.now(f"{short}: {line}")
 
-    async def make(images: Sequence[PlannedImage], root: Path, terms: ImageTerms) -> tuple[ImageResult, ...]:
-        return await image_making.make_images(images, root, terms, pushes=pushes, tell=tell, api_url=api_url)
-
-    return make
+    return tell
 
 
 def carried_out(terminal: Terminal, apply: Callable[..., Awaitable[Result]], *, doing: str = "applying") -> Result:

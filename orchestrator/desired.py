@@ -210,12 +210,27 @@ class _Builder:
             enforce_parameter_schema=item.enforce_parameter_schema is not False,
             parameter_schema=self.schemas.get(flow.entrypoint, {}),
             triggers=item.triggers,
-            steps=_for_flow(steps_of(item.build_steps, item.push_steps, item.folder, item.location), flow),
+            steps=_for_flow(
+                self._with_user(steps_of(item.build_steps, item.push_steps, item.folder, item.location)), flow
+            ),
         )
         image = self.images.get(flow.dockerfile_path or "")
         if image is not None and self._needs_image(config, item):
             config = _in_image(config, image, flow)
         return self._finished(config)
+
+    def _with_user(self, steps: tuple[DeployStep, ...]) -> tuple[DeployStep, ...]:
+        """Steps whose images go to the environment's registry, as its user if they name no other one."""
+        registry, user = self.environment.docker_registry or "", self.environment.docker_registry_credentials
+        start = f"{registry.partition('/')[0]}/"
+        if not registry or not user:
+            return steps
+        return tuple(
+            replace(step, image=replace(step.image, credentials=step.image.credentials or user))
+            if step.image is not None and step.image.repository.startswith(start)
+            else step
+            for step in steps
+        )
 
     def _needs_image(self, config: DeploymentConfig, item: Declaration) -> bool:
         """Whether a declaration says nothing of an image or of how its code comes to the worker, and so needs one."""

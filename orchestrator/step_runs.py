@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from prefect.deployments.steps.core import StepExecutionError, run_steps
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -25,7 +26,8 @@ from orchestrator.placeholders import filled, names_in
 from orchestrator.plan import checksum
 from orchestrator.step_outputs import open_outputs, output_values, with_outputs
 
-logger = logging.getLogger(__name__)
+Tell = Callable[[str, str], None]
+"""Is told a line that a step prints: the step's name, and the line."""
 
 
 class StepRuns:
@@ -33,11 +35,12 @@ class StepRuns:
 
     Args:
         plan: the plan; images in it may still have to be made.
+        tell: is told each line that a step prints, behind the step's name.
         api_url: the server that has the blocks and variables which steps name; None: as Prefect's settings say.
     """
 
-    def __init__(self, plan: Plan, api_url: str | None = None) -> None:
-        self._place = _Place(Path(plan.root), api_url)
+    def __init__(self, plan: Plan, tell: Tell, api_url: str | None = None) -> None:
+        self._place = _Place(Path(plan.root), api_url, tell)
         self._configs = list(_due(plan))
         self._groups: dict[str, _Group] = {}
         for config in self._configs:
@@ -114,12 +117,18 @@ class _Place:
 
     root: Path
     api_url: str | None
+    tell: Tell
 
     @contextlib.contextmanager
-    def entered(self, folder: str) -> Iterator[None]:
+    def entered(self, step: DeployStep) -> Iterator[None]:
+        """What is printed in the block is told: standard output may be one JSON document."""
         settings = {PREFECT_API_URL: self.api_url} if self.api_url else {}
-        with contextlib.chdir(self.root / folder), temporary_settings(settings):
-            yield
+        lines = _Lines(partial(self.tell, _name(step)), sys.stdout)
+        with contextlib.chdir(self.root / step.folder), temporary_settings(settings), contextlib.redirect_stdout(lines):
+            try:
+                yield
+            finally:
+                lines.flush()
 
 
 class _Group:
@@ -140,16 +149,15 @@ class _Group:
                 await self._run(step, place)
 
     async def _run(self, step: DeployStep, place: _Place) -> None:
-        logger.info("running the step %s", step.id or step.function)
         try:
-            with place.entered(step.folder), contextlib.redirect_stdout(_LogLines()):
+            with place.entered(step):
                 written = {step.function: dict(step.inputs)}
                 self._outputs = await run_steps([written], self._outputs, print_function=lambda *words, **_: None)
         except StepExecutionError as error:
             why = str(error.__cause__ or error).strip().rstrip(".")
             where = "the repository's root" if step.folder == "." else step.folder
             self.failure = Finding(
-                message=f"Its step {step.id or step.function} failed: {why}.",
+                message=f"Its step {_name(step)} failed: {why}.",
                 remedy=f"Run it by hand in {where}, and correct what it says.",
             )
 
@@ -176,6 +184,10 @@ def _at(outputs: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def _name(step: DeployStep) -> str:
+    return step.id or step.function.rpartition(".")[2]
+
+
 def _key(steps: Sequence[DeployStep]) -> str:
     return json.dumps([(step.function, step.id, step.folder, step.inputs) for step in steps], default=str)
 
@@ -187,19 +199,23 @@ def _not_given(name: str) -> Finding:
     )
 
 
-class _LogLines(io.TextIOBase):
-    """What steps print goes to the log: standard output may be one JSON document."""
+class _Lines(io.TextIOBase):
+    """In place of standard output: tells somebody each line, who may write it to the real one."""
 
-    def __init__(self) -> None:
-        self._rest = ""
+    def __init__(self, tell: Callable[[str], None], real: TextIO) -> None:
+        self._tell, self._real, self._rest = tell, real, ""
 
     def write(self, text: str) -> int:
         *lines, self._rest = f"{self._rest}{text}".split("\n")
         for line in lines:
-            logger.info("%s", line)
+            self._tell_one(line)
         return len(text)
 
     def flush(self) -> None:
         if self._rest:
-            logger.info("%s", self._rest)
+            self._tell_one(self._rest)
             self._rest = ""
+
+    def _tell_one(self, line: str) -> None:
+        with contextlib.redirect_stdout(self._real):
+            self._tell(line)

@@ -64,10 +64,10 @@ async def open_image_doors(
         ServerUnreachable, ServerError: the Prefect server did not answer.
     """
     async with AsyncExitStack() as stack:
-        references = {spec.credentials: parse_image(spec.repository).registry for spec in specs if spec.credentials}
-        if references and server is None:
+        users = {parse_image(spec.repository).registry: spec.credentials for spec in specs if spec.credentials}
+        if users and server is None:
             server = await stack.enter_async_context(open_server(api_url))
-        logins = await _read_logins(references, server) if server else {}
+        logins = {registry: await _read_login(block, server) for registry, block in users.items()} if server else {}
         registries = await stack.enter_async_context(Registries(logins))
         try:
             engine, why = await stack.enter_async_context(open_engine()), None
@@ -76,19 +76,16 @@ async def open_image_doors(
         yield ImageDoors(engine, why, registries, logins)
 
 
-async def _read_logins(references: Mapping[str, str], server: PrefectServer) -> dict[str, Login]:
-    logins = {}
-    for reference, registry in references.items():
-        found = await _block(reference, server)
-        name, password = found.get("username"), found.get("password")
-        if not isinstance(name, str) or not name or not password:
-            raise ConfigurationError(
-                "The block has no user name and password for a registry.",
-                location=reference,
-                remedy="Name a block of the type docker-registry-credentials.",
-            )
-        logins[registry] = Login(username=name, password=_plain(password))
-    return logins
+async def _read_login(reference: str, server: PrefectServer) -> Login:
+    found = await _block(reference, server)
+    name, password = found.get("username"), found.get("password")
+    if not isinstance(name, str) or not name or not password:
+        raise ConfigurationError(
+            "The block has no user name and password for a registry.",
+            location=reference,
+            remedy="Name a block of the type docker-registry-credentials.",
+        )
+    return Login(username=name, password=_plain(password))
 
 
 async def _block(reference: str, server: PrefectServer) -> Mapping[str, Any]:

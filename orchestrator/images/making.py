@@ -17,10 +17,11 @@ from pathlib import Path
 
 import anyio
 
-from orchestrator.dockerfile import read_dockerfile
+from orchestrator.dockerfile import Dockerfile, read_dockerfile
 from orchestrator.errors import ImageError, OrchestratorError
 from orchestrator.git import commit_of, is_dirty, remote_of
 from orchestrator.images.context import dockerfile_in, write_context
+from orchestrator.images.copied import needed_stages, target_of
 from orchestrator.images.decisions import INPUT_DIGEST_LABEL, Bases, decide, digest_in, read_image_inputs
 from orchestrator.images.doors import ImageDoors, open_image_doors
 from orchestrator.images.engine import Engine
@@ -148,7 +149,8 @@ class _Maker:
 
     async def _pull_bases(self, spec: ImageSpec, engine: Engine) -> None:
         """Have the base images here, as they were resolved: a build takes what lies in the engine."""
-        for base, digest in (await self._inputs(spec)).bases:
+        inputs = await self._inputs(spec)
+        for base, digest in (*inputs.bases, *((base, "") for base in _pinned_bases(inputs))):
             found = await engine.find(base)
             if found is None or (digest.startswith("sha256:") and digest not in (found.id, digest_in(found, base))):
                 login = await self._login(base)
@@ -165,7 +167,8 @@ class _Maker:
         if inputs.digest != image.input_digest:
             raise _changed(image)
         spec = image.spec
-        bases = [found for base, _ in inputs.bases if (found := await engine.find(base))]
+        names = (*(base for base, _ in inputs.bases), *_pinned_bases(inputs))
+        bases = [found for base in names if (found := await engine.find(base))]
         _refuse_triggers(spec, [trigger for base in bases for trigger in base.on_build])
         with tempfile.TemporaryFile() as tar:
             await anyio.to_thread.run_sync(write_context, self._root, inputs, tar)
@@ -195,9 +198,9 @@ class _Maker:
             COMMIT_LABEL: f"{commit}{'-dirty' if is_dirty(self._root) else ''}" if commit else "",
             SOURCE_LABEL: shown_url(source) if source else "",
         }
-        stage = read_dockerfile(inputs.dockerfile_text, dict(image.spec.arguments)).stages[-1]
-        if digest := dict(inputs.bases).get(stage.base.text or ""):
-            labels |= {BASE_NAME_LABEL: stage.base.text or "", BASE_DIGEST_LABEL: digest}
+        base = _own_base(inputs)
+        if digest := dict(inputs.bases).get(base) or base.partition("@")[2]:
+            labels |= {BASE_NAME_LABEL: base, BASE_DIGEST_LABEL: digest}
         return {name: value for name, value in labels.items() if value}
 
     # ----- pushing ---------------------------------------------------------------------------------------
@@ -235,6 +238,26 @@ async def login_for(image: str, doors: ImageDoors) -> dict[str, str] | None:
     registry = parse_image(image).registry
     login = doors.logins.get(registry) or await anyio.to_thread.run_sync(docker_login, registry)
     return {"username": login.username, "password": login.password} if login else None
+
+
+def _pinned_bases(inputs: BuildInputs) -> tuple[str, ...]:
+    """The base images that the Dockerfile names by a digest: nobody need look up what they are."""
+    dockerfile = _dockerfile(inputs)
+    stages = (dockerfile.stages[index] for index in sorted(needed_stages(dockerfile, inputs.spec.target)))
+    return tuple(stage.base.text for stage in stages if stage.base.text and "@" in stage.base.text)
+
+
+def _own_base(inputs: BuildInputs) -> str:
+    """The base image of the image itself, not of other stages; empty where it has none."""
+    dockerfile = _dockerfile(inputs)
+    stage = dockerfile.stages[target_of(dockerfile, inputs.spec.target)]
+    while stage.parent is not None:
+        stage = dockerfile.stages[stage.parent]
+    return stage.base.text or ""
+
+
+def _dockerfile(inputs: BuildInputs) -> Dockerfile:
+    return read_dockerfile(inputs.dockerfile_text, dict(inputs.spec.arguments))
 
 
 def _known_aliases(spec: ImageSpec) -> list[str]:

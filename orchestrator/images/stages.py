@@ -63,13 +63,18 @@ MakeImages = Callable[[Sequence[PlannedImage], Path, ImageTerms], Awaitable[tupl
 
 
 async def prepare(
-    plan: Plan, make: MakeImages | None = None, *, api_url: str | None = None
+    plan: Plan,
+    make: MakeImages | None = None,
+    *,
+    tell: Callable[[str, str], None] | None = None,
+    api_url: str | None = None,
 ) -> tuple[Plan, tuple[ImageResult, ...]]:
     """Do what has to be done before a plan can be applied: run build steps, make images, pin them.
 
     Args:
         plan: what is to be applied.
-        make: makes images; None: several at a time, telling the log.
+        make: makes images; None: `making.make_images`, several at a time.
+        tell: is told each line that a build or a step says, behind a name; None: the log is.
         api_url: the server that has blocks and variables; None: the one that Prefect's settings name.
 
     Returns:
@@ -79,8 +84,9 @@ async def prepare(
     images = due(plan)
     if not images and not any(change.desired and change.desired.steps for change in plan.changes if change.writes):
         return plan, ()
-    make = make or partial(making.make_images, api_url=api_url)
-    steps = step_runs.StepRuns(plan, api_url)
+    tell = tell or making.log_line
+    make = make or partial(making.make_images, tell=tell, api_url=api_url)
+    steps = step_runs.StepRuns(plan, tell, api_url)
     images = await steps.before_images(images)
     results = await make(images, Path(plan.root), plan.image_terms) if images else ()
     plan = await steps.after_images(with_made_images(plan, results))

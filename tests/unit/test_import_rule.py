@@ -236,6 +236,7 @@ OURS: dict[str, set[str]] = {
         "dockerfile",
         "git",
         "images.context",
+        "images.copied",
         "images.decisions",
         "images.doors",
         "images.engine",

@@ -27,7 +27,7 @@ from orchestrator.model import Owner
 from .api import Api, unique
 from .engine import engine, engine_environment, own_images, registry  # noqa: F401  fixtures
 from .gitops import OTHER_POOL, POOL, TEMPLATE, Repository
-from .shops import known_schemas, local_shop, shop  # noqa: F401  fixtures
+from .shops import events_sent, known_schemas, local_shop, shop  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parents[2]
 WORKER_POOL = "test-pool"

@@ -5,6 +5,7 @@ Its images are of a few bytes, made from `scratch`: what a build takes is of no 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from prefect.events.worker import EventsWorker
 
 from orchestrator.cli import run_command
 from tests.unit.builders import write_files
@@ -226,6 +228,24 @@ def registry_digest(repository: str, tag: str) -> str | None:
     answer = httpx.head(f"http://{host}/v2/{path}/manifests/{tag}", headers={"Accept": accepted}, timeout=30)
     assert answer.status_code in (200, 404), answer.status_code
     return answer.headers["Docker-Content-Digest"] if answer.is_success else None
+
+
+async def image_runs(shop: Shop, run_id: str, count: int) -> dict[str, dict[str, Any]]:
+    """The task runs of images, by what their names end in. They come to the server some time after they have ended."""
+    async with asyncio.timeout(60):
+        while True:
+            found = shop.api.post("/task_runs/filter", flow_runs={"id": {"any_": [run_id]}})
+            runs = [run for run in found if "-flows-" in run["name"] and run["state_type"] in ("COMPLETED", "FAILED")]
+            if len(runs) == count:
+                return {run["name"].rpartition("-")[2].partition(":")[0]: run for run in runs}
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def events_sent() -> Iterator[None]:
+    """Prefect sends what its tasks tell in the background; once the server is gone, it would try for a minute."""
+    yield
+    EventsWorker.drain_all(timeout=30)
 
 
 @pytest.fixture(scope="session")

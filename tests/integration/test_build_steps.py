@@ -58,8 +58,10 @@ class TestPrefectsOwnExample:
     def test_it_is_pinned_and_has_the_tag_of_the_commit_too(self, shop: Shop) -> None:
         steps = Steps(shop)
         steps.write(steps.deployment(), steps.deployment("etl"))
-        commit = shop.commit()
-        said = shop.applied()
+        commit, plan = shop.commit(), str(shop.root.parent / "plan.json")
+        shop.plan("--out", plan)
+        said = shop.json("apply", "--plan", plan)
+        assert said.code == 0, said.all
         digest = registry_digest(steps.repository, shop.git("rev-parse", "--short", commit))
 
         assert said.became == {"declared": "pushed"}
@@ -81,6 +83,15 @@ class TestPrefectsOwnExample:
         assert said.became == {"declared": "pushed"}
         tag = shop.git("rev-parse", "--short", commit)
         assert shop.pinned("report") == f"{steps.repository}@{registry_digest(steps.repository, tag)}"
+
+    def test_an_image_that_is_named_by_the_tag_of_its_step(self, shop: Shop) -> None:
+        steps = Steps(shop)
+        named = steps.deployment(job_variables={"image": f"{steps.repository}:dev"})
+        steps.write(named, build=[steps.build_step(tag="dev")])
+        shop.applied()
+
+        assert shop.pinned("report") == f"{steps.repository}@{registry_digest(steps.repository, 'dev')}"
+        assert shop.plan("--detailed-exitcode").code == 0
 
     def test_a_dockerfile_that_prefect_would_write(self, local_shop: Shop) -> None:
         steps = Steps(local_shop)
@@ -114,7 +125,7 @@ class TestScripts:
         commit = local_shop.commit()
         local_shop.plan()
         assert steps.runs == 0, "a plan runs nothing"
-        local_shop.applied()
+        assert f"get-commit-hash | {commit[:7]}" in local_shop.applied().error, "standard output is one JSON document"
         assert local_shop.deployment("report")["job_variables"]["env"]["GIT_COMMIT"] == commit[:7]
         assert local_shop.applied().document["status"] == "no-changes"
         assert steps.runs == 1
@@ -123,7 +134,8 @@ class TestScripts:
         later = local_shop.commit()
         planned = local_shop.run("plan")
         assert "{{ get-commit-hash.stdout }}" in planned.out, "what it gives is not known before it has run"
-        local_shop.applied()
+        told = local_shop.run("apply", "--yes")
+        assert f"get-commit-hash | {later[:7]}" in told.out
         assert local_shop.deployment("report")["job_variables"]["env"]["GIT_COMMIT"] == later[:7]
         assert local_shop.plan("--detailed-exitcode").code == 0
         assert steps.runs == 2
@@ -206,16 +218,21 @@ class TestBuildsOfPrefect:
 class TestPromotion:
     def test_what_a_step_gave_is_taken_over(self, local_shop: Shop) -> None:
         steps, production = Steps(local_shop), f"{local_shop.environment}-production"
-        variables = {"env": {"GIT_COMMIT": "{{ get-commit-hash.stdout }}"}}
-        plain = steps.deployment("plain", PYTHON_POOL, job_variables=variables)
         local_shop.api.ensure_pool(PYTHON_POOL)
-        local_shop.write({"flows/plain.py": FLOW.format(name="plain")})
-        steps.write(plain, {**plain, "name": production}, build=[steps.hash_step])
+        for name in ("plain", "fresh"):
+            local_shop.write({f"flows/{name}.py": FLOW.format(name=name)})
+        variables = {"env": {"GIT_COMMIT": "{{ get-commit-hash.stdout }}"}}
+        plain, fresh = (steps.deployment(name, PYTHON_POOL, job_variables=variables) for name in ("plain", "fresh"))
+        steps.write(plain, *({**each, "name": production} for each in (plain, fresh)), build=[steps.hash_step])
         for name in (local_shop.environment, production):
             local_shop.configure(name, templates={}, select=[f"*/{name}"])
         commit = local_shop.commit()
         local_shop.applied()
         said = local_shop.json("promote", "--from", local_shop.environment, "--yes", environment=production)
 
-        assert said.code == 0, said.all
+        assert said.code == 4
         assert local_shop.deployment("plain", production)["job_variables"]["env"]["GIT_COMMIT"] == commit[:7]
+        (problem,) = said.document["problems"]
+        assert "shop-fresh" in problem["message"] and "get-commit-hash.stdout" in problem["message"]
+        assert f"shop-fresh/{production}" not in {row["deployment"] for row in said.document["results"]}
+        assert steps.runs == 1

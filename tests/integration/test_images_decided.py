@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import httpx
 import pytest
+from prefect.client.schemas.objects import State
 from prefect_docker.credentials import DockerRegistryCredentials
 from pydantic import SecretStr
+
+from orchestrator.deployer import deploy_everything
 
 from .api import unique
 from .conftest import PrefectServer
 from .engine import OwnImages, build_context
 from .registries import Pusher, registry_process
-from .shops import POOL, Said, Shop, registry_digest
+from .shops import POOL, Said, Shop, image_runs, registry_digest
 
 pytestmark = pytest.mark.docker
 
@@ -294,22 +299,46 @@ class TestUsers:
         assert closed_shop.applied().became == {"etl": "pushed"}
         assert closed_shop.plan().actions == {"etl": "reuse"}
 
-    def test_of_a_block(self, closed_shop: Shop, prefect_server: PrefectServer) -> None:
+    def test_of_a_block(
+        self,
+        closed_shop: Shop,
+        prefect_server: PrefectServer,
+        events_sent: None,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        caplog.set_level("DEBUG", logger="orchestrator")
         placeholder = save_block(unique("team"), PASSWORD)
         closed_shop.configure(docker_registry_credentials=placeholder)
         planned, applied = closed_shop.plan(), closed_shop.applied()
         text = closed_shop.run("apply", "--yes")
         closed_shop.change("etl")
         later = [closed_shop.run(command) for command in ("plan", "push", "pull", "history")]
+        monkeypatch.chdir(closed_shop.root)
+        closed_shop.change("etl", "3\n")
+        run = asyncio.run(deployed_by_run(closed_shop))
 
         assert applied.became == {"etl": "pushed"}
         assert closed_shop.pinned("etl").startswith(closed_shop.repository("etl"))
         assert [said.code for said in later] == [0, 0, 0, 0]
         for said in (planned, applied, text, *later):
             assert not holds_password(said.all.encode())
-        assert not [
-            file.name for file in written_files(closed_shop, prefect_server) if holds_password(file.read_bytes())
-        ]
+        assert (run.type.value, run.name) == ("COMPLETED", "Completed")
+        assert not holds_password(caplog.text.encode())
+        files = written_files(closed_shop, prefect_server)
+        assert any(closed_shop.project.encode() in content for content in files.values()), "it is the right database"
+        assert [name for name, content in files.items() if holds_password(content)] == []
+
+    def test_of_a_block_for_images_of_a_prefect_yaml(self, closed_shop: Shop) -> None:
+        inputs = {"image_name": f"{closed_shop.prefix}/declared", "dockerfile": "flows/etl.Dockerfile", "push": True}
+        pool = {"name": POOL, "job_variables": {"image": "{{ image }}"}}
+        step = {"prefect_docker.deployments.steps.build_docker_image": inputs}
+        closed_shop.declare("etl", work_pool=pool, build=[step])
+        closed_shop.configure(docker_registry_credentials=save_block(unique("team"), PASSWORD))
+
+        (image,) = closed_shop.applied().document["images"]
+        assert image["status"] == "pushed"
+        assert closed_shop.pinned("etl") == f"{closed_shop.prefix}/declared@{image['digest']}"
 
     def test_of_a_block_that_is_not_there(self, closed_shop: Shop) -> None:
         closed_shop.configure(docker_registry_credentials="{{ prefect.blocks.docker-registry-credentials.nobody }}")
@@ -319,13 +348,26 @@ class TestUsers:
         assert "docker-registry-credentials.nobody" in said.all
 
 
+async def deployed_by_run(shop: Shop) -> State[Any]:
+    """A run of the deployer, and what became of it. Its log and its tasks have come to the server."""
+    state: State[Any] = await deploy_everything(mode="apply", environment=shop.environment, return_state=True)
+    run_id = str(state.state_details.flow_run_id)
+    await image_runs(shop, run_id, 1)
+    lines: list[dict[str, Any]] = []
+    async with asyncio.timeout(60):
+        while not any("Finished in state" in line["message"] for line in lines):
+            await asyncio.sleep(0.1)  # they are sent in batches
+            lines = shop.api.post("/logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
+    return state
+
+
 def holds_password(content: bytes) -> bool:
     login = f"ada:{PASSWORD}".encode()
     return PASSWORD.encode() in content or any(base64.b64encode(each) in content for each in (login, PASSWORD.encode()))
 
 
-def written_files(shop: Shop, server: PrefectServer) -> list[Path]:
+def written_files(shop: Shop, server: PrefectServer) -> dict[str, bytes]:
     """All that was written: the server's database and log, and what lies in the repository."""
-    home = Path(server.environment["PREFECT_HOME"])
-    assert (home / "prefect.db").stat().st_size > 0
-    return [path for folder in (home, shop.root) for path in folder.rglob("*") if path.is_file()]
+    folders = (Path(server.environment["PREFECT_HOME"]), shop.root)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {str(path): path.read_bytes() for path in files}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 from prefect.client.schemas.objects import State
-from prefect.events.worker import EventsWorker
 
 from orchestrator.builder import DeploymentBuilder
 from orchestrator.deployer import deploy_everything
 
 from .engine import BASE_IMAGE
-from .shops import Shop
+from .shops import Shop, image_runs
 
 pytestmark = pytest.mark.docker
 
@@ -156,28 +154,10 @@ class TestEnvironments:
 # --- deploy-everything -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def events_sent() -> Any:
-    """Prefect sends what its tasks tell in the background; once the server is gone, it would try for a minute."""
-    yield
-    EventsWorker.drain_all(timeout=30)
-
-
 @pytest.fixture
 async def deployer_shop(shop: Shop, events_sent: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     monkeypatch.chdir(shop.root)
     yield shop
-
-
-async def image_runs(shop: Shop, run_id: str, count: int) -> dict[str, dict[str, Any]]:
-    """The task runs of images, by what their names end in. They come to the server some time after they have ended."""
-    async with asyncio.timeout(60):
-        while True:
-            found = shop.api.post("/task_runs/filter", flow_runs={"id": {"any_": [run_id]}})
-            runs = [run for run in found if "-flows-" in run["name"] and run["state_type"] in ("COMPLETED", "FAILED")]
-            if len(runs) == count:
-                return {run["name"].rpartition("-")[2].partition(":")[0]: run for run in runs}
-            await asyncio.sleep(0.1)
 
 
 def artifacts(shop: Shop, run_id: str) -> dict[str, str]:

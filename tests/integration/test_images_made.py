@@ -22,7 +22,8 @@ from orchestrator.model import Desired
 
 from .engine import BASE_IMAGE, EngineEnvironment, OwnImages, build_context
 from .forwarder import Forwarder, forward_socket
-from .shops import Shop
+from .registries import Pusher
+from .shops import FLOW, Shop, registry_digest
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("no_hanging")]
 
@@ -131,6 +132,22 @@ class TestWhatIsMade:
         }
         assert list(json.loads(labels["io.orchestrator.closure"])) == ["shop-etl"]
 
+    def test_flows_with_the_same_dockerfile_share_it(self, shop: Shop) -> None:
+        shop.write(
+            {
+                "flows/both/Dockerfile": shop.own.dockerfile("COPY flows/both /srv/flows/both", base="scratch"),
+                **{f"flows/both/{name}.py": FLOW.format(name=name) for name in ("one", "two")},
+            }
+        )
+        said = shop.applied("--only", "shop-one/*", "--only", "shop-two/*")
+        found = shop.in_engine("both", said.images["both"]["tag"])
+
+        assert said.became == {"both": "pushed"}
+        assert shop.pinned("one") == shop.pinned("two")
+        assert found is not None
+        closures = json.loads(found["Config"]["Labels"]["io.orchestrator.closure"])
+        assert list(closures) == ["shop-one", "shop-two"]
+
     def test_files_that_are_not_committed_are_told(self, local_shop: Shop) -> None:
         commit = local_shop.commit()
         local_shop.change("etl")
@@ -170,18 +187,41 @@ class TestRefusals:
         assert shop.deployed() == set()
         assert not shop.own.client.images.list(name=shop.repository("etl"))
 
-    def test_a_base_image_that_copies_by_itself(self, local_shop: Shop) -> None:
-        base = f"{local_shop.project}-base:1"
-        build_base(local_shop.own, base, "ONBUILD COPY data/more /more")
+    async def test_a_registry_that_has_something_else_than_was_pushed(self, shop: Shop) -> None:
+        """Somebody overwrites the tag at the very moment that the engine has pushed it."""
+        desired = await anyio.to_thread.run_sync(desired_of, shop)
+        images = await stages.decide_images(desired, shop.api.url)
+
+        def tell(name: str, line: str) -> None:
+            if "digest: sha256:" in line:
+                host, _, path = images[0].spec.repository.partition("/")
+                Pusher(host).image(path, images[0].tag, docker=True)
+
+        (result,) = await making.make_images(images, shop.root, desired.image_terms, tell=tell)
+
+        assert (result.status, result.pinned) == ("failed", "")
+        assert "another image than was pushed" in result.error
+        assert result.location == images[0].name
+
+    @pytest.mark.parametrize("pinned", [False, True])
+    def test_a_base_image_that_copies_by_itself(self, local_shop: Shop, registry: str, pinned: bool) -> None:
+        base = f"{registry}/orchestrator/{local_shop.project}-base"
+        build_base(local_shop.own, f"{base}:1", "ONBUILD COPY data/more /more")
+        local_shop.own.client.images.push(base, tag="1")
+        local_shop.own.remove()
         local_shop.write({"data/more": "more\n"})
-        local_shop.add("etl", base=base)
+        digest = registry_digest(base, "1")
+        local_shop.add("etl", base=f"{base}@{digest}" if pinned else f"{base}:1")
         refused = local_shop.apply()
 
         assert refused.code == 4
         assert "ONBUILD COPY data/more" in refused.reason("etl")
         assert "whole_context: true" in refused.images["etl"]["remedy"]
         local_shop.configure(images={"builds": {"flows/etl.Dockerfile": {"whole_context": True}}})
-        assert local_shop.applied().became == {"etl": "built"}
+        built = local_shop.applied().images["etl"]
+        found = local_shop.in_engine("etl", built["tag"])
+        assert found is not None and built["status"] == "built"
+        assert found["Config"]["Labels"]["org.opencontainers.image.base.digest"] == digest
         local_shop.write({"data/more": "even more\n"})
         assert local_shop.plan().actions == {"etl": "build"}
 

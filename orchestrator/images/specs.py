@@ -113,7 +113,7 @@ def _known_sources(dockerfile: Dockerfile) -> Iterator[Source]:
 def _is_known(source: Source) -> bool:
     """Whether a source is a path in the context, without anything in it that is not known."""
     text = source.path.text
-    is_remote = source.is_remote or Source(text or "", source.path).is_remote  # perhaps by a variable
+    is_remote = Source(text or "", source.path).is_remote  # perhaps by a variable
     return bool(text) and not is_remote and not source.has_wildcards and not has_placeholder(text)
 
 
@@ -163,10 +163,8 @@ def place_in_image(image: FlowImage, entrypoint: str) -> PlaceInImage:
     path, colon, function = entrypoint.rpartition(":")
     stage = _stage(image)
     working_folder = _working_folder(image.dockerfile, stage)
-    if not colon or stage is None:
-        return PlaceInImage(working_folder, entrypoint)
-    location = _location(image, stage, posixpath.relpath(path, image.spec.context or "."))
-    if location is None or (working_folder and location == posixpath.join(working_folder, path)):
+    location = _location(image, stage, posixpath.relpath(path, image.spec.context or ".")) if colon else None
+    if location is None:
         return PlaceInImage(working_folder, entrypoint)
     if location.endswith(f"/{path}"):
         return PlaceInImage(location.removesuffix(f"/{path}") or "/", entrypoint)
@@ -251,7 +249,7 @@ def _instructions_in(dockerfile: Dockerfile, stage: int) -> Iterator[Instruction
             yield instruction
 
 
-def _location(image: FlowImage, stage: int, path: str) -> str | None:
+def _location(image: FlowImage, stage: int | None, path: str) -> str | None:
     """Where a file of the context lies in a stage: the last COPY that takes it decides."""
     line = _line_of_stages(image.dockerfile, stage)
     found = None
@@ -266,7 +264,7 @@ def _copied_to(dockerfile: Dockerfile, copy: Copy, path: str) -> str | None:
     destination = _destination(dockerfile, copy)
     if destination is None or copy.instruction.flag("parents") is not None:
         return None
-    is_folder = destination.endswith("/") or len(copy.sources) > 1 or not _is_of_one_kind(destination, path)
+    is_folder = posixpath.splitext(destination)[1] != posixpath.splitext(path)[1]  # a flow keeps its ending
     found = (_taken(source, path, is_folder=is_folder) for source in copy.sources)
     taken = next((each for each in found if each is not None), None)
     return None if taken is None else posixpath.normpath(posixpath.join(destination, taken))
@@ -281,11 +279,6 @@ def _destination(dockerfile: Dockerfile, copy: Copy) -> str | None:
         return written
     folder = _folder_before(dockerfile, copy.stage, copy.instruction.line_number)
     return posixpath.join(folder, written) if folder else None
-
-
-def _is_of_one_kind(path: str, other: str) -> bool:
-    """Whether two files have the same ending. A flow is no flow without it: what has none is a folder that exists."""
-    return posixpath.splitext(path)[1] == posixpath.splitext(other)[1]
 
 
 def _taken(source: Source, path: str, *, is_folder: bool) -> str | None:

@@ -121,7 +121,7 @@ class TestAsDeployed:
     def test_one_that_runs_from_that_very_image_tells_its_digest(self) -> None:
         found = self.found(self.UNKNOWN, deployed(asked()))
         assert (found.pinned, found.findings) == (PINNED, (replace(SILENT, severity="warning"),))
-        assert "its registry does not answer" in found.reason
+        assert found.reason.startswith("as it is deployed: ")
 
     def test_nothing_is_to_be_changed_then(self) -> None:
         plan = plan_of([self.UNKNOWN], asked(), there=[deployed(asked())])
@@ -212,12 +212,14 @@ class TestFindings:
     def test_nothing_speaks_against_what_is_not_written(self) -> None:
         image = planned_image(action="unknown", findings=(SILENT,))
         assert image_findings(plan_of([image], asked(), there=[deployed(asked())])) == {}
+        assert image_findings(plan_of([image], there=[deployed(asked())])) == {}
 
     @pytest.mark.parametrize("image", [planned_image(LOCAL), planned_image(LOCAL, action="reuse", pinned="sha256:aa")])
     def test_an_image_of_this_machine_cannot_be_pulled(self, image: PlannedImage) -> None:
         config = asked("a/b", LOCAL, variables={"image_pull_policy": "Always"})
         (found,) = image_findings(plan_of([image], config))["a/b"]
         assert (found.severity, "image_pull_policy: Always" in found.message) == ("error", True)
+        assert "IfNotPresent" in found.remedy
 
     @pytest.mark.parametrize("policy", ["IfNotPresent", "Never", None])
     def test_and_need_not_be(self, policy: str | None) -> None:
@@ -263,6 +265,11 @@ class TestMade:
         found = change(with_made_images(plan, results))
         assert len(found.obstacles) == 1
         assert image_in(found) == PINNED
+
+    def test_what_is_not_known_of_a_failure_is_not_said(self) -> None:
+        failed = image_result(status="failed", pinned="", error="No.")
+        (obstacle,) = change(with_made_images(plan_of([planned_image()], asked()), [failed])).obstacles
+        assert obstacle == Finding(message=f"Its image {NAME} could not be made: No.")
 
     def test_earlier_findings_stay(self) -> None:
         warning = replace(SILENT, severity="warning")
@@ -316,7 +323,7 @@ class TestMade:
         assert (found.action, found.fields) == ("adopt", ())
 
     def test_a_conflict_stays_one(self) -> None:
-        plan = plan_of([planned_image()], asked(), there=[deployed(asked(), owner=None)])
+        plan = plan_of([planned_image()], asked(), there=[deployed(asked(), OLD, owner=None)])
         found = change(with_made_images(plan, [image_result()]))
         assert (found.action, found.fields) == ("conflict", ())
 

@@ -368,8 +368,8 @@ class TestIsKnownToLack:
         "more",
         [
             *("COPY --from=build /app /app", "COPY --from=ghcr.io/x/y /app /app", "COPY fl*ws .", "COPY $CODE ."),
-            *("ADD https://example.com/code.tar .", "ADD git@github.com:x/y.git .", "COPY flows/[a-e]tl.py ."),
-            *("ARG URL=https://example.com/x.tar\nADD $URL .",),
+            *("ADD https://example.com/code .", "ADD git@github.com:x/y.git .", "COPY flows/[a-e]tl.py ."),
+            *("ARG URL=https://example.com/x\nADD $URL .",),
             *("ADD code.tar .", "ADD code.tar.gz /app/", "ADD dist/code.tgz /app/", "ADD Code.TAR.XZ ."),
             *("RUN --mount=type=bind,target=/code cp -r /code/flows .", "RUN --mount=target=/code,source=flows cp x y"),
         ],

@@ -72,7 +72,7 @@ def prune(
     in a registry.
 
     Args:
-        api_url: The server of environments whose file names none.
+        api_url: A server that is looked at besides those of the environments' files.
         yes: Do not ask.
     """
     terminal = Terminal(common.output)
@@ -80,7 +80,8 @@ def prune(
     manager.require_project()
     project = manager.load_project().project
     names = manager.environments() or (DEFAULT_ENVIRONMENT,)
-    places = [_place(manager.load_environment_config(name), project, api_url) for name in names]
+    environments = [manager.load_environment_config(name) for name in names]
+    places = [place for environment in environments for place in _places(environment, project, api_url)]
     old = anyio.run(upkeep.find_old_images, project, places, keep)
     if old and not yes:
         ask(terminal, old_images_text(old), f"Remove these {len(old)} images?")
@@ -89,9 +90,11 @@ def prune(
     return 0
 
 
-def _place(environment: EnvironmentConfig, project: str, api_url: str | None) -> upkeep.Place:
+def _places(environment: EnvironmentConfig, project: str, api_url: str | None) -> list[upkeep.Place]:
+    """The servers on which an environment may be: that of its file, and the one that was given."""
     owner = Owner(project=project, environment=environment.name)
-    return owner, environment, environment.prefect_api_url or api_url  # an address given for one is not that of all
+    addresses = dict.fromkeys(address for address in (environment.prefect_api_url, api_url) if address)
+    return [(owner, environment, address) for address in addresses or (None,)]
 
 
 def _make(server: OnServer, dockerfiles: Sequence[str], *, pushes: bool, doing: str) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestrator.config import DEPLOYER_FLOW
 from orchestrator.desired import SET_DIRECTORY, Selection
+from orchestrator.images.sources import source_digests
 from orchestrator.model import (
     Change,
     DeploymentConfig,
@@ -26,6 +27,7 @@ from orchestrator.model import (
     DeployStep,
     Desired,
     Hold,
+    ImageSpec,
     LimitSpec,
     Owner,
     Plan,
@@ -227,9 +229,11 @@ def desired_digest(desired: Desired, root: Path | None = None) -> str:
         (config for config in desired.deployments if config.origin != "deployer"),
         key=lambda config: config.deployment_path,
     )
+    specs = {step.image for config in asked for step in config.steps if step.image}
+    sources = source_digests(Path(desired.root), specs) if specs else {}
     essence = [
         {name: value for name, value in to_json(config).items() if name not in without}
-        | ({"steps": [_step_essence(step) for step in config.steps]} if config.steps else {})
+        | ({"steps": [_step_essence(step, sources) for step in config.steps]} if config.steps else {})
         for config in asked
     ]
     written = [_anywhere(essence, str(root) if root else ""), asdict(desired.resources)]
@@ -237,9 +241,14 @@ def desired_digest(desired: Desired, root: Path | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _step_essence(step: DeployStep) -> dict[str, Any]:
-    """What a step does, wherever in its file it stands; the code that it is for has a version."""
-    return asdict(replace(step, image=step.image and replace(step.image, source="", closures=())))
+def _step_essence(step: DeployStep, sources: Mapping[ImageSpec, str]) -> dict[str, Any]:
+    """What a step does, wherever in its file it stands, and of an image what the repository gives to it."""
+    if step.image is None:
+        return asdict(step)
+    return {
+        **asdict(replace(step, image=replace(step.image, source="", closures=()))),
+        "sources": sources.get(step.image, ""),
+    }
 
 
 def _anywhere(value: Any, root: str) -> Any:

@@ -13,18 +13,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from prefect.deployments.steps.core import StepExecutionError, run_steps
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.utilities.templating import resolve_block_document_references
+from pydantic import SecretStr
 
 from orchestrator.images.changes import with_desired
+from orchestrator.masking import concealed, masked
 from orchestrator.model import Change, DeploymentConfig, DeployStep, Finding, ImageSpec, Plan, PlannedImage
-from orchestrator.placeholders import filled, names_in
+from orchestrator.placeholders import environment_value, filled, names_in, texts_of
 from orchestrator.plan import checksum
 from orchestrator.step_outputs import open_outputs, output_values, with_outputs
+
+_SHORTEST_SECRET = 3  # characters: hiding what is shorter would hide letters everywhere
 
 Tell = Callable[[str, str], None]
 """Is told a line that a step prints: the step's name, and the line."""
@@ -98,6 +102,7 @@ class StepRuns:
         names = open_outputs(config)
         values = group.values(names)
         missing = tuple(_not_given(name) for name in names if name not in values)
+        config = replace(config, concealed=(*config.concealed, *group.secrets))
         known = with_desired(change, with_outputs(config, values))
         return replace(known, findings=(*known.findings, *missing))
 
@@ -120,10 +125,10 @@ class _Place:
     tell: Tell
 
     @contextlib.contextmanager
-    def entered(self, step: DeployStep) -> Iterator[None]:
-        """What is printed in the block is told: standard output may be one JSON document."""
+    def entered(self, step: DeployStep, secrets: Sequence[str] = ()) -> Iterator[None]:
+        """What is printed in the block is told, without secrets: standard output may be one JSON document."""
         settings = {PREFECT_API_URL: self.api_url} if self.api_url else {}
-        lines = _Lines(partial(self.tell, _name(step)), sys.stdout)
+        lines = _Lines(lambda line: self.tell(_name(step), str(concealed(line, secrets))), sys.stdout)
         with contextlib.chdir(self.root / step.folder), temporary_settings(settings), contextlib.redirect_stdout(lines):
             try:
                 yield
@@ -138,6 +143,7 @@ class _Group:
         self._waiting = list(steps)
         self._outputs: dict[str, Any] = {}
         self.failure: Finding | None = None
+        self.secrets: tuple[str, ...] = ()  # texts that blocks and the environment gave to the steps: never shown
 
     async def run(self, place: _Place, *, until_image: bool) -> None:
         while self._waiting and self.failure is None:
@@ -149,12 +155,13 @@ class _Group:
                 await self._run(step, place)
 
     async def _run(self, step: DeployStep, place: _Place) -> None:
+        self.secrets = tuple(sorted({*self.secrets, *await _secrets_of(step, place)}, key=len, reverse=True))
         try:
-            with place.entered(step):
+            with place.entered(step, self.secrets):
                 written = {step.function: dict(step.inputs)}
                 self._outputs = await run_steps([written], self._outputs, print_function=lambda *words, **_: None)
         except StepExecutionError as error:
-            why = str(error.__cause__ or error).strip().rstrip(".")
+            why = str(concealed(str(error.__cause__ or error), self.secrets)).strip().rstrip(".")
             where = "the repository's root" if step.folder == "." else step.folder
             self.failure = Finding(
                 message=f"Its step {_name(step)} failed: {why}.",
@@ -175,6 +182,27 @@ class _Group:
             with contextlib.suppress(LookupError, TypeError):
                 found[whole] = _at(self._outputs, name)
         return found
+
+
+async def _secrets_of(step: DeployStep, place: _Place) -> set[str]:
+    """The texts that a step gets from blocks and from secret environment variables."""
+    found = set()
+    for whole, name in (pair for _, text in texts_of(step.inputs) for pair in names_in(text)):
+        if name.startswith("prefect.blocks."):
+            with contextlib.suppress(Exception), place.entered(step):  # what is wrong with it, the step itself says
+                given: Mapping[str, Any] = dict(await resolve_block_document_references({"value": whole}))
+                found |= {text for text in _plain_texts(given["value"]) if len(text) >= _SHORTEST_SECRET}
+        elif (value := environment_value(name)) is not None and masked(name, value) != value:
+            found.add(value)
+    return found
+
+
+def _plain_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _plain_texts(inner)
+    elif isinstance(value, SecretStr | str):
+        yield value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _at(outputs: Mapping[str, Any], name: str) -> Any:

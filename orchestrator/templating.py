@@ -31,6 +31,7 @@ from orchestrator.model import DeploymentConfig, DeployStep, Desired, ImageSpec,
 from orchestrator.placeholders import ENVIRONMENT, environment_value, filled, names_in, texts_of
 from orchestrator.prefect_yaml import DeclaredSchedule
 from orchestrator.server import PrefectServer, our_errors
+from orchestrator.step_outputs import open_outputs
 from orchestrator.yaml_source import Location
 
 UNFILLED = "DPL016"
@@ -377,7 +378,15 @@ def _with_images(draft: _Draft, config: DeploymentConfig, root: Path) -> Deploym
             texts = (*config.concealed, *map(str.lower, config.concealed))  # a remedy has it in small letters
             draft.report(("build",), _Reason(*(str(concealed(text, texts)) for text in wrong)))
         steps.append(replace(step, image=image))
-    return replace(config, steps=tuple(steps))
+    config = replace(config, steps=tuple(steps))
+    secret = [whole for whole, (step, _) in open_outputs(config).items() if _knows_blocks(step)]
+    return replace(config, concealed=(*config.concealed, *secret))
+
+
+def _knows_blocks(step: DeployStep) -> bool:
+    """Whether what a step gives may hold a secret of a block: what the server has in its place is hidden then."""
+    texts = (text for _, text in texts_of(step.inputs))
+    return step.image is None and any(name.startswith(_BLOCK) for text in texts for _, name in names_in(text))
 
 
 def _why_no_name(repository: str) -> tuple[str, str] | None:

@@ -7,10 +7,12 @@ from typing import Any
 
 from orchestrator.config import Policy
 from orchestrator.desired import Selection
+from orchestrator.images.sources import image_files
 from orchestrator.model import Hold, Provenance, Trigger
 from orchestrator.pipeline import Asked, Settings
 from orchestrator.provenance import deployed_files, provenance
 from orchestrator.recording import desired_digest
+from orchestrator.step_outputs import needs
 
 ONLY = "only"  # how the note of a partial apply begins
 NOWHERE = Provenance()
@@ -68,7 +70,7 @@ def terms_of(asked: Asked, trigger: Trigger, *, run_name: str | None = None, **o
         others: further fields of `Terms`.
     """
     settings = asked.settings
-    files = deployed_files(settings, asked.discovery)
+    files = deployed_files(settings, asked.discovery) | image_files(settings.root, needs(asked.desired.deployments))
     note = _part(others.get("selection"))
     return Terms(
         provenance=provenance(settings.root, trigger, note, run_name=run_name, files=files),

@@ -6,10 +6,15 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # What is ignored is inherited: a job in the background of a script would start commands that hear no Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How fast this machine makes up examples says nothing about us.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ONE_JOURNEY = "tests/system"  # its files follow each other on one system
 ANOTHER_SYSTEM = "tests/system/test_scaled_out.py"  # but for this one, which has its own

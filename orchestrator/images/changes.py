@@ -4,6 +4,7 @@ when the images are there. Pure functions of values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from orchestrator.model import (
 from orchestrator.plan import checksum
 from orchestrator.step_outputs import with_pins, with_planned_images
 
+_ID = re.compile(r"sha256:[0-9a-f]{64}")  # of an image that lies in an engine only
+
 
 def with_images(desired: Desired, images: Sequence[PlannedImage]) -> Desired:
     """The desired state with its images named, as far as they are known."""
@@ -38,7 +41,7 @@ def with_pinned(desired: Desired, images: Sequence[PlannedImage]) -> Desired:
 def as_deployed(
     desired: Desired, images: Sequence[PlannedImage], live: Sequence[LiveDeployment]
 ) -> tuple[PlannedImage, ...]:
-    """The images, with what a deployment on the server says of those whose registry does not answer.
+    """The images, with what a deployment on the server says of those whose registry or engine does not answer.
 
     A deployment whose version is the image's tag, and which names it by a digest, was made for that very image.
     """
@@ -49,7 +52,7 @@ def as_deployed(
         for name, _ in config.images if known else ():
             repository, _, tag = name.rpartition(":")
             pinned = str(known.job_variables.get("image", "")) if known else ""
-            if known and known.version == tag and pinned.startswith(f"{repository}@sha256:"):
+            if known and known.version == tag and (pinned.startswith(f"{repository}@sha256:") or _ID.fullmatch(pinned)):
                 pins[name] = pinned
     return tuple(_as_deployed(image, pins.get(image.name, "")) for image in images)
 
@@ -58,7 +61,8 @@ def _as_deployed(image: PlannedImage, pinned: str) -> PlannedImage:
     if image.action != "unknown" or not pinned:
         return image
     findings = tuple(replace(finding, severity="warning") for finding in image.findings)
-    return replace(image, pinned=pinned, findings=findings, reason="as it is deployed: its registry does not answer")
+    who = "its registry" if image.spec.is_pushed else "the engine"
+    return replace(image, pinned=pinned, findings=findings, reason=f"as it is deployed: {who} does not answer")
 
 
 def due(plan: Plan) -> tuple[PlannedImage, ...]:

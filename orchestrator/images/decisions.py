@@ -169,7 +169,8 @@ async def _in_registry(image: PlannedImage, doors: ImageDoors, labels: _Remember
 
 async def _in_engine(image: PlannedImage, doors: ImageDoors) -> PlannedImage:
     if doors.engine is None:
-        return image
+        assert doors.why_none is not None
+        raise doors.why_none
     found = await doors.engine.find(image.name)
     if found is not None and found.labels.get(INPUT_DIGEST_LABEL) == image.input_digest:
         reason = "this machine's engine has it; there is no registry"

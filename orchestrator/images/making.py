@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import anyio
 
@@ -37,6 +38,7 @@ Tell = Callable[[str, str], None]
 
 PROJECT_LABEL = "io.orchestrator.project"
 REPOSITORY_LABEL = "io.orchestrator.repository"
+ALIASES_LABEL = "io.orchestrator.aliases"  # its further tags, by which people know it
 CLOSURE_LABEL = "io.orchestrator.closure"  # which code of which flows: {flow: closure digest}
 # https://github.com/opencontainers/image-spec/blob/main/annotations.md
 COMMIT_LABEL = "org.opencontainers.image.revision"
@@ -109,7 +111,7 @@ class _Maker:
         obstacles = [finding for finding in image.findings if finding.severity == "error"]
         if obstacles:
             raise ImageError(obstacles[0].message, remedy=obstacles[0].remedy)
-        if image.action == "reuse":
+        if image.action == "reuse" or image.pinned:  # a deployment has it, though its registry does not answer
             return result_of(image, "reused", image.pinned)
         engine = self._engine()
         now = image
@@ -171,8 +173,7 @@ class _Maker:
         bases = [found for base in names if (found := await engine.find(base))]
         _refuse_triggers(spec, [trigger for base in bases for trigger in base.on_build])
         with tempfile.TemporaryFile() as tar:
-            await anyio.to_thread.run_sync(write_context, self._root, inputs, tar)
-            tar.seek(0)
+            await anyio.to_thread.run_sync(_write_context, self._root, inputs, tar)
             return await engine.build(
                 tar,
                 dockerfile=dockerfile_in(inputs),
@@ -194,6 +195,7 @@ class _Maker:
             INPUT_DIGEST_LABEL: image.input_digest,
             PROJECT_LABEL: self._terms.project,
             REPOSITORY_LABEL: image.spec.repository,
+            ALIASES_LABEL: " ".join(_known_aliases(image.spec)),
             CLOSURE_LABEL: json.dumps(dict(image.spec.closures), sort_keys=True),
             COMMIT_LABEL: f"{commit}{'-dirty' if is_dirty(self._root) else ''}" if commit else "",
             SOURCE_LABEL: shown_url(source) if source else "",
@@ -238,6 +240,23 @@ async def login_for(image: str, doors: ImageDoors) -> dict[str, str] | None:
     registry = parse_image(image).registry
     login = doors.logins.get(registry) or await anyio.to_thread.run_sync(docker_login, registry)
     return {"username": login.username, "password": login.password} if login else None
+
+
+def _write_context(root: Path, inputs: BuildInputs, tar: IO[bytes]) -> None:
+    """Write what is sent to the engine.
+
+    Raises:
+        ImageError: there is no room for it, or a file has changed.
+    """
+    try:
+        write_context(root, inputs, tar)
+        tar.seek(0)
+    except OSError as error:
+        raise ImageError(
+            f"Its build context could not be written: {error.strerror or error}.",
+            location=tempfile.gettempdir(),
+            remedy="Make room there, or name another folder in the environment variable TMPDIR.",
+        ) from error
 
 
 def _pinned_bases(inputs: BuildInputs) -> tuple[str, ...]:

@@ -10,11 +10,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import EnvironmentConfig
-from orchestrator.errors import OrchestratorError, RefusedError, ServerError
+from orchestrator.errors import ConfigurationError, OrchestratorError, RefusedError, ServerError
+from orchestrator.images.decisions import INPUT_DIGEST_LABEL
 from orchestrator.images.doors import ImageDoors, open_image_doors
 from orchestrator.images.engine import EngineImage, open_engine
-from orchestrator.images.making import PROJECT_LABEL, REPOSITORY_LABEL, failed, login_for, result_of
-from orchestrator.model import ImageResult, OldImage, Owner, PlannedImage
+from orchestrator.images.making import (
+    ALIASES_LABEL,
+    PROJECT_LABEL,
+    REPOSITORY_LABEL,
+    failed,
+    login_for,
+    result_of,
+)
+from orchestrator.images.names import parse_image
+from orchestrator.model import TAG_LENGTH, ImageResult, OldImage, Owner, PlannedImage
 from orchestrator.revisions import RevisionStore
 from orchestrator.server import PrefectServer, open_server
 
@@ -126,10 +135,21 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _has_our_tags_only(image: EngineImage) -> bool:
-    """Whether all its names are those that it was built under. An image that somebody has built on top of one of ours
-    has the same labels and other names."""
-    repository = image.labels.get(REPOSITORY_LABEL, "")
-    return bool(image.tags) and all(tag.rpartition(":")[0] == repository for tag in image.tags)
+    """Whether all its names are those that it was built under, the one of its input digest among them. An image that
+    somebody has built on top of one of ours has the same labels and other names."""
+    repository, digest = image.labels.get(REPOSITORY_LABEL, ""), image.labels.get(INPUT_DIGEST_LABEL, "")
+    own = f"{repository}:{digest[:TAG_LENGTH]}"
+    aliases = [f"{repository}:{alias}" for alias in image.labels.get(ALIASES_LABEL, "").split()]
+    names = {_normal(tag) for tag in image.tags}
+    return bool(digest) and _normal(own) in names and names <= {_normal(name) for name in (own, *aliases)}
+
+
+def _normal(name: str) -> str:
+    """A name as the engine has it: without the host of Docker Hub."""
+    try:
+        return parse_image(name).familiar
+    except ConfigurationError:
+        return name
 
 
 def _by_repository(images: Sequence[EngineImage]) -> dict[str, list[EngineImage]]:

@@ -117,8 +117,10 @@ class TestWhatTheEnvironmentSays:
             repository="shop-flow", dockerfile=SHARED, platform="linux/amd64"
         )
 
-    def test_where_it_stands(self, tmp_path: Path) -> None:
-        assert spec_of(tmp_path, "FROM python").source == f"{SHARED}:1"
+    def test_nothing(self, tmp_path: Path) -> None:
+        found = spec_of(tmp_path, "FROM python")
+        assert found == ImageSpec(repository="shop-flow", dockerfile=SHARED)
+        assert (found.source, found.is_pushed, found.credentials) == (f"{SHARED}:1", False, "")
 
     def test_arguments_have_a_say_in_what_is_copied(self, tmp_path: Path) -> None:
         text, files = "ARG CODE=src\nFROM python\nARG CODE\nCOPY $CODE /app", ("docker/code/a.py",)
@@ -218,6 +220,7 @@ class TestPlace:
             (("COPY . /opt/shop/",), "/opt/shop"),
             (("WORKDIR /app", "COPY . /code", "COPY . /later"), "/later"),
             (("WORKDIR /app", "COPY . /code", "COPY requirements.txt /later/"), "/code"),
+            (("WORKDIR /app", "COPY . /code", "COPY --from=x flows /later/flows"), "/code"),
         ],
     )
     def test_as_in_the_repository_below_another_folder(self, lines: tuple[str, ...], folder: str) -> None:
@@ -332,6 +335,10 @@ class TestStages:
         found = place_in_image(built(text), f"{FLOW}:etl")
         assert (found.folder, found.entrypoint) == ("/base", "/base/code/etl.py:etl")
 
+    def test_a_stage_knows_nothing_of_one_that_it_does_not_start_from(self) -> None:
+        text = "FROM python AS a\nWORKDIR /a\nFROM python AS b\nCOPY . .\nFROM python\nWORKDIR /c"
+        assert place_in_image(built(text, target="b"), f"{FLOW}:etl") == PlaceInImage("", f"{FLOW}:etl")
+
     def test_a_file_without_stages(self) -> None:
         assert place_in_image(built("# nothing"), f"{FLOW}:etl") == PlaceInImage("", f"{FLOW}:etl")
 
@@ -344,6 +351,7 @@ class TestIsKnownToLack:
         "copy",
         [
             "COPY requirements.txt .",
+            "COPY --chown=1000 requirements.txt .",
             "COPY flow flows",
             "COPY flows/etl /app",
             "COPY flows/other.py shared /app/",
@@ -394,6 +402,10 @@ class TestIsKnownToLack:
         assert is_known_to_lack(built(text, target="few"), FLOW)
         assert not is_known_to_lack(built(text, target="derived"), FLOW)
         assert not is_known_to_lack(built(text, target="nowhere"), FLOW)
+
+    def test_whatever_others_take(self) -> None:
+        text = "FROM python AS other\nCOPY fl*ws .\nFROM python\nCOPY x ."
+        assert is_known_to_lack(built(text), FLOW)
 
     def test_a_context_that_has_not_the_file(self) -> None:
         assert self.lacks("COPY . .", context="docker")

@@ -214,6 +214,10 @@ class TestFindings:
         assert image_findings(plan_of([image], asked(), there=[deployed(asked())])) == {}
         assert image_findings(plan_of([image], there=[deployed(asked())])) == {}
 
+    def test_an_image_that_was_not_looked_at_tells_nothing(self) -> None:
+        plan = plan_of([planned_image(findings=(NO_ENGINE,))], asked())
+        assert image_findings(replace(plan, images=())) == {}
+
     @pytest.mark.parametrize("image", [planned_image(LOCAL), planned_image(LOCAL, action="reuse", pinned="sha256:aa")])
     def test_an_image_of_this_machine_cannot_be_pulled(self, image: PlannedImage) -> None:
         config = asked("a/b", LOCAL, variables={"image_pull_policy": "Always"})
@@ -288,6 +292,16 @@ class TestMade:
         found = with_made_images(plan, [image_result(input_digest="c" * 64)])
         assert [each.desired.version for each in found.changes if each.desired] == ["c" * 12, "7"]
         assert [image_in(each) for each in found.changes] == [PINNED, PINNED]
+
+    def test_a_build_of_which_nothing_is_known_changes_no_version(self) -> None:
+        plan = plan_of([planned_image()], asked())
+        found = change(with_made_images(plan, [image_result(input_digest="", status="failed", pinned="", error="No.")]))
+        assert found.desired is not None and found.desired.version == TAG
+
+    def test_what_was_pinned_before_stays_so_when_it_could_not_be_made(self) -> None:
+        plan = plan_of([planned_image(action="unknown", pinned=PINNED)], asked())
+        found = with_made_images(plan, [image_result(status="failed", pinned="", error="No.")])
+        assert [image.pinned for image in found.images] == [image_in(change(found))] == [PINNED]
 
     def test_and_only_the_image_that_runs_start_from(self) -> None:
         images = [planned_image(knows_bases=False), planned_image(OTHER)]

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 from rich.console import Console, RenderableType
+from rich.style import Style
 
 from orchestrator.config import Policy
 from orchestrator.images.changes import with_images
@@ -105,6 +106,7 @@ def test_every_action_and_status_has_its_words() -> None:
     assert ACTION_WORDS.keys() == ACTION_SIGNS.keys() == ACTION_COLOURS.keys() == actions
     assert STATUS_COLOURS.keys() == set(get_args(ImageStatus))
     assert len(set(ACTION_SIGNS.values())) == len(actions)
+    assert all(map(Style.parse, (*ACTION_COLOURS.values(), *STATUS_COLOURS.values())))
 
 
 class TestPlans:

@@ -1,0 +1,116 @@
+"""Images and the rest of the world: a commit that is not what was built, holds, secrets of steps, and what is away."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.blocks.system import Secret
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import SecretStr
+
+from orchestrator.errors import ImageError
+from orchestrator.images.context import read_inputs
+from orchestrator.images.making import _write_context
+from orchestrator.model import ImageSpec
+from tests.unit.builders import write_files
+
+from .api import unique
+from .shops import PYTHON_POOL, Shop
+
+pytestmark = pytest.mark.docker
+
+SHELL = "prefect.deployments.steps.run_shell_script"
+NOWHERE = "unix:///nowhere/docker.sock"
+
+
+def test_what_an_image_copies_counts_as_deployed_from_files_that_differ(local_shop: Shop) -> None:
+    local_shop.commit()
+    local_shop.change("etl")
+    local_shop.applied()
+    (revision,) = local_shop.json("history").document["revisions"]
+
+    assert revision["is_dirty"] is True
+
+
+def test_a_changed_file_of_an_image_ends_a_hold(local_shop: Shop) -> None:
+    local_shop.applied()
+    local_shop.change("etl", "broken\n")
+    local_shop.applied()
+    assert local_shop.json("rollback", "--yes").code == 0
+    assert local_shop.json("status").document["hold"]
+    local_shop.change("etl", "mended\n")
+
+    assert not local_shop.json("status").document["hold"]
+
+
+def test_an_engine_that_is_away_changes_nothing(local_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    local_shop.applied()
+    monkeypatch.setenv("DOCKER_HOST", NOWHERE)
+    said = local_shop.plan("--detailed-exitcode")
+
+    assert (said.code, said.actions) == (0, {"etl": "unknown"}), said.all
+    local_shop.configure(deployments={"*": {"description": "Another one."}})
+    applied = local_shop.applied()
+    assert applied.became == {"etl": "reused"}
+
+
+def test_what_people_named_or_built_on_top_is_not_pruned(local_shop: Shop) -> None:
+    local_shop.applied()
+    client, repository = local_shop.own.client, local_shop.repository("etl")
+    tag = local_shop.plan().images["etl"]["tag"]
+    client.images.get(f"{repository}:{tag}").tag(repository, tag="keep-me")
+    dockerfile = io.BytesIO(f"FROM {repository}:{tag}\nENV MORE=1\n".encode())
+    client.images.build(fileobj=dockerfile, tag=f"{repository}:debug", rm=True)
+    assert local_shop.json("clean", "*", "--yes").code == 0
+    for revision in local_shop.api.post(
+        "/block_documents/filter", block_types={"slug": {"any_": ["orchestrator-revision"]}}
+    ):
+        if revision["data"].get("project") == local_shop.project:
+            local_shop.api.call("DELETE", f"/block_documents/{revision['id']}")
+
+    said = local_shop.run_plainly("images", "prune", "--keep", "0", "--yes", "--output", "json")
+    assert said.document["removed"] == []
+    assert {f"{repository}:{name}" for name in (tag, "keep-me", "debug")} <= {
+        name for image in client.images.list() for name in image.tags
+    }
+
+
+def test_secrets_of_steps_are_shown_nowhere(local_shop: Shop) -> None:
+    block, secret = unique("token"), f"s3cr3t-{unique()}"
+    with temporary_settings({PREFECT_API_URL: local_shop.api.url}):
+        Secret(value=SecretStr(secret)).save(block)  # type: ignore[unused-coroutine]
+    local_shop.api.ensure_pool(PYTHON_POOL)
+    script = f"sh -c 'echo says {{{{ prefect.blocks.secret.{block} }}}}; exit $CODE'"
+    shell = {SHELL: {"id": "get", "script": script, "env": {"CODE": "3"}, "expand_env_vars": False}}
+    where = {"name": PYTHON_POOL, "job_variables": {"env": {"X": "{{ get.stdout }}"}}}
+    entry = {"name": local_shop.environment, "entrypoint": "flows/etl.py:etl", "work_pool": where}
+
+    def written(code: str, **more: str) -> None:
+        shell[SHELL]["env"] = {"CODE": code}
+        document = {"build": [shell], "deployments": [{**entry, **more}]}
+        local_shop.write({"prefect.yaml": yaml.safe_dump(document)})
+
+    written("3")
+    failed = local_shop.apply()
+    assert (failed.code, secret in failed.all) == (4, False), failed.all
+    written("0")
+    applied = local_shop.applied()
+    assert secret not in applied.all
+    assert secret in local_shop.deployment("etl")["job_variables"]["env"]["X"]
+    written("0", description="Another one.")
+    assert secret not in local_shop.plan().all
+
+
+def test_a_full_disk_of_ours_is_told(tmp_path: Path) -> None:
+    root = write_files(tmp_path, {"Dockerfile": "FROM scratch\nCOPY a /a\n", "a": "1\n"})
+    inputs = read_inputs(root, ImageSpec(repository="shop", dockerfile="Dockerfile"))
+
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(ImageError, match="No space left on device") as caught,
+    ):
+        _write_context(root, inputs, full)
+    assert "TMPDIR" in caught.value.remedy

@@ -29,8 +29,8 @@ class Bases:
     """What base images are resolved to: by the registry, or if that does not answer by the engine, or as they were
     resolved here the last time.
 
-    Each is asked for once. So a base image that has moved is a change of every image on it; who does not want that
-    names the base image by its digest.
+    Each is asked for once, and a registry that does not answer is left alone. So a base image that has moved is a
+    change of every image on it; who does not want that names the base image by its digest.
     """
 
     def __init__(self, root: Path, doors: ImageDoors) -> None:
@@ -43,7 +43,7 @@ class Bases:
     async def resolve(self, image: str, platform: str) -> str:
         """The digest of a base image, or its id in the engine; empty where nobody knows it."""
         key = (image, platform)
-        if key not in self._known:
+        if not self._known.get(key):  # one that nobody knew may have been pulled meanwhile
             earlier = self._earlier.get(f"{image}|{platform}") or ""
             self._known[key] = await self._in_registry(image) or await self._in_engine(image) or earlier
             self._earlier.put(f"{image}|{platform}", self._known[key])
@@ -112,18 +112,21 @@ def _read_all(root: Path, specs: Sequence[ImageSpec], base_of: Callable[[str, st
     return found
 
 
-async def decide(root: Path, specs: Sequence[ImageSpec], doors: ImageDoors) -> tuple[PlannedImage, ...]:
+async def decide(
+    root: Path, specs: Sequence[ImageSpec], doors: ImageDoors, bases: Bases | None = None
+) -> tuple[PlannedImage, ...]:
     """What each image needs.
 
     Args:
         root: the repository.
         specs: the images.
         doors: the engine and the registries.
+        bases: what is known of base images; None: nothing yet.
 
     Returns:
         One for each, in order. What cannot be decided, or cannot be built, says why in its findings.
     """
-    inputs = await read_image_inputs(root, specs, Bases(root, doors))
+    inputs = await read_image_inputs(root, specs, bases or Bases(root, doors))
     labels = _Remembered(root, "image-labels.txt")
     decided: dict[int, PlannedImage] = {}
     limiter = anyio.CapacityLimiter(AT_A_TIME)

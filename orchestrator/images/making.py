@@ -23,9 +23,9 @@ from orchestrator.errors import ImageError, OrchestratorError
 from orchestrator.git import commit_of, is_dirty, remote_of
 from orchestrator.images.context import dockerfile_in, write_context
 from orchestrator.images.copied import needed_stages, target_of
-from orchestrator.images.decisions import INPUT_DIGEST_LABEL, Bases, decide, digest_in, read_image_inputs
+from orchestrator.images.decisions import INPUT_DIGEST_LABEL, Bases, decide, read_image_inputs
 from orchestrator.images.doors import ImageDoors, open_image_doors
-from orchestrator.images.engine import Engine
+from orchestrator.images.engine import Engine, EngineImage
 from orchestrator.images.names import parse_image
 from orchestrator.images.registry import docker_login
 from orchestrator.masking import shown_url
@@ -97,6 +97,7 @@ class _Maker:
     def __init__(self, root: Path, terms: ImageTerms, doors: ImageDoors, *, pushes: bool, tell: Tell) -> None:
         self._root, self._terms, self._doors = root, terms, doors
         self._pushes, self._tell = pushes, tell
+        self._bases = Bases(root, doors)
 
     async def make(self, image: PlannedImage) -> ImageResult:
         """One image; what goes wrong with it is in the result."""
@@ -139,7 +140,7 @@ class _Maker:
         Raises:
             ImageError: its files have changed since the plan was made.
         """
-        (now,) = await decide(self._root, [image.spec], self._doors)
+        (now,) = await decide(self._root, [image.spec], self._doors, self._bases)
         obstacles = [finding for finding in now.findings if finding.severity == "error"]
         if obstacles:
             raise ImageError(obstacles[0].message, remedy=obstacles[0].remedy)
@@ -154,12 +155,20 @@ class _Maker:
         inputs = await self._inputs(spec)
         for base, digest in (*inputs.bases, *((base, "") for base in _pinned_bases(inputs))):
             found = await engine.find(base)
-            if found is None or (digest.startswith("sha256:") and digest not in (found.id, digest_in(found, base))):
-                login = await self._login(base)
-                await engine.pull(base, platform=spec.platform, login=login, tell=partial(self._tell, base))
+            if found is None or not _is(found, digest):
+                await self._pull_base(base, digest, spec.platform, engine)
+
+    async def _pull_base(self, base: str, digest: str, platform: str, engine: Engine) -> None:
+        """Pull a base image; by its digest if that is not what its tag gives, as where a mirror is behind."""
+        pull = partial(engine.pull, platform=platform, login=await self._login(base), tell=partial(self._tell, base))
+        if _is(await pull(base), digest):
+            return
+        name = parse_image(base)
+        found = await pull(f"{name.repository}@{digest}")
+        await engine.tag(found.id, name.repository, name.tag)
 
     async def _inputs(self, spec: ImageSpec) -> BuildInputs:
-        (read,) = await read_image_inputs(self._root, [spec], Bases(self._root, self._doors))
+        (read,) = await read_image_inputs(self._root, [spec], self._bases)
         if isinstance(read, OrchestratorError):
             raise read
         return read
@@ -257,6 +266,11 @@ def _write_context(root: Path, inputs: BuildInputs, tar: IO[bytes]) -> None:
             location=tempfile.gettempdir(),
             remedy="Make room there, or name another folder in the environment variable TMPDIR.",
         ) from error
+
+
+def _is(found: EngineImage, digest: str) -> bool:
+    """Whether an image of the engine is the one that a base image was resolved to, if anybody knew."""
+    return digest in ("", found.id, *(each.partition("@")[2] for each in found.digests))
 
 
 def _pinned_bases(inputs: BuildInputs) -> tuple[str, ...]:

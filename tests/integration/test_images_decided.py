@@ -218,8 +218,9 @@ class TestBaseImages:
         if f"http://{shop.registry}/" not in mirrors:
             pytest.skip("the registry is no mirror of the engine")
         base = f"orchestrator/{shop.project}-base"
-        push_base(shop.own, f"{shop.registry}/{base}", "1")
-        shop.own.client.api.remove_image(f"{shop.registry}/{base}:1")
+        for tag in ("1", "2"):
+            push_base(shop.own, f"{shop.registry}/{base}", tag)
+        shop.own.remove()
         shop.add("etl", base=f"{base}:1")
         planned = shop.plan().images["etl"]
         applied = shop.applied().images["etl"]
@@ -230,6 +231,12 @@ class TestBaseImages:
         assert shop.pinned("etl").endswith(applied["digest"])
         again = shop.plan("--detailed-exitcode")
         assert (again.code, again.actions) == (0, {"etl": "reuse"})
+
+        shop.own.remove()
+        retag(f"{shop.registry}/{base}", "2", "1")
+        shop.change("etl")
+        shop.applied()
+        assert shop.own.client.images.get(f"{base}:1").labels["base"] == "1", "a mirror's tag does not decide"
 
 
 def push_base(own: OwnImages, repository: str, tag: str) -> None:

@@ -151,6 +151,8 @@ async def _decided(spec: ImageSpec, read: Read, doors: ImageDoors, labels: _Reme
         image = await (_in_registry(image, doors, labels) if spec.is_pushed else _in_engine(image, doors))
     except OrchestratorError as error:
         return replace(image, action="unknown", findings=(_finding(error),))
+    if image.action == "build" and not knows_bases and doors.engine is None:
+        return replace(image, action="unknown", findings=(*image.findings, _baseless(read)))
     return _buildable(image, read, doors) if image.action in ("build", "push") else image
 
 
@@ -190,6 +192,14 @@ def _buildable(image: PlannedImage, read: BuildInputs, doors: ImageDoors) -> Pla
     ]
     found += [_finding(doors.why_none)] if doors.why_none else []
     return replace(image, findings=(*image.findings, *found))
+
+
+def _baseless(read: BuildInputs) -> Finding:
+    bases = ", ".join(base for base, digest in read.bases if not digest)
+    return Finding(
+        message=f"Nobody knows whether it has to be built: its base image {bases} could not be looked up.",
+        remedy="See that this machine reaches its registry or a Docker engine, or name the base image by its digest.",
+    )
 
 
 def _overwritten(image: PlannedImage) -> Finding:

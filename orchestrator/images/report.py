@@ -119,10 +119,10 @@ def _failure(result: ImageResult) -> Iterator[RenderableType]:
     where = f"{result.location}: " if result.location else ""
     yield Text()
     yield Text(one_line(result.name), style="bold red")
-    yield from (Padding(Text(visible(line), style="dim"), INDENT) for line in result.output)
+    yield from (Padding(Text(visible(line), style="dim"), INDENT, expand=False) for line in result.output)
     yield Text(visible(f"{where}{result.error}"), style="red")
     if result.remedy:
-        yield Padding(Text(visible(result.remedy)), INDENT)
+        yield Padding(Text(visible(result.remedy)), INDENT, expand=False)
 
 
 def results_json(results: Sequence[ImageResult]) -> list[Mapping[str, Any]]:

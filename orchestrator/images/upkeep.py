@@ -7,10 +7,11 @@ no deployment and no recorded revision of any environment. What containers use t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.config import EnvironmentConfig
-from orchestrator.errors import ConfigurationError, OrchestratorError, RefusedError, ServerError
+from orchestrator.errors import ConfigurationError, ImageError, OrchestratorError, RefusedError, ServerError
 from orchestrator.images.decisions import INPUT_DIGEST_LABEL
 from orchestrator.images.doors import ImageDoors, open_image_doors
 from orchestrator.images.engine import EngineImage, open_engine
@@ -53,8 +54,11 @@ async def pull_images(
 async def _pulled(image: PlannedImage, doors: ImageDoors, tell: Callable[[str], None]) -> ImageResult:
     if not image.spec.is_pushed and image.action == "reuse":
         return result_of(image, "reused", image.pinned)
+    obstacles = [finding for finding in image.findings if finding.severity == "error"]
+    if image.action == "unknown" and obstacles:
+        return failed(image, ImageError(obstacles[0].message, remedy=obstacles[0].remedy))
     if image.action != "reuse" or doors.engine is None:
-        return result_of(image, "skipped", "")
+        return replace(result_of(image, "skipped", ""), error="The registry has it not yet: push it first.")
     try:
         login = await login_for(image.spec.repository, doors)
         found = await doors.engine.pull(image.pinned, platform=image.spec.platform, login=login, tell=tell)
@@ -91,7 +95,8 @@ async def find_old_images(project: str, places: Sequence[Place], keep: int) -> t
     used = [text for owner, environment, api_url in places for text in await _named_by(owner, environment, api_url)]
     async with open_engine() as engine:
         found = await engine.labelled(f"{PROJECT_LABEL}={project}")
-    ours = [image for image in found if _has_our_tags_only(image)]
+    environments = [environment for _, environment, _ in places]
+    ours = [image for image in found if _has_our_tags_only(image) and _is_named_here(image, environments, used)]
     newest = {image.id for group in _by_repository(ours).values() for image in group[:keep]}
     old = [image for image in ours if image.id not in newest and not _is_used(image, used)]
     return tuple(
@@ -132,6 +137,16 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _texts(inner)
+
+
+def _is_named_here(image: EngineImage, environments: Sequence[EnvironmentConfig], used: Sequence[str]) -> bool:
+    """Whether an image has a name that the environments of this checkout give, or have given. Another checkout of a
+    project of the same name may have others, and a server that nobody has asked."""
+    repository = image.labels.get(REPOSITORY_LABEL, "")
+    registries = {(environment.docker_registry or "").rstrip("/") for environment in environments}
+    if repository.rpartition("/")[0] in registries:
+        return True
+    return any(text.startswith((f"{repository}@", f"{repository}:")) for text in used)
 
 
 def _has_our_tags_only(image: EngineImage) -> bool:

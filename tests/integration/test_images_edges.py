@@ -114,3 +114,32 @@ def test_a_full_disk_of_ours_is_told(tmp_path: Path) -> None:
     ):
         _write_context(root, inputs, full)
     assert "TMPDIR" in caught.value.remedy
+
+
+def test_images_of_another_checkout_of_the_same_name_are_not_pruned(local_shop: Shop) -> None:
+    local_shop.applied()
+    digest, repository = "a" * 64, f"elsewhere/{local_shop.project}"
+    labels = {"project": local_shop.project, "repository": repository, "input-digest": digest}
+    dockerfile = local_shop.own.dockerfile(*(f"LABEL io.orchestrator.{name}={value}" for name, value in labels.items()))
+    tag = f"{repository}:{digest[:12]}"
+    local_shop.own.client.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True)
+
+    said = local_shop.run_plainly("images", "prune", "--keep", "0", "--yes", "--output", "json")
+    assert (said.code, said.document["removed"]) == (0, [])
+
+
+def test_a_base_image_that_nobody_knows_is_named(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.add("etl", base="nowhere.invalid/base:1")
+    monkeypatch.setenv("DOCKER_HOST", NOWHERE)
+    said = shop.plan()
+
+    assert said.actions == {"etl": "unknown"}
+    assert "its base image nowhere.invalid/base:1 could not be looked up" in said.all
+
+
+def test_a_pull_from_a_registry_that_is_away_fails(local_shop: Shop) -> None:
+    local_shop.configure(docker_registry="127.0.0.1:1/away")
+    said = local_shop.json("pull")
+
+    assert (said.code, said.became) == (4, {"etl": "failed"})
+    assert "Nothing answers at 127.0.0.1:1" in said.all

@@ -137,7 +137,7 @@ def _tags(inputs: Mapping[str, Any]) -> Iterator[str]:
     """The tags that a step names. A placeholder for a list of them, as push steps have it, names none of its own."""
     if inputs.get("tag"):
         yield str(inputs["tag"])
-    more = inputs.get("additional_tags") or ()
+    more = inputs.get("additional_tags")
     yield from map(str, more if isinstance(more, list | tuple) else ())
 
 
@@ -166,7 +166,7 @@ def _pushed(push: DeployStep, steps: Sequence[DeployStep]) -> int | None:
 
 def _is_understood(push: DeployStep) -> bool:
     """Whether we can do what a push step says: with a user of a block, or of Docker's own configuration."""
-    credentials = push.inputs.get("credentials") or ""
+    credentials = push.inputs.get("credentials")
     names = names_in(credentials) if isinstance(credentials, str) else ()
     is_block = len(names) == 1 and names[0][0] == credentials and names[0][1].startswith(_BLOCK)
     return set(push.inputs) <= _OF_A_PUSH and (not credentials or is_block)

@@ -127,6 +127,7 @@ class TestBuild:
             {"path": "/elsewhere"},
             {"path": "../elsewhere"},
             {"path": ".."},
+            {"path": "..", "dockerfile": "auto"},
             {"path": "https://github.com/shop/etl.git"},
             {"path": "git@github.com:shop/etl.git"},
             {"path": "{{ checkout.directory }}"},
@@ -175,6 +176,12 @@ def parameters_of(function: Any) -> set[str]:
 
 
 class TestEveryInput:
+    def test_the_steps_are_those_of_prefect_docker(self) -> None:
+        module = prefect_docker_steps.__name__
+        former = module.replace("deployments", "projects")  # as prefect-docker called it before
+        assert (f"{module}.build_docker_image", f"{former}.build_docker_image") == BUILD_STEPS
+        assert (f"{module}.push_docker_image", f"{former}.push_docker_image") == PUSH_STEPS
+
     def test_all_of_them_are_known_here(self) -> None:
         taken = parameters_of(prefect_docker_steps.build_docker_image) | parameters_of(BuildApiMixin.build)
         assert taken == OURS | PREFECTS
@@ -352,7 +359,16 @@ class TestPush:
     def test_without_one(self, written: Any) -> None:
         assert image(build(), pushes=(push(credentials=written),)).credentials == ""
 
-    @pytest.mark.parametrize("written", [{"username": "a", "password": "{{ $PASSWORD }}"}, "{{ login.user }}", "a:b"])
+    @pytest.mark.parametrize(
+        "written",
+        [
+            {"username": "a", "password": "{{ $PASSWORD }}"},
+            "{{ login.user }}",
+            "a:b",
+            f"x{CREDENTIALS}",
+            f"{CREDENTIALS}{{{{ x }}}}",
+        ],
+    )
     def test_a_user_that_is_no_block_leaves_image_and_push_to_prefect(self, written: Any) -> None:
         first = push()
         found = read(build(), pushes=(first, push(credentials=written)))

@@ -109,7 +109,7 @@ class TestIncompleteImage:
             ("**/*.py\n!flows", ["shared/rows.py"]),
             ("*.md", []),
             ("shared\n!shared/rows.py", []),
-            ("[", []),
+            ("[\nshared", []),
         ],
     )
     def test_what_is_ignored(self, tmp_path: Path, ignored: str, lacking: list[str]) -> None:
@@ -148,6 +148,10 @@ class TestIncompleteImage:
     )
     def test_a_dockerfile_with_faults_is_told_elsewhere(self, tmp_path: Path, text: str) -> None:
         assert self.faults(tmp_path, text) == ()
+
+    def test_a_language_that_is_not_dockers_is_not_read(self, tmp_path: Path) -> None:
+        files = {".dockerignore": "shared\n"}
+        assert self.faults(tmp_path, "# syntax=example.com/mine\nCOPY . .\n", **files) == ()
 
     def test_the_stage_that_is_built_counts(self, tmp_path: Path) -> None:
         text = "FROM python:3.11-slim AS run\nCOPY . .\nFROM python:3.11-slim\nCOPY flows flows\n"

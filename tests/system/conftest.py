@@ -77,7 +77,7 @@ class System:
         return answer.json() if answer.content else None
 
     def _answer(self, method: str, path: str, body: Any) -> httpx.Response | None:
-        answer = httpx.request(method, f"{self.api_url}{path}", json=body, timeout=60)
+        answer = httpx.request(method, f"{self.api_url}{path}", json=body, timeout=WAIT_SECONDS)
         return None if answer.status_code == 503 else answer
 
     def deployments(self) -> dict[str, dict[str, Any]]:

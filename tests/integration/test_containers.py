@@ -91,7 +91,7 @@ def shop(
         with prefect_process(worker, quick, log, ready=lambda: is_online(api, pool)):
             yield Shop(root, api, pool, applied, environment)
     finally:
-        for container in engine_environment.client.containers.list(all=True, filters={"label": TEST_LABEL}):
+        for container in engine_environment.client.containers.list(all=True, filters={"label": f"{TEST_LABEL}={images.mark}"}):
             container.remove(force=True)
         images.remove()
 

@@ -17,6 +17,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 ONE_JOURNEY = "tests/system"  # its files follow each other on one system
+ONE_ENGINE = "docker"  # one builds on the layers that another one would remove
 ANOTHER_SYSTEM = "tests/system/test_scaled_out.py"  # but for this one, which has its own
 
 
@@ -26,4 +27,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         file = item.nodeid.partition("::")[0]
         is_on_the_journey = file.startswith(ONE_JOURNEY) and file != ANOTHER_SYSTEM
-        item.add_marker(pytest.mark.xdist_group(ONE_JOURNEY if is_on_the_journey else file))
+        group = ONE_JOURNEY if is_on_the_journey else file
+        item.add_marker(pytest.mark.xdist_group(ONE_ENGINE if item.get_closest_marker("docker") else group))

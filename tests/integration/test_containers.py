@@ -91,7 +91,8 @@ def shop(
         with prefect_process(worker, quick, log, ready=lambda: is_online(api, pool)):
             yield Shop(root, api, pool, applied, environment)
     finally:
-        for container in engine_environment.client.containers.list(all=True, filters={"label": f"{TEST_LABEL}={images.mark}"}):
+        mine = {"label": f"{TEST_LABEL}={images.mark}"}
+        for container in engine_environment.client.containers.list(all=True, filters=mine):
             container.remove(force=True)
         images.remove()
 

@@ -23,7 +23,8 @@ ANOTHER_SYSTEM = "tests/system/test_scaled_out.py"  # but for this one, which ha
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together (pytest-xdist's `loadgroup`): they share servers and worked-out answers."""
+    """Keep the tests of a file together (pytest-xdist's `loadgroup`): they share servers and worked-out answers. Those of
+    Docker's engine share that, whatever their file."""
     for item in items:
         file = item.nodeid.partition("::")[0]
         is_on_the_journey = file.startswith(ONE_JOURNEY) and file != ANOTHER_SYSTEM

@@ -4,6 +4,7 @@ signals."""
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,12 +22,15 @@ ONE_ENGINE = "docker"  # one builds on the layers that another one would remove
 ANOTHER_SYSTEM = "tests/system/test_scaled_out.py"  # but for this one, which has its own
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together (pytest-xdist's `loadgroup`): they share servers and worked-out answers. Those of
-    Docker's engine share that, whatever their file."""
+@pytest.hookimpl(wrapper=True)  # xdist reads the marks in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Keep the tests of a file together (pytest-xdist's `loadgroup`): they share servers and worked-out answers.
+
+    Those of Docker's engine share that, whatever their file.
+    """
     for item in items:
         file = item.nodeid.partition("::")[0]
         is_on_the_journey = file.startswith(ONE_JOURNEY) and file != ANOTHER_SYSTEM
         group = ONE_JOURNEY if is_on_the_journey else file
         item.add_marker(pytest.mark.xdist_group(ONE_ENGINE if item.get_closest_marker("docker") else group))
+    yield

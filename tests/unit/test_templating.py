@@ -462,3 +462,10 @@ class TestOutputsOfSteps:
     async def test_nothing_of_an_image_may_wait_for_one_behind_it(self, inputs: dict[str, Any]) -> None:
         found = await fault(steps=steps(build(**inputs), {OWN: {"id": "own"}}))
         assert found.message.startswith("The deployment etl/daily is left out: build[0].")
+
+    async def test_and_its_arguments_for_none_at_all(self) -> None:
+        """Who lets an image wait for a step leaves it to Prefect: `deploy_steps`."""
+        spec = image_spec(arguments=(("A", "{{ own.commit }}"),), aliases=("{{ own.commit }}",))
+        waiting = (DeployStep(function=OWN, id="own"), DeployStep(function=BUILD_STEPS[0], image=spec))
+        found = await fault(steps=waiting)
+        assert "build[1].arguments.A: " in found.message

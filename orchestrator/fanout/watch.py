@@ -397,6 +397,9 @@ class Watch:
             logger().warning("Starting %d runs again that have not completed: %s", len(rows), names)
             await start_again(calls, rows.values(), delay, wanted=self._restarts)
             self._restarts -= ids
+            for id_ in ids:
+                self.tracks[id_].since = time.monotonic()  # it may have begun since, and been heard of
+            await self._read_by_ids(calls, ids)  # until then what we know of them is how they ended before
         except OrchestratorError:
             self._restarts -= ids
             raise
@@ -404,8 +407,7 @@ class Watch:
             self._restarting -= ids
             self._changes.tell()
         for id_ in ids:
-            self.tracks[id_].since = time.monotonic()  # it may have begun since, and been heard of
-        await self._read_by_ids(calls, ids)
+            self._conclude(self.tracks[id_])
 
     # ----- time that is up -----------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from orchestrator.submission import (
 from .answers import Answer, Asked, lied_to
 from .api import Api
 from .conftest import TEST_SECONDS, PrefectServer
-from .proxy import Fault, Judge
+from .proxy import Fault, Judge, Request
 from .runs import (
     SCHEMA,
     end,
@@ -792,6 +792,30 @@ async def test_a_run_that_waits_for_its_next_attempt_is_cancelled_at_once(deploy
 
     assert await etl.cancel() == {run_id: "Cancelled"}
     assert await waiting == {run_id: "Cancelled"}
+
+
+async def test_a_run_that_is_cancelled_before_we_know_that_it_was_started_again(
+    deployment: str, prefect_server: PrefectServer
+) -> None:
+    """The server has started it again; what we know of it is still how its last attempt has ended."""
+    was_asked = False
+
+    def judge(request: Request) -> Fault | None:
+        nonlocal was_asked
+        was_asked = was_asked or (b"AwaitingRetry" in request.body and "set_state" in request.path)
+        return "delay" if was_asked and request.path.endswith("/flow_runs/filter") else None
+
+    async with proxied(prefect_server, judge):
+        etl = flow_submitter(deployment, retries=1, retry_delay=3600)
+        run_id = await etl.submit()
+        waiting = asyncio.create_task(etl.wait())
+        await end(run_id, Running())
+        await end(run_id, Failed())
+        await until_in(run_id, "AwaitingRetry")
+
+        assert await etl.cancel() == {run_id: "Cancelled"}
+        assert await waiting == {run_id: "Cancelled"}
+    assert was_asked
 
 
 # --- why runs wait ---------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ OURS: dict[str, set[str]] = {
     "reasons": {"differences"},
     "resources": {"config", "differences", "reasons"},
     "plan": {"config", "desired", "differences", "masking", "reasons", "resources", "step_outputs"},
-    "images.changes": {"differences", "plan", "step_outputs"},
+    "images.changes": {"differences", "images.names", "plan", "step_outputs"},
     "moved": set(),
     "preflight": {"faults", "placeholders"},
     "recording": {"config", "desired", "images.sources", "resources"},
@@ -174,7 +174,7 @@ OURS: dict[str, set[str]] = {
     "review": {"moved", "options"},
     # telling
     "fault_report": {"markdown", "masking", "plain_text"},
-    "images.report": {"plain_text"},
+    "images.report": {"images.names", "plain_text"},
     "plan_report": {"fault_report", "images.report", "markdown", "masking", "plain_text"},
     "rule_report": {"markdown", "rules"},
     "flow_report": {"fault_report", "masking", "plain_text"},
@@ -210,7 +210,8 @@ OURS: dict[str, set[str]] = {
     "promotion": {"config", "git", "pipeline", "recording", "step_outputs"},
     "interruption": set(),
     # the doors to the server
-    "server": {"masking"},
+    "settings_override": set(),
+    "server": {"masking", "settings_override"},
     "pools": {"resources", "server"},
     "facts": {"pools", "preflight", "server"},
     "automations": {"differences", "server"},
@@ -234,16 +235,17 @@ OURS: dict[str, set[str]] = {
     "images.registry": {"images.names", "images.registry_answers", "images.registry_requests"},
     "images.doors": {"images.engine", "images.names", "images.registry", "server"},
     "images.decisions": {"cache_file", "images.context", "images.doors", "images.engine", "images.names", "local"},
+    "images.sent_context": {"dockerignore", "images.context", "images.context_files", "local"},
     "images.making": {
         "dockerfile",
         "git",
-        "images.context",
         "images.copied",
         "images.decisions",
         "images.doors",
         "images.engine",
         "images.names",
         "images.registry",
+        "images.sent_context",
         "masking",
     },
     "step_runs": {"images.changes", "masking", "placeholders", "plan", "step_outputs"},
@@ -429,6 +431,7 @@ OURS: dict[str, set[str]] = {
         "desired",
         "fault_report",
         "images.making",
+        "images.names",
         "images.report",
         "images.stages",
         "late",
@@ -535,6 +538,7 @@ OURS: dict[str, set[str]] = {
 # module: which of the heavy packages it may import, and why it must.
 HEAVY = {"prefect", "prefect_docker", "docker", "httpx", "sqlalchemy", "fastapi"}
 DOORS: dict[str, tuple[set[str], str]] = {
+    "settings_override": ({"prefect"}, "Prefect's settings"),
     "server": ({"prefect", "httpx"}, "the door to the API for deployments, pools and limits; httpx for its errors"),
     "runs": ({"prefect"}, "starts and follows flow runs"),
     "submission": ({"prefect"}, "fans out into deployed runs, inside of a flow"),

@@ -6,6 +6,7 @@ since some of them kill it.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tests.soak.fan_out.faults import FAULTS
@@ -15,7 +16,9 @@ SEED = 3
 MOST_ITEMS = 6
 
 
-async def test_every_run_is_accounted_for_exactly_once(tmp_path: Path) -> None:
+async def test_every_run_is_accounted_for_exactly_once(tmp_path: Path, empty_database: Path) -> None:
+    (tmp_path / "prefect").mkdir()
+    shutil.copy(empty_database, tmp_path / "prefect")
     async with fanning_out(tmp_path, SEED, MOST_ITEMS) as fan_out:
         for number, fault in enumerate(FAULTS, start=1):
             done = await fan_out.run(number, fault)

@@ -6,6 +6,7 @@ one before has ended, on a server of their own, since one of them kills it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -20,7 +21,9 @@ from tests.soak.world import DEPLOYER, OWNER_TAG, Wanted, World, world_before
 SEED = 4
 
 
-async def test_applying_again_reaches_exactly_the_desired_state(tmp_path: Path) -> None:
+async def test_applying_again_reaches_exactly_the_desired_state(tmp_path: Path, empty_database: Path) -> None:
+    (tmp_path / "prefect").mkdir()
+    shutil.copy(empty_database, tmp_path / "prefect")
     async with soaking(tmp_path, SEED, hurries=True) as soak:
         await soak.begin()
         world = world_before(SEED, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -192,8 +193,9 @@ async def test_a_server_that_is_gone_by_then_is_a_finding(api: Api, owner: Owner
 
 
 @contextmanager
-def other_server(home: Path, like: PrefectServer, **settings: str) -> Iterator[Api]:
+def other_server(home: Path, database: Path, like: PrefectServer, **settings: str) -> Iterator[Api]:
     """A server with other settings of its scheduler."""
+    shutil.copy(database, home)
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     prefixed = {f"PREFECT_SERVER_SERVICES_SCHEDULER_{name.upper()}": value for name, value in settings.items()}
@@ -204,17 +206,22 @@ def other_server(home: Path, like: PrefectServer, **settings: str) -> Iterator[A
 
 
 @pytest.fixture(scope="module")
-def silent(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Iterator[Api]:
+def silent(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path, prefect_server: PrefectServer
+) -> Iterator[Api]:
     """A server whose scheduler is off."""
-    with other_server(tmp_path_factory.mktemp("silent"), prefect_server, enabled="false") as api:
+    with other_server(tmp_path_factory.mktemp("silent"), empty_database, prefect_server, enabled="false") as api:
         yield api
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Iterator[Api]:
+def slow(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path, prefect_server: PrefectServer
+) -> Iterator[Api]:
     """A server whose scheduler comes by every other hour."""
     home = tmp_path_factory.mktemp("slow")
-    with other_server(home, prefect_server, loop_seconds="7200", recent_deployments_loop_seconds="7200") as api:
+    seldom = {"loop_seconds": "7200", "recent_deployments_loop_seconds": "7200"}
+    with other_server(home, empty_database, prefect_server, **seldom) as api:
         yield api
 
 

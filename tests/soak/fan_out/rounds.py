@@ -137,7 +137,7 @@ class FanOut:
 async def fanning_out(folder: Path, seed: int, most_items: int = MOST_ITEMS) -> AsyncIterator[FanOut]:
     """A server of our own with an empty database in this folder."""
     home = folder / "prefect"
-    home.mkdir()
+    home.mkdir(exist_ok=True)  # it may hold a database
     async with running_server(home) as server:
         yield FanOut(server, folder, seed, most_items)
 

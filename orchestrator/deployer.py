@@ -37,6 +37,7 @@ from orchestrator.errors import (
 )
 from orchestrator.fault_report import error_line, problem_line
 from orchestrator.images import stages
+from orchestrator.images.names import shown_name
 from orchestrator.images.report import result_line
 from orchestrator.late import late
 from orchestrator.masking import shown_url
@@ -178,7 +179,7 @@ async def _make_images(images: Sequence[PlannedImage], root: Path, terms: ImageT
 
 def _short(image: PlannedImage) -> str:
     """An image's name without its registry: the graph has little room."""
-    return image.name.rpartition("/")[2]
+    return shown_name(image).rpartition("/")[2]
 
 
 @task(name="Image", task_run_name="{name}", cache_policy=NO_CACHE)

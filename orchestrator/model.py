@@ -278,6 +278,7 @@ class ImageSpec:
         default=(), compare=False
     )  # flows that run in it, their code's digest
     source: str = field(default="", compare=False)  # file:line that asks for it
+    concealed: tuple[str, ...] = field(default=(), compare=False, repr=False)  # parts of its name that are never shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

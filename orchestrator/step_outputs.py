@@ -61,6 +61,7 @@ def as_live(config: DeploymentConfig, live: DeploymentConfig) -> DeploymentConfi
     """A deployment in which what only a step can give is as the server has it."""
     names = open_outputs(config)
     values: dict[str, Any] = {name: _as_live(getattr(config, name), getattr(live, name), names) for name in _FIELDS}
+    values["tags"] = _list_as_live(config.tags, live.tags, names) or values["tags"]
     fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
     return replace(config, **fields)
 
@@ -75,6 +76,16 @@ def _as_live(value: Any, live: Any, names: Mapping[str, Any]) -> Any:
         same = isinstance(live, list | tuple) and len(live) == len(value)
         return [_as_live(inner, live[index] if same else None, names) for index, inner in enumerate(value)]
     return value
+
+
+def _list_as_live(tags: Sequence[str], live: Sequence[str], names: Mapping[str, Any]) -> list[str] | None:
+    """The tags that the server has, if they are these with the list of one step among them; else None."""
+    opened = [index for index, tag in enumerate(tags) if tag in names]
+    if len(opened) != 1:
+        return None
+    before, behind = tags[: opened[0]], tags[opened[0] + 1 :]
+    is_same = [*live[: len(before)], *live[len(live) - len(behind) :]] == [*before, *behind]
+    return list(live) if is_same and len(live) >= len(before) + len(behind) else None
 
 
 def _may_have_given(text: str, live: Any, names: Mapping[str, Any]) -> bool:
@@ -190,4 +201,5 @@ def _both(one: ImageSpec, other: ImageSpec) -> ImageSpec:
         credentials=one.credentials or other.credentials,
         aliases=tuple(dict.fromkeys((*one.aliases, *other.aliases))),
         closures=tuple(dict.fromkeys((*one.closures, *other.closures))),
+        concealed=tuple(dict.fromkeys((*one.concealed, *other.concealed))),
     )

@@ -417,7 +417,15 @@ def _image(step: DeployStep, fields: Mapping[str, Any], secrets: Sequence[str], 
         aliases=tuple(str(alias) for alias in fields["aliases"]),
         arguments=tuple(sorted(pair for pair in arguments if pair not in secret)),
         secret_arguments=tuple(sorted(secret)),
+        concealed=_secret_parts(image, fields, secrets),
     )
+
+
+def _secret_parts(written: ImageSpec, fields: Mapping[str, Any], secrets: Sequence[str]) -> tuple[str, ...]:
+    """The secrets that placeholders have brought into what everyone reads of an image: its name and tags."""
+    before = "\n".join((written.repository, *written.aliases))
+    after = "\n".join((str(fields["repository"]), *map(str, fields["aliases"])))
+    return tuple(secret for secret in secrets if secret in after and secret not in before)
 
 
 def _as_prefect_writes_it(folder: Path) -> str:

@@ -17,32 +17,49 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import anyio
 import anyio.to_thread
-from anyio.abc import ByteSendStream, Process
+from anyio.abc import Process
 
 from orchestrator.images.build_output import BuildLog
 from orchestrator.images.engine_connection import Connection, Event, WorkFailed, chunks, engine_address
 
 HOST_NETWORK = "host"
 _ENDING_SECONDS = 1.0  # for the docker client to end by itself, which that of version 20.10 never does
-_CHUNK = 1 << 20
 _CLIENT_VERSION = re.compile(r"Docker version (\d+)\.")
 _FIRST_WITHOUT_BUILDER = 23  # the client's major version in which BuildKit moved out, into the buildx plugin
 _FALSE = frozenset({"0", "f", "false"})  # as Go reads it
+
+
+class BuildContext(Protocol):
+    """What an image is built from, in the form that each builder takes; `sent_context.SentContext` is one."""
+
+    @property
+    def dockerfile(self) -> str:
+        """The Dockerfile's name in the tar."""
+
+    @property
+    def place(self) -> Path | None:
+        """The folder for temporary files; None for the system's."""
+
+    def write_tar(self, file: IO[bytes]) -> None:
+        """Write it as a tar."""
+
+    def write_folder(self, folder: Path) -> None:
+        """Write it as files: `Dockerfile`, and `context` with what `COPY . .` shall see."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildRequest:
     """What to build."""
 
-    dockerfile: str  # its name in the context
     dockerfile_text: str
     shown_as: str  # the Dockerfile's path in messages
     tags: tuple[str, ...] = ()
@@ -59,7 +76,7 @@ class BuildRequest:
 # ---------------------------------------------------------------------------------------------------------
 
 
-async def build_classic(connection: Connection, tar: IO[bytes], request: BuildRequest, log: BuildLog) -> str:
+async def build_classic(connection: Connection, context: BuildContext, request: BuildRequest, log: BuildLog) -> str:
     """Build with the engine's own builder. No tags are set.
 
     Returns:
@@ -69,7 +86,18 @@ async def build_classic(connection: Connection, tar: IO[bytes], request: BuildRe
         WorkFailed: it failed.
         APIError: the engine refuses to begin.
         EngineUnavailable: the engine does not answer.
+        ImageError: the context cannot be written.
     """
+    with tempfile.TemporaryFile() as tar:
+        await anyio.to_thread.run_sync(context.write_tar, tar)
+        tar.seek(0)
+        return await build_tar(connection, tar, context.dockerfile, request, log)
+
+
+async def build_tar(
+    connection: Connection, tar: IO[bytes], dockerfile: str, request: BuildRequest, log: BuildLog
+) -> str:
+    """Build from a tar; `dockerfile` is a name in it. For the rest see `build_classic`."""
     ids: list[str] = []
 
     def take(event: Event) -> None:
@@ -82,18 +110,19 @@ async def build_classic(connection: Connection, tar: IO[bytes], request: BuildRe
         elif image_id := (event.get("aux") or {}).get("ID"):  # of each stage; the last one counts
             ids.append(str(image_id))
 
+    options = _options(dockerfile, request)
     # The SDK sends whatever can be iterated over.
-    await connection.follow(lambda client: client.build(fileobj=chunks(tar, client), **_options(request)), take)  # type: ignore[arg-type]
+    await connection.follow(lambda client: client.build(fileobj=chunks(tar, client), **options), take)  # type: ignore[arg-type]
     log.end()
     if not ids:
         raise WorkFailed("the engine ended the build without an image")
     return ids[-1]
 
 
-def _options(request: BuildRequest) -> dict[str, Any]:
+def _options(dockerfile: str, request: BuildRequest) -> dict[str, Any]:
     return {
         "custom_context": True,
-        "dockerfile": request.dockerfile,
+        "dockerfile": dockerfile,
         "rm": True,
         "forcerm": True,
         "pull": False,
@@ -146,7 +175,9 @@ def _says(command: Sequence[str]) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-async def build_with_buildkit(client: BuildKitClient, tar: IO[bytes], request: BuildRequest, log: BuildLog) -> str:
+async def build_with_buildkit(
+    client: BuildKitClient, context: BuildContext, request: BuildRequest, log: BuildLog
+) -> str:
     """Build with BuildKit, and set the tags.
 
     Returns:
@@ -154,15 +185,28 @@ async def build_with_buildkit(client: BuildKitClient, tar: IO[bytes], request: B
 
     Raises:
         WorkFailed: it failed.
+        ImageError: the context cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
-        id_file = Path(folder, "id")
-        command = [*_command(client, request), "--iidfile", str(id_file), "-"]
-        code = await _run(command, _environment(request), tar, log)
+    async with _temporary_folder(context.place) as folder:
+        await anyio.to_thread.run_sync(context.write_folder, folder)
+        id_file = folder / "id"
+        files = ["--file", str(folder / "Dockerfile"), "--iidfile", str(id_file)]
+        code = await _run([*_command(client, request), *files, str(folder / "context")], _environment(request), log)
         log.end()
         if code != 0:
             raise WorkFailed("" if log.last_lines else f"`docker build` ended with exit code {code}")
         return await anyio.to_thread.run_sync(_text, id_file)
+
+
+@asynccontextmanager
+async def _temporary_folder(place: Path | None) -> AsyncIterator[Path]:
+    """A folder that is gone afterwards; what lies in it may be much."""
+    folder = Path(await anyio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="build-", dir=place)))
+    try:
+        yield folder
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def _text(file: Path) -> str:
@@ -173,7 +217,7 @@ def _command(client: BuildKitClient, request: BuildRequest) -> list[str]:
     # The default builder is the engine itself, whichever builder a person has chosen for their own work.
     start = ["buildx", "build", "--builder", "default", "--load"] if client.has_buildx else ["build"]
     options = [
-        *(("--file", request.dockerfile), ("--progress", "plain")),
+        ("--progress", "plain"),
         *(("--tag", tag) for tag in request.tags),
         *(("--label", f"{name}={value}") for name, value in request.labels.items()),
         *(
@@ -214,7 +258,7 @@ def _environment(request: BuildRequest | None = None) -> dict[str, str]:
     }
 
 
-async def _run(command: Sequence[str], environment: Mapping[str, str], tar: IO[bytes], log: BuildLog) -> int:
+async def _run(command: Sequence[str], environment: Mapping[str, str], log: BuildLog) -> int:
     """Run the docker client; whatever happens, it has ended afterwards.
 
     Returns:
@@ -222,31 +266,21 @@ async def _run(command: Sequence[str], environment: Mapping[str, str], tar: IO[b
     """
     process = await anyio.open_process(
         command,
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,  # Ctrl-C is for us, and we end it with its plugins
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout is not None
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(_feed, process.stdin, tar)
-            decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-            async for chunk in process.stdout:
-                log.take(decoder.decode(chunk))
-            group.cancel_scope.cancel()  # nobody reads what is not sent yet
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        async for chunk in process.stdout:
+            log.take(decoder.decode(chunk))
         return await process.wait()
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process)
-
-
-async def _feed(stream: ByteSendStream, tar: IO[bytes]) -> None:
-    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it has ended early, and says why
-        while chunk := await anyio.to_thread.run_sync(tar.read, _CHUNK):
-            await stream.send(chunk)
-        await stream.aclose()
 
 
 async def _end(process: Process) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.differences import differences
+from orchestrator.images.names import shown_name
 from orchestrator.model import (
     Change,
     DeploymentConfig,
@@ -86,7 +87,7 @@ def image_findings(plan: Plan) -> dict[str, tuple[Finding, ...]]:
 
 
 def _about(image: PlannedImage, finding: Finding) -> Finding:
-    return replace(finding, message=f"Its image {image.name}: {finding.message}")
+    return replace(finding, message=f"Its image {shown_name(image)}: {finding.message}")
 
 
 def _never_pulled(config: DeploymentConfig, images: Sequence[PlannedImage]) -> tuple[Finding, ...]:
@@ -127,7 +128,9 @@ def _with_made(change: Change, made: Mapping[str, ImageResult]) -> Change:
 
 def _failure(result: ImageResult) -> Finding:
     where = f"{result.location}: " if result.location else ""
-    return Finding(message=f"Its image {result.name} could not be made: {where}{result.error}", remedy=result.remedy)
+    return Finding(
+        message=f"Its image {shown_name(result)} could not be made: {where}{result.error}", remedy=result.remedy
+    )
 
 
 def with_desired(change: Change, config: DeploymentConfig) -> Change:

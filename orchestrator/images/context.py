@@ -1,8 +1,7 @@
-"""What an image is built from: read from the disk, the digest over it, and what is sent to the engine.
+"""What an image is built from: read from the disk, and the digest over it.
 
 The digest is over all that decides what comes out of a build, as far as anybody can know it before, and over nothing
-else: two checkouts of one commit have the same, whoever made them, when and where. What is sent is the same, byte for
-byte, where the digest is: owners, times and the permissions of others are not those of the disk.
+else: two checkouts of one commit have the same, whoever made them, when and where.
 """
 
 from __future__ import annotations
@@ -11,18 +10,15 @@ import hashlib
 import json
 import os
 import posixpath
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tarfile import DIRTYPE, GNU_FORMAT, SYMTYPE, TarInfo
-from typing import IO
 
 from orchestrator.dockerfile import Dockerfile, Stage, read_dockerfile
-from orchestrator.dockerignore import DockerIgnore, dockerignore_of, read_dockerignore
+from orchestrator.dockerignore import DockerIgnore, dockerignore_of
 from orchestrator.errors import ConfigurationError, ImageError
-from orchestrator.images.context_files import LEFT_OUT, FileDigests, Tree, blocks_of, unreadable
+from orchestrator.images.context_files import LEFT_OUT, FileDigests, Tree, unreadable
 from orchestrator.images.copied import (
     Listing,
     TakenPath,
@@ -33,28 +29,13 @@ from orchestrator.images.copied import (
     takings_of,
     target_of,
 )
-from orchestrator.model import TAG_LENGTH, BuildInputs, ContextEntry, ImageSpec, ValidationError
+from orchestrator.model import BuildInputs, ImageSpec, ValidationError
 from orchestrator.repository import Repository
 
-__all__ = [
-    "DOCKERFILE_IN_CONTEXT",
-    "TAG_LENGTH",
-    "FileDigests",
-    "dockerfile_in",
-    "read_inputs",
-    "tag_of",
-    "write_context",
-    "write_folder",
-]
+__all__ = ["IGNORE_FILE", "FileDigests", "location_of_context", "read_inputs"]
 
-DOCKERFILE_IN_CONTEXT = ".orchestrator.Dockerfile"
-"""The name under which a Dockerfile is sent that is no file of what is sent: see `dockerfile_in`."""
-
-TIME = 315_532_800  # 1980: of everything that is sent; ZIP files, wheels among them, know no earlier time
-
+IGNORE_FILE = ".dockerignore"
 _FORM = 1  # of the digest: with another one all images are built anew
-_BLOCK = 512  # bytes, of a tar
-_IGNORE_FILE = ".dockerignore"
 
 BaseOf = Callable[[str, str], str]
 """Base image and platform → its digest or id; empty where that is not known."""
@@ -87,7 +68,7 @@ def read_inputs(
         ImageError: something of it cannot be read.
     """
     files = cache or FileDigests()
-    location = _location_of_context(root, spec)
+    location = location_of_context(root, spec)
     text = _text_of_dockerfile(root, spec)
     ignore = _ignore_of(root, spec, location)
     dockerfile = read_dockerfile(text, dict(spec.arguments))
@@ -102,11 +83,6 @@ def read_inputs(
         bases=bases,
         missing=tuple(_missing(spec, lookups, tree, ignore)) if lookups else (),
     )
-
-
-def tag_of(inputs: BuildInputs) -> str:
-    """The tag of an image: the beginning of its digest."""
-    return inputs.digest[:TAG_LENGTH]
 
 
 def _digest(spec: ImageSpec, text: str, tree: Tree, bases: tuple[tuple[str, str], ...]) -> str:
@@ -153,7 +129,12 @@ def _outside_image(stage: Stage, spec: ImageSpec) -> tuple[str, str] | None:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _location_of_context(root: Path, spec: ImageSpec) -> str:
+def location_of_context(root: Path, spec: ImageSpec) -> str:
+    """The folder that is the build context of an image, free of links.
+
+    Raises:
+        ConfigurationError: there is none in the repository.
+    """
     location = _inside(root, spec.context)
     if location is None:
         raise _refused(spec, f"The build context {spec.context!r} lies outside of the repository.")
@@ -290,164 +271,3 @@ def _fault(spec: ImageSpec, taking: Taking, taken: TakenPath, removal: str) -> V
         remediation=remedy,
         severity="warning" if taken.has_wildcards else "error",
     )
-
-
-# ---------------------------------------------------------------------------------------------------------
-# What is sent
-# ---------------------------------------------------------------------------------------------------------
-
-
-def dockerfile_in(inputs: BuildInputs) -> str:
-    """The path of the Dockerfile in what is sent: what an engine's `dockerfile` has to be."""
-    spec = inputs.spec
-    inside = posixpath.relpath(f"/{spec.dockerfile}", f"/{spec.context}")
-    digest = hashlib.sha256(_encoded(inputs.dockerfile_text)).hexdigest()
-    if any(entry.path == inside and entry.content == digest for entry in inputs.entries):
-        return inside
-    name, paths = DOCKERFILE_IN_CONTEXT, {entry.path for entry in inputs.entries}
-    while name in paths:
-        name += "_"
-    return name
-
-
-def write_context(root: Path, inputs: BuildInputs, file: IO[bytes]) -> None:
-    """Write what an image is built from as a tar: equal inputs give equal bytes.
-
-    Docker's classic builder sees exactly the entries in it: a Dockerfile that is none of them is removed again by a
-    .dockerignore that is sent for that, as docker's own clients do it. BuildKit takes a tar as it is, and would show
-    these two to a `COPY . .`: see `write_folder`.
-
-    Args:
-        root: the repository.
-        inputs: what was read.
-        file: where to write.
-
-    Raises:
-        ImageError: a file holds something else than when it was read.
-    """
-    location = _location_of_context(root, inputs.spec)
-    added = _added(location, inputs)
-    for name in sorted(added):
-        file.write(_header(ContextEntry(path=name, kind="file", size=len(added[name]))))
-        _write_padded(file, [added[name]])
-    for entry in inputs.entries:
-        if entry.path not in added:
-            file.write(_header(entry))
-            _write_padded(file, _content(location, entry) if entry.kind == "file" else ())
-    file.write(bytes(2 * _BLOCK))
-
-
-def _header(entry: ContextEntry) -> bytes:
-    """GNU's form keeps names as they are, also those that are no UTF-8."""
-    info = TarInfo(entry.path)
-    info.mtime = TIME
-    info.mode = _mode(entry)
-    info.size = entry.size
-    if entry.kind == "folder":
-        info.type = DIRTYPE
-    elif entry.kind == "link":
-        info.type, info.linkname = SYMTYPE, entry.content
-    return info.tobuf(GNU_FORMAT, "utf-8", "surrogateescape")
-
-
-def _mode(entry: ContextEntry) -> int:
-    if entry.kind == "link":
-        return 0o777
-    return 0o755 if entry.kind == "folder" or entry.is_executable else 0o644
-
-
-def _write_padded(file: IO[bytes], blocks: Iterable[bytes]) -> None:
-    size = 0
-    for block in blocks:
-        file.write(block)
-        size += len(block)
-    file.write(bytes(-size % _BLOCK))
-
-
-def _content(location: str, entry: ContextEntry) -> Iterator[bytes]:
-    """What a file holds, as long as that is what it held when it was read."""
-    digest, left = hashlib.sha256(), entry.size
-    try:
-        for block in blocks_of(f"{location}/{entry.path}"):
-            digest.update(block)
-            left -= len(block)
-            if left < 0:
-                break
-            yield block
-    except OSError as error:
-        raise _changed(entry) from error
-    if left or digest.hexdigest() != entry.content:
-        raise _changed(entry)
-
-
-def _changed(entry: ContextEntry) -> ImageError:
-    return ImageError(
-        f"{entry.path!r} of the build context has changed while the image was built.",
-        remedy="Build again, when nothing writes to it any more; or leave it out in .dockerignore.",
-    )
-
-
-def _added(location: str, inputs: BuildInputs) -> dict[str, bytes]:
-    """What is sent besides the entries, or in place of one: the Dockerfile, and a .dockerignore that removes it.
-
-    The classic builder asks the .dockerignore that it is sent about two files only, the Dockerfile and itself.
-    Where an image holds the user's own, a line or two are added to it, as docker's clients do.
-    """
-    dockerfile = dockerfile_in(inputs)
-    entries = {entry.path: entry for entry in inputs.entries}
-    ignore_entry = entries.get(_IGNORE_FILE)
-    written = b"".join(_content(location, ignore_entry)) if ignore_entry and ignore_entry.kind == "file" else b""
-    excludes = read_dockerignore(written.decode("utf-8", "surrogateescape")).excludes
-    added = {} if dockerfile in entries else {dockerfile: _encoded(inputs.dockerfile_text)}
-    if not added and ignore_entry is None:
-        return {}
-    hidden = [name for name in (_IGNORE_FILE, dockerfile) if name not in entries and not excludes(name)]
-    shown = [name for name in (_IGNORE_FILE, dockerfile) if name in entries and excludes(name)]
-    lines = [*map(_escaped, hidden), *(f"!{_escaped(name)}" for name in shown)]
-    if lines:
-        added[_IGNORE_FILE] = b"\n".join([*([written] if written else []), *map(_encoded, lines), b""])
-    return added
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?\[\\])", r"\\\1", name)
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def write_folder(root: Path, inputs: BuildInputs, folder: Path) -> None:
-    """Write what an image is built from as files: for a docker client that sends a folder itself, as to BuildKit.
-
-    `docker build --file FOLDER/Dockerfile FOLDER/context` sees exactly the entries.
-
-    Args:
-        root: the repository.
-        inputs: what was read.
-        folder: an empty folder; it gets `Dockerfile`, `Dockerfile.dockerignore` and `context`.
-
-    Raises:
-        ImageError: a file holds something else than when it was read.
-    """
-    location = _location_of_context(root, inputs.spec)
-    (folder / "Dockerfile").write_bytes(_encoded(inputs.dockerfile_text))
-    # It goes before a .dockerignore among the entries, which would be asked a second time.
-    (folder / "Dockerfile.dockerignore").write_text("# What docker shall not see is not here.\n", encoding="utf-8")
-    context = folder / "context"
-    context.mkdir()
-    for entry in inputs.entries:
-        _make(location, entry, context / entry.path)
-    for place in (*(context / entry.path for entry in reversed(inputs.entries)), context):
-        os.utime(place, (TIME, TIME), follow_symlinks=False)  # of a folder, after all in it is made
-
-
-def _make(location: str, entry: ContextEntry, place: Path) -> None:
-    if entry.kind == "link":
-        return place.symlink_to(entry.content)
-    if entry.kind == "folder":
-        place.mkdir()
-    else:
-        with place.open("xb") as file:
-            file.writelines(_content(location, entry))
-    return place.chmod(_mode(entry))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -17,7 +18,7 @@ from orchestrator.errors import ConfigurationError, ImageError, OrchestratorErro
 from orchestrator.images.context import FileDigests, read_inputs
 from orchestrator.images.doors import ImageDoors
 from orchestrator.images.engine import EngineImage
-from orchestrator.images.names import parse_image
+from orchestrator.images.names import parse_image, without_secrets_of
 from orchestrator.local import STATE_FOLDER
 from orchestrator.model import BuildInputs, Finding, ImageSpec, PlannedImage
 
@@ -133,13 +134,20 @@ async def decide(
 
     async def one(index: int, spec: ImageSpec, read: Read) -> None:
         async with limiter:
-            decided[index] = await _decided(spec, read, doors, labels)
+            decided[index] = _concealed(await _decided(spec, read, doors, labels))
 
     async with anyio.create_task_group() as group:
         for index, (spec, read) in enumerate(zip(specs, inputs, strict=True)):
             group.start_soon(one, index, spec, read)
     labels.save()
     return tuple(decided[index] for index in range(len(specs)))
+
+
+def _concealed(image: PlannedImage) -> PlannedImage:
+    """The image; what was found about it does not tell the secret parts of its name."""
+    hide = partial(without_secrets_of, image.spec)
+    findings = tuple(replace(each, message=hide(each.message), remedy=hide(each.remedy)) for each in image.findings)
+    return replace(image, findings=findings)
 
 
 async def _decided(spec: ImageSpec, read: Read, doors: ImageDoors, labels: _Remembered) -> PlannedImage:

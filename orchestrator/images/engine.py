@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,6 +23,7 @@ from orchestrator.errors import ImageError
 from orchestrator.images.build_output import BuildLog
 from orchestrator.images.builders import (
     HOST_NETWORK,
+    BuildContext,
     BuildKitClient,
     BuildRequest,
     build_classic,
@@ -57,7 +58,6 @@ class EngineImage:
     created: str = ""  # ISO 8601
     size: int = 0  # bytes, layers that it shares with others included
     on_build: tuple[str, ...] = ()  # instructions that a build on top of it begins with
-    working_dir: str = ""
     platform: str = ""  # os/architecture
 
 
@@ -107,9 +107,8 @@ class Engine:
 
     async def build(
         self,
-        tar: IO[bytes],
+        context: BuildContext,
         *,
-        dockerfile: str,
         dockerfile_text: str,
         tags: Sequence[str],
         tell: Tell,
@@ -120,14 +119,13 @@ class Engine:
         target: str = "",
         platform: str = "",
         network: str = "",
-        shown_as: str = "",
+        shown_as: str = "Dockerfile",
     ) -> str:
         """Build an image. Who is cancelled meanwhile, or waits too long, ends the build in the engine as well.
 
         Args:
-            tar: the build context.
-            dockerfile: the Dockerfile's name in it.
-            dockerfile_text: its text.
+            context: what it is built from, Dockerfile included.
+            dockerfile_text: the Dockerfile's text.
             tags: `repository:tag` of each name that the image gets.
             tell: is told each line that the build says, in this thread.
             timeout_seconds: how long it may take.
@@ -147,9 +145,8 @@ class Engine:
             EngineUnavailable: the engine does not answer.
         """
         request = BuildRequest(
-            dockerfile=dockerfile,
             dockerfile_text=dockerfile_text,
-            shown_as=shown_as or dockerfile,
+            shown_as=shown_as,
             tags=tuple(tags),
             labels=labels or {},
             arguments=arguments or {},
@@ -160,16 +157,16 @@ class Engine:
         )
         log = BuildLog(tell, request.secrets)
         with anyio.move_on_after(timeout_seconds):
-            return await self._built(tar, request, log)
+            return await self._built(context, request, log)
         raise _too_slow(request, log, timeout_seconds)
 
-    async def _built(self, tar: IO[bytes], request: BuildRequest, log: BuildLog) -> str:
+    async def _built(self, context: BuildContext, request: BuildRequest, log: BuildLog) -> str:
         """Addresses of requests hold the build's arguments: no exception that knows one goes on from here."""
         try:
             client = await self._buildkit_client()
             if client is not None:
-                return await self._built_with_buildkit(client, tar, request, log)
-            image_id = await build_classic(self._connection, tar, request, log)
+                return await self._built_with_buildkit(client, context, request, log)
+            image_id = await build_classic(self._connection, context, request, log)
             await self._check_platform(image_id, request)
             for tag in request.tags:
                 repository, name = parse_repository_tag(tag)
@@ -182,12 +179,12 @@ class Engine:
         raise _failed(request, log, reason)
 
     async def _built_with_buildkit(
-        self, client: BuildKitClient, tar: IO[bytes], request: BuildRequest, log: BuildLog
+        self, client: BuildKitClient, context: BuildContext, request: BuildRequest, log: BuildLog
     ) -> str:
         if not request.network and not await self._has_bridge():
             # BuildKit asks for the network `bridge`, and fails where the engine was started without one.
             request = replace(request, network=HOST_NETWORK)
-        image_id = await build_with_buildkit(client, tar, request, log)
+        image_id = await build_with_buildkit(client, context, request, log)
         # Where images are kept by containerd an image's id is another digest than the one that the client writes.
         for reference in (image_id, *request.tags):
             if reference and (image := await self.find(reference)) is not None:
@@ -372,7 +369,6 @@ def _image(said: Mapping[str, Any]) -> EngineImage:
         created=said.get("Created") or "",
         size=said.get("Size") or 0,
         on_build=tuple(config.get("OnBuild") or ()),
-        working_dir=config.get("WorkingDir") or "",
         platform=f"{said.get('Os', '')}/{said.get('Architecture', '')}",
     )
 

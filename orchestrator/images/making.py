@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import anyio
 
 from orchestrator.dockerfile import Dockerfile, read_dockerfile
 from orchestrator.errors import ImageError, OrchestratorError
 from orchestrator.git import commit_of, is_dirty, remote_of
-from orchestrator.images.context import dockerfile_in, write_context
 from orchestrator.images.copied import needed_stages, target_of
 from orchestrator.images.decisions import INPUT_DIGEST_LABEL, Bases, decide, read_image_inputs
 from orchestrator.images.doors import ImageDoors, open_image_doors
 from orchestrator.images.engine import Engine, EngineImage
-from orchestrator.images.names import parse_image
+from orchestrator.images.names import parse_image, shown_name, without_secrets_of
 from orchestrator.images.registry import docker_login
+from orchestrator.images.sent_context import SentContext
 from orchestrator.masking import shown_url
 from orchestrator.model import BuildInputs, ImageResult, ImageSpec, ImageStatus, ImageTerms, PlannedImage
 
@@ -109,6 +107,8 @@ class _Maker:
         return replace(made, seconds=time.monotonic() - began)
 
     async def _made(self, image: PlannedImage) -> ImageResult:
+        if image.action == "unknown" and not self._pushes:  # perhaps its registry does not answer: nothing goes there
+            (image,) = await decide(self._root, [replace(image.spec, is_pushed=False)], self._doors, self._bases)
         obstacles = [finding for finding in image.findings if finding.severity == "error"]
         if obstacles:
             raise ImageError(obstacles[0].message, remedy=obstacles[0].remedy)
@@ -123,10 +123,21 @@ class _Maker:
             return result_of(image, "reused", now.pinned, now)
         if now.action == "push" and not self._pushes:
             return result_of(image, "reused", await _id_of(now, engine), now)
+        self._tell_of_waiting(now)
         id_ = await self._build(now, engine) if now.action == "build" else await _id_of(now, engine)
         if image.spec.is_pushed and self._pushes:
             return result_of(image, "pushed", await self._push(now, id_, engine), now)
         return result_of(image, "built", id_, now)
+
+    def _teller(self, image: PlannedImage) -> Callable[[str], None]:
+        """Tells a line about an image, behind its name."""
+        return lambda line: self._tell(shown_name(image), without_secrets_of(image.spec, line))
+
+    def _tell_of_waiting(self, image: PlannedImage) -> None:
+        """Tell which further tags it does not get."""
+        for alias in image.spec.aliases:
+            if alias not in _known_aliases(image.spec):
+                self._teller(image)(f"is not tagged {alias}: no step that runs before it has given that")
 
     def _engine(self) -> Engine:
         if self._doors.engine is None:
@@ -181,22 +192,19 @@ class _Maker:
         names = (*(base for base, _ in inputs.bases), *_pinned_bases(inputs))
         bases = [found for base in names if (found := await engine.find(base))]
         _refuse_triggers(spec, [trigger for base in bases for trigger in base.on_build])
-        with tempfile.TemporaryFile() as tar:
-            await anyio.to_thread.run_sync(_write_context, self._root, inputs, tar)
-            return await engine.build(
-                tar,
-                dockerfile=dockerfile_in(inputs),
-                tags=[image.name, *(f"{spec.repository}:{alias}" for alias in _known_aliases(spec))],
-                labels=self._labels(image, inputs),
-                arguments=dict((*spec.arguments, *spec.secret_arguments)),
-                target=spec.target,
-                platform=spec.platform,
-                dockerfile_text=inputs.dockerfile_text,
-                shown_as=spec.dockerfile,
-                secrets=[value for _, value in spec.secret_arguments],
-                tell=partial(self._tell, image.name),
-                timeout_seconds=self._terms.timeout_seconds,
-            )
+        return await engine.build(
+            SentContext(self._root, inputs),
+            tags=[image.name, *(f"{spec.repository}:{alias}" for alias in _known_aliases(spec))],
+            labels=self._labels(image, inputs),
+            arguments=dict((*spec.arguments, *spec.secret_arguments)),
+            target=spec.target,
+            platform=spec.platform,
+            dockerfile_text=inputs.dockerfile_text,
+            shown_as=spec.dockerfile,
+            secrets=[*(value for _, value in spec.secret_arguments), *spec.concealed],
+            tell=self._teller(image),
+            timeout_seconds=self._terms.timeout_seconds,
+        )
 
     def _labels(self, image: PlannedImage, inputs: BuildInputs) -> dict[str, str]:
         commit, source = commit_of(self._root), remote_of(self._root)
@@ -212,7 +220,7 @@ class _Maker:
         base = _own_base(inputs)
         if digest := dict(inputs.bases).get(base) or base.partition("@")[2]:
             labels |= {BASE_NAME_LABEL: base, BASE_DIGEST_LABEL: digest}
-        return {name: value for name, value in labels.items() if value}
+        return {name: without_secrets_of(image.spec, value) for name, value in labels.items() if value}
 
     # ----- pushing ---------------------------------------------------------------------------------------
 
@@ -229,8 +237,8 @@ class _Maker:
         login = await self._login(spec.repository)
         for alias in _known_aliases(spec):
             await engine.tag(id_, spec.repository, alias)
-            await engine.push(spec.repository, alias, login=login, tell=partial(self._tell, image.name))
-        digest = await engine.push(spec.repository, image.tag, login=login, tell=partial(self._tell, image.name))
+            await engine.push(spec.repository, alias, login=login, tell=self._teller(image))
+        digest = await engine.push(spec.repository, image.tag, login=login, tell=self._teller(image))
         there = await self._doors.registries.digest_of(parse_image(image.name))
         if there != digest:
             raise ImageError(
@@ -249,23 +257,6 @@ async def login_for(image: str, doors: ImageDoors) -> dict[str, str] | None:
     registry = parse_image(image).registry
     login = doors.logins.get(registry) or await anyio.to_thread.run_sync(docker_login, registry)
     return {"username": login.username, "password": login.password} if login else None
-
-
-def _write_context(root: Path, inputs: BuildInputs, tar: IO[bytes]) -> None:
-    """Write what is sent to the engine.
-
-    Raises:
-        ImageError: there is no room for it, or a file has changed.
-    """
-    try:
-        write_context(root, inputs, tar)
-        tar.seek(0)
-    except OSError as error:
-        raise ImageError(
-            f"Its build context could not be written: {error.strerror or error}.",
-            location=tempfile.gettempdir(),
-            remedy="Make room there, or name another folder in the environment variable TMPDIR.",
-        ) from error
 
 
 def _is(found: EngineImage, digest: str) -> bool:
@@ -336,8 +327,8 @@ def failed(image: PlannedImage, error: OrchestratorError) -> ImageResult:
     """The result of an image that could not be made."""
     return replace(
         result_of(image, "failed", ""),
-        error=error.message,
-        remedy=error.remedy,
-        location=error.location,
+        error=without_secrets_of(image.spec, error.message),
+        remedy=without_secrets_of(image.spec, error.remedy),
+        location=without_secrets_of(image.spec, error.location),
         output=error.output if isinstance(error, ImageError) else (),
     )

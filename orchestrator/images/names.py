@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.masking import masked
+from orchestrator.masking import concealed, masked
+from orchestrator.model import ImageResult, ImageSpec, PlannedImage
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
@@ -77,6 +78,16 @@ def parse_image(text: str) -> ImageName:
         shown = masked("", text[:LONGEST_SHOWN])  # a URL with a password is no name either
         raise ConfigurationError(f"{shown!r} is no name of an image: {reason}.", remedy=remedy)
     return ImageName(registry=registry, path=match["path"], tag=match["tag"] or "", digest=match["digest"] or "")
+
+
+def without_secrets_of(spec: ImageSpec, text: str) -> str:
+    """A text without the parts of an image's name that are secret: a block gave them."""
+    return str(concealed(text, spec.concealed))
+
+
+def shown_name(image: PlannedImage | ImageResult) -> str:
+    """An image's name as people may see it."""
+    return without_secrets_of(image.spec, image.name)
 
 
 def is_digest(text: str) -> bool:

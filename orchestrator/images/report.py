@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.images.names import shown_name, without_secrets_of
 from orchestrator.model import ImageResult, OldImage, Plan, PlannedImage
 from orchestrator.plain_text import one_line, visible
 
@@ -35,7 +36,7 @@ def planned_lines(plan: Plan) -> Iterator[tuple[Text, Text]]:
         if image.action != "reuse" or image.findings:
             style = ACTION_COLOURS[image.action]
             why = "; ".join(filter(None, (ACTION_WORDS[image.action], image.reason, _users(plan, image))))
-            name = Text.assemble((one_line(image.name), style), (f"  {one_line(why)}", "dim"))
+            name = Text.assemble((one_line(shown_name(image)), style), (f"  {one_line(why)}", "dim"))
             yield Text(f"{ACTION_SIGNS[image.action]} image ", style=style), name
     if there := [image for image in plan.images if image.action == "reuse"]:
         noun = "1 image is" if len(there) == 1 else f"{len(there)} images are"
@@ -59,7 +60,7 @@ def planned_rows(plan: Plan) -> list[tuple[str, str, tuple[str, ...]]]:
     for image in plan.images:
         local = "" if image.spec.is_pushed else LOCAL
         done = f"`{ACTION_SIGNS[image.action]}` {ACTION_WORDS[image.action]}"
-        rows.append((done, _short(image.name), tuple(filter(None, (image.reason, _users(plan, image), local)))))
+        rows.append((done, _short(shown_name(image)), tuple(filter(None, (image.reason, _users(plan, image), local)))))
     return rows
 
 
@@ -71,10 +72,10 @@ def _short(name: str) -> str:
 def planned_json(image: PlannedImage) -> dict[str, Any]:
     """An image of a plan. Its build arguments are not in it."""
     return {
-        "name": image.spec.repository,
+        "name": without_secrets_of(image.spec, image.spec.repository),
         "tag": image.tag,
         "action": image.action,
-        "pinned": image.pinned or None,
+        "pinned": without_secrets_of(image.spec, image.pinned) or None,
         "input_digest": image.input_digest or None,
         "dockerfile": image.spec.dockerfile,
         "is_pushed": image.spec.is_pushed,
@@ -89,9 +90,9 @@ def result_line(result: ImageResult) -> str:
     """What became of an image, in a line."""
     if result.status == "failed":
         where = f" at {result.location}" if result.location else ""
-        return f"{result.name} failed{where}: {result.error} {result.remedy}".strip()
+        return f"{shown_name(result)} failed{where}: {result.error} {result.remedy}".strip()
     local = f" ({LOCAL})" if result.pinned.startswith("sha256:") else ""
-    return f"{result.name} {result.status}{local}, {result.seconds:.1f} s"
+    return f"{shown_name(result)} {result.status}{local}, {result.seconds:.1f} s"
 
 
 def results_text(results: Sequence[ImageResult]) -> RenderableType:
@@ -103,7 +104,7 @@ def results_text(results: Sequence[ImageResult]) -> RenderableType:
     table.add_column(overflow="fold")  # who reads a name wants to copy it: nothing is cut off
     for result in results:
         told = "  ".join((*_pinned(result), f"{result.seconds:.1f} s"))
-        name = Text.assemble(one_line(result.name), (f"  {told}", "dim"))
+        name = Text.assemble(one_line(shown_name(result)), (f"  {told}", "dim"))
         table.add_row(Text(result.status, style=STATUS_COLOURS[result.status]), name)
     return Group(table, *(part for result in results if result.status == "failed" for part in _failure(result)))
 
@@ -118,7 +119,7 @@ def _pinned(result: ImageResult) -> tuple[str, ...]:
 def _failure(result: ImageResult) -> Iterator[RenderableType]:
     where = f"{result.location}: " if result.location else ""
     yield Text()
-    yield Text(one_line(result.name), style="bold red")
+    yield Text(one_line(shown_name(result)), style="bold red")
     yield from (Padding(Text(visible(line), style="dim"), INDENT, expand=False) for line in result.output)
     yield Text(visible(f"{where}{result.error}"), style="red")
     if result.remedy:
@@ -131,7 +132,7 @@ def results_json(results: Sequence[ImageResult]) -> list[Mapping[str, Any]]:
 
 def _result_json(result: ImageResult) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "name": result.spec.repository,
+        "name": without_secrets_of(result.spec, result.spec.repository),
         "tag": result.tag,
         "digest": result.pinned.partition("@")[2] or result.pinned or None,
         "input_digest": result.input_digest or None,
@@ -145,7 +146,7 @@ def _result_json(result: ImageResult) -> dict[str, Any]:
 
 def results_markdown_rows(results: Sequence[ImageResult]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Rows of a table: what became of it, the image without its registry, by what it is pinned or why it failed."""
-    return [(result.status, _short(result.name), _end(result)) for result in results]
+    return [(result.status, _short(shown_name(result)), _end(result)) for result in results]
 
 
 def _end(result: ImageResult) -> tuple[str, ...]:

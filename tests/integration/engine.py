@@ -11,13 +11,18 @@ import os
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import docker
 import httpx
 import pytest
 from docker.errors import APIError, DockerException, NotFound
 
+from orchestrator.images.context import read_inputs
 from orchestrator.images.engine import Engine, open_engine
+from orchestrator.images.sent_context import SentContext
+from orchestrator.model import ImageSpec
+from tests.unit.builders import write_files
 
 from .api import unique
 
@@ -145,3 +150,10 @@ def build_context(dockerfile: str, **files: str) -> io.BytesIO:
             tar.addfile(entry, io.BytesIO(text.encode()))
     stream.seek(0)
     return stream
+
+
+def sent_context(root: Path, dockerfile: str, **files: str) -> SentContext:
+    """The same, as our own door takes it."""
+    write_files(root, {"Dockerfile": dockerfile, **files})
+    spec = ImageSpec(repository="shop", dockerfile="Dockerfile", takes_whole_context=True)
+    return SentContext(root, read_inputs(root, spec))

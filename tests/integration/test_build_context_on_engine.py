@@ -18,7 +18,8 @@ import docker
 import pytest
 from docker.errors import BuildError, DockerException
 
-from orchestrator.images.context import dockerfile_in, read_inputs, write_context, write_folder
+from orchestrator.images.context import read_inputs
+from orchestrator.images.sent_context import dockerfile_in, write_folder, write_tar
 from orchestrator.model import BuildInputs, ContextEntry, ImageSpec
 from tests.unit.builders import write_files
 
@@ -69,7 +70,7 @@ def build(request: pytest.FixtureRequest, engine: docker.DockerClient) -> Iterat
 def classic_builder(engine: docker.DockerClient) -> Builder:
     def make(root: Path, inputs: BuildInputs) -> list[str]:
         with tempfile.TemporaryFile() as tar:
-            write_context(root, inputs, tar)
+            write_tar(root, inputs, tar)
             tar.seek(0)
             options: dict[str, Any] = {"custom_context": True, "rm": True, "forcerm": True, "decode": True}
             events = list(engine.api.build(fileobj=tar, dockerfile=dockerfile_in(inputs), **options))
@@ -149,7 +150,7 @@ def entry_of(path: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Contex
 
 
 def without_ignore_file(entries: list[ContextEntry]) -> list[ContextEntry]:
-    """The classic builder is sent one with a line more, as by docker's own clients: see `write_context`."""
+    """The classic builder is sent one with a line more, as by docker's own clients: see `write_tar`."""
     return [entry for entry in entries if entry.path != ".dockerignore"]
 
 

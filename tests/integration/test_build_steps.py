@@ -77,7 +77,9 @@ class TestPrefectsOwnExample:
         steps = Steps(shop)
         steps.write(steps.deployment())
         commit = shop.commit()
-        assert shop.json("build").became == {"declared": "built"}
+        built = shop.run("build")
+        assert "is not tagged {{ get-commit-hash.stdout }}: no step" in built.all
+        assert shop.json("build").became == {"declared": "reused"}
         said = shop.applied()
 
         assert said.became == {"declared": "pushed"}

@@ -21,10 +21,14 @@ import pytest
 from orchestrator.errors import EngineUnavailable, ImageError
 from orchestrator.images import builders
 from orchestrator.images import engine as images
+from orchestrator.images.build_output import BuildLog
+from orchestrator.images.builders import BuildRequest, build_tar
 from orchestrator.images.engine import Engine, open_engine
+from orchestrator.images.engine_connection import connect
+from tests.unit.builders import write_files
 
 from .conftest import free_port
-from .engine import BASE_IMAGE, TEST_LABEL, EngineEnvironment, OwnImages, build_context
+from .engine import BASE_IMAGE, TEST_LABEL, EngineEnvironment, OwnImages, sent_context
 from .forwarder import Forwarder, forward_port, forward_socket
 from .small_servers import ClosedRegistry, served
 
@@ -38,16 +42,15 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 class Build:
     """Builds a Dockerfile and keeps what it was told."""
 
-    def __init__(self, engine: Engine, own_images: OwnImages) -> None:
-        self.engine, self.images = engine, own_images
+    def __init__(self, engine: Engine, own_images: OwnImages, root: Path) -> None:
+        self.engine, self.images, self.root = engine, own_images, root
         self.lines: list[str] = []
         self.when_told: Callable[[str], None] = lambda line: None
 
     async def __call__(self, dockerfile: str, *, tag: str = "1", **options: Any) -> str:
         values = {"timeout_seconds": HOURS, "shown_as": "flows/etl/Dockerfile", **options}
         return await self.engine.build(
-            build_context(dockerfile, copied="something\n"),
-            dockerfile="Dockerfile",
+            sent_context(self.root, dockerfile, copied="something\n"),
             dockerfile_text=dockerfile,
             tags=[f"{self.images.repository()}:{tag}"],
             tell=self._tell,
@@ -65,8 +68,8 @@ class Build:
 
 
 @pytest.fixture
-def build(engine: Engine, own_images: OwnImages) -> Build:
-    return Build(engine, own_images)
+def build(engine: Engine, own_images: OwnImages, tmp_path: Path) -> Build:
+    return Build(engine, own_images, tmp_path / "context")
 
 
 @pytest.fixture
@@ -136,7 +139,7 @@ class TestLooking:
         assert found is not None
         assert (found.id, found.tags, found.digests) == (image_id, (name,), ())
         assert found.labels["a.label"] == "its value"
-        assert (found.working_dir, found.on_build) == ("/opt/flows", ("RUN true",))
+        assert found.on_build == ("RUN true",)
         assert found.platform == engine.facts.platform
         assert found.size > 0 and found.created.startswith("20")
         assert await engine.find(image_id) == found
@@ -216,6 +219,14 @@ class TestBuilding:
         told = "\n".join(build.lines)
         assert "something" in told
         assert "never built" not in told
+
+    async def test_everything_is_what_the_user_sends(self, either_builder: str, build: Build, tmp_path: Path) -> None:
+        """Neither a Dockerfile that .dockerignore leaves out nor anything of ours gets into a `COPY . .`."""
+        write_files(build.root, {".dockerignore": "Dockerfile\n.dockerignore\n"})
+        await build(build.images.dockerfile("COPY . /all/", "RUN echo there: $(ls -A /all)"))
+
+        (line,) = [line for line in build.lines if "there: " in line and "RUN" not in line]
+        assert line.partition("there: ")[2] == "copied"
 
     async def test_a_step_that_fails(self, either_builder: str, build: Build) -> None:
         text = build.images.dockerfile(
@@ -309,7 +320,7 @@ class TestBuilding:
         found = await build.engine.find(f"{build.images.repository()}:1")
         assert found is not None and found.id == image_id
         _, said = (tmp_path / "said").read_text().splitlines()
-        assert said.startswith("1 buildx build --builder default --load --file Dockerfile --progress plain")
+        assert said.startswith("1 buildx build --builder default --load --progress plain")
 
 
 class TestSecrets:
@@ -371,17 +382,12 @@ class TestEndingABuild:
         await until(lambda: not engine_environment.client.api.containers(all=True, filters=filters))
         assert await build.engine.find(f"{build.images.repository()}:1") is None
 
-    async def test_before_the_context_is_sent(self, either_builder: str, build: Build, engine: Engine) -> None:
+    async def test_before_the_context_is_sent(self, engine_environment: EngineEnvironment) -> None:
         """A context that never ends; it is not read any further once nobody waits."""
-        context = _Endless()
-        building = engine.build(
-            context,  # type: ignore[arg-type]
-            dockerfile="Dockerfile",
-            dockerfile_text="",
-            tags=[],
-            tell=lambda line: None,
-            timeout_seconds=HOURS,
-        )
+        context, connection = _Endless(), connect()
+        request = BuildRequest(dockerfile_text="", shown_as="Dockerfile")
+        log = BuildLog(lambda line: None)
+        building = build_tar(connection, context, "Dockerfile", request, log)  # type: ignore[arg-type]
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             task = group.create_task(building)
             await until(lambda: context.reads > 1)
@@ -390,6 +396,7 @@ class TestEndingABuild:
         reads = context.reads
         await asyncio.sleep(0.1)
         assert context.reads == reads
+        connection.close()
 
     async def test_the_engine_goes_away(
         self,
@@ -397,6 +404,7 @@ class TestEndingABuild:
         engine_environment: EngineEnvironment,
         own_images: OwnImages,
         short_folder: Path,
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         there = engine_environment.docker_host.removeprefix("unix://")
@@ -405,7 +413,9 @@ class TestEndingABuild:
             monkeypatch.setenv("DOCKER_HOST", address)
             async with open_engine() as engine:
                 with pytest.raises(EngineUnavailable, match="lost") as caught:
-                    await Build(engine, own_images)(own_images.dockerfile("RUN echo the end is near; sleep 300"))
+                    await Build(engine, own_images, tmp_path)(
+                        own_images.dockerfile("RUN echo the end is near; sleep 300")
+                    )
         assert caught.value.location == address
         assert forwarder.hung_up
 

@@ -54,6 +54,13 @@ class TestBuild:
         assert said.became == {"etl": "reused", "report": "failed"}
         assert "what it said" in said.images["report"]["output"]
 
+    def test_no_registry_is_needed(self, local_shop: Shop) -> None:
+        local_shop.configure(docker_registry="127.0.0.1:1/away")
+        first, second = local_shop.json("build"), local_shop.json("build")
+
+        assert (first.code, first.became, second.became) == (0, {"etl": "built"}, {"etl": "reused"}), first.all
+        assert local_shop.json("push").code == 4
+
     def test_without_an_engine(self, local_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)
         said = local_shop.json("build")

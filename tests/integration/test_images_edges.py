@@ -13,15 +13,17 @@ from pydantic import SecretStr
 
 from orchestrator.errors import ImageError
 from orchestrator.images.context import read_inputs
-from orchestrator.images.making import _write_context
+from orchestrator.images.sent_context import SentContext
 from orchestrator.model import ImageSpec
 from tests.unit.builders import write_files
 
 from .api import unique
-from .shops import PYTHON_POOL, Shop
+from .engine import BASE_IMAGE
+from .shops import POOL, PYTHON_POOL, Shop
 
 pytestmark = pytest.mark.docker
 
+BUILD_STEP = "prefect_docker.deployments.steps.build_docker_image"
 SHELL = "prefect.deployments.steps.run_shell_script"
 NOWHERE = "unix:///nowhere/docker.sock"
 
@@ -104,6 +106,41 @@ def test_secrets_of_steps_are_shown_nowhere(local_shop: Shop) -> None:
     assert secret not in local_shop.plan().all
 
 
+@pytest.mark.parametrize("goes_well", [True, False])
+def test_a_secret_part_of_a_name_is_shown_nowhere(
+    shop: Shop, caplog: pytest.LogCaptureFixture, goes_well: bool
+) -> None:
+    """Prefect's documentation has the registry in a Secret block as its example."""
+    block, secret = unique("registry"), f"hidden-{unique()}"
+    with temporary_settings({PREFECT_API_URL: shop.api.url}):
+        Secret(value=SecretStr(f"{shop.prefix}/{secret}")).save(block)  # type: ignore[unused-coroutine]
+    shop.add("etl", "RUN echo it is $NAME" if goes_well else "RUN exit 3", base=BASE_IMAGE)
+    name = f"{{{{ prefect.blocks.secret.{block} }}}}/{shop.project}"
+    arguments = {"image_name": name, "dockerfile": "flows/etl.Dockerfile", "push": True}
+    where = {"name": POOL, "job_variables": {"image": "{{ image.image }}"}}
+    entry = {"name": shop.environment, "entrypoint": "flows/etl.py:etl", "work_pool": where}
+    build = {BUILD_STEP: {"id": "image", **arguments}}
+    shop.write({"prefect.yaml": yaml.safe_dump({"build": [build], "deployments": [entry]})})
+    said = [
+        shop.plan(),
+        shop.run("plan"),
+        shop.apply() if goes_well else shop.run("apply", "--yes"),
+        shop.run("push"),
+        shop.run("pull"),
+        shop.run("history"),
+        shop.run("status"),
+    ]
+
+    assert not any(secret in each.all for each in said), [each.all for each in said if secret in each.all]
+    assert secret not in caplog.text
+    assert f"********/{shop.project}:" in said[1].all
+    assert (said[2].code, shop.deployed()) == ((0, {"etl"}) if goes_well else (4, set()))
+    if goes_well:
+        assert shop.pinned("etl").startswith(f"{shop.prefix}/{secret}/{shop.project}@sha256:")
+        found = shop.own.client.images.get(shop.pinned("etl"))
+        assert not any(secret in label for label in found.labels.values())
+
+
 def test_a_full_disk_of_ours_is_told(tmp_path: Path) -> None:
     root = write_files(tmp_path, {"Dockerfile": "FROM scratch\nCOPY a /a\n", "a": "1\n"})
     inputs = read_inputs(root, ImageSpec(repository="shop", dockerfile="Dockerfile"))
@@ -112,7 +149,7 @@ def test_a_full_disk_of_ours_is_told(tmp_path: Path) -> None:
         Path("/dev/full").open("wb", buffering=0) as full,
         pytest.raises(ImageError, match="No space left on device") as caught,
     ):
-        _write_context(root, inputs, full)
+        SentContext(root, inputs).write_tar(full)
     assert "TMPDIR" in caught.value.remedy
 
 

@@ -89,9 +89,7 @@ class TestSideBySide:
         assert [len(ended) for ended in builds.ended_before] == [0, 0, 1]
 
     def test_one_that_fails_does_not_stop_the_others(self, shop: Shop) -> None:
-        lines = (
-            "for i in $(seq 40); do echo line $i; done; echo No space left on device; exit 3"
-        )
+        lines = "for i in $(seq 40); do echo line $i; done; echo No space left on device; exit 3"
         shop.add("report", f"RUN {lines}", base=BASE_IMAGE)
         shop.add("load")
         said = shop.apply()

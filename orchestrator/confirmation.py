@@ -18,7 +18,7 @@ def ask(terminal: Terminal, about: RenderableType, question: str) -> None:
     terminal.progress.print(about)
     if terminal.is_json or not terminal.out.is_terminal:
         raise RefusedError(
-            "This writes to the server, and nobody can be asked here.", remedy="Add --yes if it is meant."
+            f"This needs a yes, and nobody can be asked here: {question}", remedy="Add --yes if it is meant."
         )
     try:
         answer = terminal.out.input(Text(f"{question} [y/N] "))  # as text: brackets are rich's markup otherwise

@@ -425,7 +425,9 @@ def _secret_parts(written: ImageSpec, fields: Mapping[str, Any], secrets: Sequen
     """The secrets that placeholders have brought into what everyone reads of an image: its name and tags."""
     before = "\n".join((written.repository, *written.aliases))
     after = "\n".join((str(fields["repository"]), *map(str, fields["aliases"])))
-    return tuple(secret for secret in secrets if secret in after and secret not in before)
+    found = [secret for secret in secrets if secret in after and secret not in before]
+    behind_host = [secret.partition("/")[2] for secret in found]  # engines name an image without its registry, too
+    return (*found, *(path for path in behind_host if path))
 
 
 def _as_prefect_writes_it(folder: Path) -> str:

@@ -23,7 +23,7 @@ from orchestrator.images.making import (
     login_for,
     result_of,
 )
-from orchestrator.images.names import parse_image
+from orchestrator.images.names import parse_image, without_secrets_of
 from orchestrator.model import TAG_LENGTH, ImageResult, OldImage, Owner, PlannedImage
 from orchestrator.revisions import RevisionStore
 from orchestrator.server import PrefectServer, open_server
@@ -59,9 +59,13 @@ async def _pulled(image: PlannedImage, doors: ImageDoors, tell: Callable[[str], 
         return failed(image, ImageError(obstacles[0].message, remedy=obstacles[0].remedy))
     if image.action != "reuse" or doors.engine is None:
         return replace(result_of(image, "skipped", ""), error="The registry has it not yet: push it first.")
+
+    def shown(line: str) -> None:
+        tell(without_secrets_of(image.spec, line))
+
     try:
         login = await login_for(image.spec.repository, doors)
-        found = await doors.engine.pull(image.pinned, platform=image.spec.platform, login=login, tell=tell)
+        found = await doors.engine.pull(image.pinned, platform=image.spec.platform, login=login, tell=shown)
         await doors.engine.tag(found.id, image.spec.repository, image.tag)
     except OrchestratorError as error:
         return failed(image, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ BASE_IMAGE = "python:3.11-slim"
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
 DEFAULT_REGISTRY = "127.0.0.1:5051"
 TEST_LABEL = "io.orchestrator.test"
+ENDING_SECONDS = 60  # far more than it takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +108,14 @@ class OwnImages:
         return self.dockerfile("COPY copied /copied", base="scratch")
 
     def remove(self) -> None:
-        """Remove all images that carry the mark, those that failed builds have left included."""
+        """Remove all images that carry the mark, those that failed builds have left included. The engine needs some
+        time to end the containers of builds that were broken off."""
+        deadline = time.monotonic() + ENDING_SECONDS
         while ids := self._ids():
             removed = [_is_removed(self.client, each) for each in ids]
-            assert any(removed), f"these images cannot be removed: {ids}"
+            if not any(removed):
+                assert time.monotonic() < deadline, f"these images cannot be removed: {ids}"
+                time.sleep(0.1)
 
     def _ids(self) -> list[str]:
         label = f"{TEST_LABEL}={self.mark}"

@@ -65,7 +65,5 @@ def test_no_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_request_shows_no_secrets() -> None:
-    request = BuildRequest(
-        dockerfile="Dockerfile", dockerfile_text="", shown_as="", arguments={"A": "geheim"}, secrets=("geheim",)
-    )
+    request = BuildRequest(dockerfile_text="", shown_as="", arguments={"A": "geheim"}, secrets=("geheim",))
     assert "geheim" not in repr(request)

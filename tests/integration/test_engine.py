@@ -223,10 +223,10 @@ class TestBuilding:
     async def test_everything_is_what_the_user_sends(self, either_builder: str, build: Build, tmp_path: Path) -> None:
         """Neither a Dockerfile that .dockerignore leaves out nor anything of ours gets into a `COPY . .`."""
         write_files(build.root, {".dockerignore": "Dockerfile\n.dockerignore\n"})
-        await build(build.images.dockerfile("COPY . /all/", "RUN echo there: $(ls -A /all)"))
+        await build(build.images.dockerfile("COPY . /all/", f"RUN echo there: $(ls -A /all) # {build.images.mark}"))
 
         (line,) = [line for line in build.lines if "there: " in line and "RUN" not in line]
-        assert line.partition("there: ")[2] == "copied"
+        assert line.partition("there: ")[2] == "copied"  # the mark: BuildKit does not run again what it has run
 
     async def test_a_step_that_fails(self, either_builder: str, build: Build) -> None:
         text = build.images.dockerfile(
@@ -351,7 +351,9 @@ class TestSecrets:
             commands.extend(" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"]))
 
         build.when_told = look
-        text = build.images.dockerfile("ARG TOKEN", f"RUN test -n $TOKEN && echo {seconds}")
+        text = build.images.dockerfile(
+            "ARG TOKEN", f"RUN test -n $TOKEN && echo {seconds} && sleep 2"
+        )  # it is seen at work
         await build(text, arguments={"TOKEN": SECRET}, secrets=[SECRET])
         ours = [command for command in commands if f"{build.images.repository()}:1" in command]
         assert ours and not any(SECRET in command for command in ours)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from orchestrator.model import Owner
 
@@ -89,7 +89,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Pat
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (
         prefect_process(command, environment, home / "server.log", ready=lambda: is_healthy(api_url)),
-        temporary_settings({PREFECT_API_URL: api_url, PREFECT_HOME: home}),
+        # The server may stand still for 60 s, see above: no request is given up, and sent again, because of that.
+        temporary_settings({PREFECT_API_URL: api_url, PREFECT_HOME: home, PREFECT_API_REQUEST_TIMEOUT: 180}),
     ):
         yield PrefectServer(api_url=api_url, environment=environment)
 

@@ -163,14 +163,16 @@ async def _fail(
 
 
 async def _done(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """The server's answer to a request that it has done: one that its busy database refuses is sent again."""
+    """The server's answer to a request that it has done: one that its busy database refuses, or that its scheduler gets
+    into the way of (409), is sent again."""
     answer = b""
     for _ in range(TRIES):
         writer.write(request)
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
         answer = head + await body_after(head, reader)
-        if not head.split(b" ", 2)[1].startswith(b"5"):
+        status = head.split(b" ", 2)[1]
+        if not status.startswith(b"5") and status != b"409":
             break
     return answer
 
